@@ -1,0 +1,207 @@
+"""Every batch asset: its table, what it is computed from, and by which function.
+
+Here: the list, and the one op body that all tables share (compute, gate, publish, report). Not here: the computing.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import dagster as dg
+import polars as pl
+
+from assets.batch import Batch, Outcome, Part, gated
+from assets.curves import (
+    batch_windows,
+    curves,
+    loads,
+    power_factors,
+    registry_customers,
+    registry_meters,
+    voltages,
+)
+from assets.forecasts import accuracies, forecasts
+from assets.kpis import kpis
+from assets.lake import lake_key, lake_specs
+from assets.picture import curve_picture
+from assets.reconciliations import reconciliations
+from assets.violations import violations
+from metering.tables import LAKE, Table
+from quality import Verdict
+from sinks.warehouse import build
+
+CHECK = "suite"
+FIRST_DAY = "2000-01-01"
+PICTURES = 31
+PREVIEW_ROWS = 8
+
+Compute = Callable[[Batch, Sequence[date]], Iterator[Part]]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One table of results: its asset, the assets and lake tables it is made from, and the function that makes it."""
+
+    asset: str
+    table: str
+    compute: Compute
+    group: str
+    deps: tuple[str, ...] = ()
+    lake: tuple[str, ...] = ()
+
+
+RESULTS = (
+    Result("customers", "customers", registry_customers, "registry"),
+    Result("meters", "meters", registry_meters, "registry"),
+    Result("batch_windows", "windows", batch_windows, "load", ("meters",), ("readings",)),
+    Result("daily_curve", "daily_curve", curves, "load", ("batch_windows", "customers")),
+    Result("daily_load", "daily_load", loads, "load", ("daily_curve", "batch_windows"), ("readings",)),
+    Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
+    Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("batch_windows", "customers")),
+    Result("violations", "violations", violations, "supply", (), ("violations",)),
+    Result("forecast", "forecast", forecasts, "forecast", ("daily_curve",)),
+    Result("forecast_accuracy", "forecast_accuracy", accuracies, "forecast", ("forecast", "daily_curve")),
+    Result(
+        "kpi",
+        "kpi",
+        kpis,
+        "kpi",
+        ("batch_windows", "voltage_daily", "power_factor_monthly", "forecast_accuracy", "daily_load"),
+    ),
+    Result(
+        "reconciliation",
+        "reconciliation",
+        reconciliations,
+        "quality",
+        ("batch_windows",),
+        ("readings", "windows", "compliance"),
+    ),
+)
+
+
+def partitions(timezone: str) -> dg.DailyPartitionsDefinition:
+    """Local days, the current one included."""
+    return dg.DailyPartitionsDefinition(FIRST_DAY, timezone=timezone, end_offset=1)
+
+
+def batch_assets(
+    timezone: str, tables: Mapping[str, Table], condition: dg.AutomationCondition, first: dg.AutomationCondition
+) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """The lake's external assets, one asset for each result, and the warehouse; `condition` automates them.
+
+    `first` is for those that depend on nothing. They need a resource `batch`, a Batch.
+    """
+    days = partitions(timezone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # the policy of a range in one run
+        results = [_asset(r, _table(r, tables), days, condition if r.deps or r.lake else first) for r in RESULTS]
+        return [*lake_specs(days), *results, _warehouse(days, condition)]
+
+
+def _table(result: Result, tables: Mapping[str, Table]) -> Table:
+    return tables[result.table] if result.table in tables else LAKE[result.table]
+
+
+def _asset(
+    result: Result, table: Table, days: dg.PartitionsDefinition, condition: dg.AutomationCondition
+) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=result.asset,
+        deps=[*(dg.AssetKey(name) for name in result.deps), *(lake_key(name) for name in result.lake)],
+        partitions_def=days,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=condition,
+        group_name=result.group,
+        description=table.meaning,
+        metadata={"dagster/column_schema": _column_schema(table)},
+        kinds={"polars", "parquet"},
+        check_specs=[dg.AssetCheckSpec(CHECK, asset=result.asset, blocking=True, description=_promise(table))],
+        required_resource_keys={"batch"},
+        output_required=False,
+    )
+    def materialise(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        batch = context.resources.batch
+        wanted = [date.fromisoformat(key) for key in context.partition_keys]
+        outcome = gated(batch, table, wanted, result.compute(batch, wanted))
+        yield _check(outcome.verdict)
+        if not outcome.verdict.success:
+            outcome.stage.discard()
+            raise dg.Failure(_refusal(outcome.verdict), allow_retries=False)
+        outcome.stage.publish()
+        for day, metadata in _metadata(batch, table, wanted, outcome):
+            context.add_asset_metadata(metadata, partition_key=day.isoformat())
+        yield dg.MaterializeResult()
+
+    return materialise
+
+
+def _warehouse(days: dg.PartitionsDefinition, condition: dg.AutomationCondition) -> dg.AssetsDefinition:
+    @dg.asset(
+        name="warehouse",
+        deps=[dg.AssetKey(result.asset) for result in RESULTS],
+        partitions_def=days,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=condition,
+        group_name="warehouse",
+        description="warehouse.duckdb, rebuilt from everything published and swapped in whole.",
+        kinds={"duckdb"},
+        required_resource_keys={"batch"},
+    )
+    def warehouse(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        batch = context.resources.batch
+        rows = build(batch.home, batch.tables)
+        batch.told("warehouse", len(context.partition_keys), len(context.partition_keys))
+        return dg.MaterializeResult(metadata={"dagster/row_count": sum(rows.values()), **rows})
+
+    return warehouse
+
+
+def _check(verdict: Verdict) -> dg.AssetCheckResult:
+    failures = {f"{'+'.join(f.columns)} {f.expectation}": str(f) for f in verdict.failures}
+    return dg.AssetCheckResult(
+        check_name=CHECK,
+        passed=verdict.success,
+        description=None if verdict.success else _refusal(verdict),
+        metadata={"rows": verdict.rows, "expectations": verdict.expectations, **failures},
+    )
+
+
+def _refusal(verdict: Verdict) -> str:
+    more = f" (and {len(verdict.failures) - 1} more)" if len(verdict.failures) > 1 else ""
+    return f"{verdict.table}: {verdict.failures[0]}{more}"
+
+
+def _promise(table: Table) -> str:
+    return f"Columns, nulls, bounds, allowed values and the unique key ({', '.join(table.key)}) are as declared."
+
+
+def _column_schema(table: Table) -> dg.TableSchema:
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                type=str(column.dtype),
+                description=column.comment,
+                constraints=dg.TableColumnConstraints(nullable=column.nullable),
+            )
+            for column in table.columns
+        ]
+    )
+
+
+def _metadata(
+    batch: Batch, table: Table, days: Sequence[date], outcome: Outcome
+) -> Iterator[tuple[date, dict[str, dg.MetadataValue | int]]]:
+    for day in days:
+        metadata: dict[str, dg.MetadataValue | int] = {"dagster/row_count": outcome.rows[day]}
+        if table.name == "daily_curve" and day in days[-PICTURES:] and outcome.rows[day]:
+            curve = batch.marts.read(table, [day])
+            metadata["curve"] = dg.MetadataValue.md(curve_picture(curve, batch.settings.timezone))
+            metadata["preview"] = dg.MetadataValue.md(_markdown(curve.head(PREVIEW_ROWS)))
+        yield day, metadata
+
+
+def _markdown(frame: pl.DataFrame) -> str:
+    lines = [frame.columns, ["---"] * frame.width, *frame.rows()]
+    return "\n".join(f"| {' | '.join('' if cell is None else str(cell) for cell in line)} |" for line in lines)

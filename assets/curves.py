@@ -1,0 +1,98 @@
+"""Windows, daily curves, load indices, voltage and power factor: from the lake's readings to a customer's day.
+
+Here: which days' inputs each calculation gets. Not here: the calculations (`metering`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+
+import polars as pl
+
+from assets.batch import Batch, Part
+from assets.readings import lots, readings
+from metering.calendar import day_bounds, local_date
+from metering.curve import daily_curve
+from metering.load import daily_load
+from metering.power_factor import power_factor_monthly
+from metering.tables import LAKE
+from metering.voltage import voltage_daily
+from metering.windows import windows
+from sinks.marts import day_partition, month_partition
+
+WINDOWS = LAKE["windows"]
+
+
+def registry_customers(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    yield Part("current", batch.registry.customers, days[-1])
+
+
+def registry_meters(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    yield Part("current", batch.registry.meters, days[-1])
+
+
+def batch_windows(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    """Windows computed again from the readings, independently of the stream's."""
+    for lot in lots(batch, days):
+        rows = windows(readings(batch, lot), batch.registry.facts)
+        dated = rows.with_columns(date=local_date(pl.col("window_end"), batch.settings.timezone))
+        for day in lot:
+            yield Part(day_partition(day), WINDOWS.conform(dated.filter(pl.col("date") == day), revision=0), day)
+
+
+def curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    registry = batch.registry
+    for day in days:
+        of_day = batch.marts.read(WINDOWS, [day])
+        yield Part(
+            day_partition(day), daily_curve(of_day, registry.facts, registry.customers, day, batch.settings), day
+        )
+
+
+def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    registry, settings = batch.registry, batch.settings
+    for lot in lots(batch, days):
+        rows = readings(batch, lot)
+        for day in lot:
+            curve = batch.marts.read(batch.tables["daily_curve"], [day])
+            of_day = batch.marts.read(WINDOWS, [day])
+            near = _near(rows, day, settings.timezone)
+            load = daily_load(curve, of_day, near, registry.customers, registry.facts, day, settings)
+            yield Part(day_partition(day), load, day)
+
+
+def voltages(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    for lot in lots(batch, days):
+        rows = readings(batch, lot)
+        for day in lot:
+            of_day = voltage_daily(_near(rows, day, batch.settings.timezone), day, batch.settings)
+            yield Part(day_partition(day), of_day, day)
+
+
+def power_factors(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    """Each month to date: of the days of it that have been materialised."""
+    for month in months(days):
+        rows = batch.marts.scan(WINDOWS, map(day_partition, days_of_month(month))).collect()
+        table = power_factor_monthly(rows, batch.registry.customers, month, batch.settings)
+        yield Part(month_partition(month), table, last_of(days, month))
+
+
+def months(days: Sequence[date]) -> list[date]:
+    """First days of the months that `days` lie in, ascending."""
+    return sorted({day.replace(day=1) for day in days})
+
+
+def days_of_month(month: date) -> list[date]:
+    """All days of the month that starts on `month`."""
+    days = (month + timedelta(days=n) for n in range(31))
+    return [day for day in days if day.month == month.month]
+
+
+def last_of(days: Sequence[date], month: date) -> date:
+    return max(day for day in days if day.replace(day=1) == month)
+
+
+def _near(rows: pl.DataFrame, day: date, timezone: str) -> pl.DataFrame:
+    start, end = day_bounds(day, timezone)
+    return rows.filter(pl.col("ts").is_between(start - timedelta(minutes=15), end))

@@ -1,0 +1,75 @@
+"""Does what the stream wrote equal what batch computes? For each day, windows and compliance.
+
+Here: which rows are compared. A window counts once its shard's watermark has passed it: before that the stream may not
+have closed it, and that is no difference. Not here: the comparison (`metering.reconcile`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+
+import polars as pl
+
+from assets.batch import Batch, Part
+from metering.calendar import window_end
+from metering.compliance import DAYS_SCHEMA, advance, contributions
+from metering.lookup import MeterIndex
+from metering.reconcile import reconcile
+from metering.tables import LAKE
+from sinks.lake_reader import current
+from sinks.marts import day_partition
+
+WINDOWS, COMPLIANCE = LAKE["windows"], LAKE["compliance"]
+SHARD = ("source", "source_partition")
+
+_WINDOW_VALUES = tuple(name for name in WINDOWS.names if name not in (*WINDOWS.key, "revision", "date"))
+_DAY_VALUES = ("as_of", *(name for name in COMPLIANCE.names if name.startswith("day_")))
+
+
+def reconciliations(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    dates = batch.lake.dates("readings")
+    for day in days:
+        following = next((d for d in dates if d > day), day)
+        unfinished = _open_windows(batch, day, following)
+        rows = [_windows(batch, day, unfinished), _compliance(batch, day, unfinished)]
+        yield Part(day_partition(day), pl.concat(rows), day)
+
+
+def _open_windows(batch: Batch, day: date, following: date) -> pl.DataFrame:
+    """(meter_id, window_end) of the day that the watermark of a shard with its readings has not passed."""
+    lateness = pl.duration(seconds=batch.settings.lateness_s)
+    near = batch.lake.scan("readings", sorted({day, following})).select("meter_id", "ts", "date", *SHARD)
+    watermark = near.group_by(SHARD).agg((pl.col("ts").max() - lateness).alias("watermark"))
+    return (
+        near.filter(pl.col("date") == day)
+        .join(watermark, on=SHARD)
+        .select("meter_id", window_end(pl.col("ts")).alias("window_end"), "watermark")
+        .filter(pl.col("window_end") > pl.col("watermark"))
+        .unique(["meter_id", "window_end"])
+        .select("meter_id", "window_end")
+        .collect()
+    )
+
+
+def _windows(batch: Batch, day: date, unfinished: pl.DataFrame) -> pl.DataFrame:
+    stream = current(batch.lake.scan("windows", [day]), WINDOWS.key).collect()
+    closed = [rows.join(unfinished, on=WINDOWS.key, how="anti") for rows in (stream, batch.marts.read(WINDOWS, [day]))]
+    return reconcile("windows", *closed, WINDOWS.key, _WINDOW_VALUES, day)
+
+
+def _compliance(batch: Batch, day: date, unfinished: pl.DataFrame) -> pl.DataFrame:
+    """Of the day alone: its month to date may hold days that have not been materialised."""
+    stream = current(batch.lake.scan("compliance", [day]), COMPLIANCE.key).collect()
+    facts = batch.registry.facts
+    windows = batch.marts.read(WINDOWS, [day])
+    # A window that the watermark has not passed counts if the stream has closed it, as it does at a file's end.
+    reached = stream.select("meter_id", pl.col("as_of").alias("stream_as_of"))
+    told = windows.join(reached, on="meter_id").filter(pl.col("window_end") <= pl.col("stream_as_of"))
+    closed = pl.concat([windows.join(unfinished, on=WINDOWS.key, how="anti"), told.select(windows.columns)]).unique()
+    index = MeterIndex.of(facts)
+    coded = closed.with_columns(meter=index.code(closed["meter_id"]))
+    placed = coded.with_columns(fact=index.version(coded["meter"], coded["window_end"]))
+    nothing = pl.DataFrame(schema=DAYS_SCHEMA)
+    _, computed = advance(nothing, contributions(placed, batch.settings), nothing, facts)
+    return reconcile("compliance", stream, computed, COMPLIANCE.key, _DAY_VALUES, day)

@@ -1,0 +1,50 @@
+"""Local days, months and quarter-hours of a time zone.
+
+Here: which local day, month or quarter-hour an interval belongs to. Intervals are labelled by their end, so one that
+ends at local midnight belongs to the day before. Not here: what is special about a day (holidays, tariff periods).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from metering.tables.schema import TIMESTAMP
+
+QUARTER_HOUR = "15m"
+
+
+def local_date(ts: pl.Expr, tz: str) -> pl.Expr:
+    """Local calendar date (Date) of the interval that ends at `ts` (UTC instant); 00:00 belongs to the day before."""
+    return (ts - pl.duration(microseconds=1)).dt.convert_time_zone(tz).dt.date()
+
+
+def month_of(day: pl.Expr) -> pl.Expr:
+    """First day (Date) of the month that the local date `day` lies in."""
+    return day.dt.month_start()
+
+
+def window_end(ts: pl.Expr) -> pl.Expr:
+    """End (UTC instant) of the 15-min window (end - 15 min, end] that the reading at `ts` falls in."""
+    return (ts - pl.duration(microseconds=1)).dt.truncate(QUARTER_HOUR).dt.offset_by(QUARTER_HOUR)
+
+
+def day_bounds(day: date, tz: str) -> tuple[datetime, datetime]:
+    """UTC instants at which the local `day` starts and ends: 23, 24 or 25 hours apart."""
+    zone = ZoneInfo(tz)
+    starts = (datetime.combine(d, time(), tzinfo=zone) for d in (day, day + timedelta(days=1)))
+    start, end = (s.astimezone(UTC) for s in starts)
+    return start, end
+
+
+def quarter_hours(day: date, tz: str) -> pl.DataFrame:
+    """The local day's real quarter-hours, in order of time: 92, 96 or 100 rows.
+
+    Columns: `point` (Int32, from 1), `window_end` (UTC instant).
+    """
+    start, end = day_bounds(day, tz)
+    ends = pl.datetime_range(start, end, QUARTER_HOUR, closed="right", time_unit="us", time_zone="UTC", eager=True)
+    points = pl.int_range(1, len(ends) + 1, dtype=pl.Int32, eager=True)
+    return pl.DataFrame([points.alias("point"), ends.cast(TIMESTAMP).alias("window_end")])

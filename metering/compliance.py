@@ -1,0 +1,151 @@
+"""Supply compliance of a meter, day-to-date and month-to-date, from its closed windows.
+
+Here: sums of a meter's day, how windows change them, and the rows that follow. Not here: when windows close, voltage of
+single phases (`voltage`), a customer's month (`power_factor`).
+
+Sums are kept as integers (seconds, thousandths of a watt-hour), so that they do not depend on the order in which
+windows came.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from metering.calendar import local_date
+from metering.power_factor import power_factor
+from metering.settings import MeteringSettings
+from metering.tables.lake import COMPLIANCE
+from metering.tables.schema import TIMESTAMP
+from metering.voltage import qualification
+
+_SUMS = ("monitored_s", "over_s", "under_s", "active_mwh", "import_mvarh", "export_mvarh")
+_MILLI = 1_000_000  # thousandths of a Wh in a kWh
+_LARGEST = 2.0**62
+
+DAYS_SCHEMA = pl.Schema(
+    {
+        "meter": pl.UInt32(),
+        "date": pl.Date(),
+        "fact": pl.UInt32(),
+        "as_of": TIMESTAMP,
+        "count": pl.Int32(),
+        **dict.fromkeys(_SUMS, pl.Int64()),
+    }
+)
+"""One row for each meter and local day: its sums, and in `count` how often a window of it was closed or revised."""
+
+
+def contributions(windows: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
+    """What windows (columns of `windows`, `meter`, `fact`) add to their days: DAYS_SCHEMA, a row for each window."""
+    import_kvarh = pl.coalesce("import_kvarh", "q_import_kvarh")
+    export_kvarh = pl.coalesce("export_kvarh", "q_export_kvarh")
+    return windows.select(
+        "meter",
+        date=local_date(pl.col("window_end"), settings.timezone),
+        fact="fact",
+        as_of="window_end",
+        count=pl.lit(0, pl.Int32),
+        monitored_s=_integer(pl.col("u_monitored_min"), 60),
+        over_s=_integer(pl.col("u_over_min"), 60),
+        under_s=_integer(pl.col("u_under_min"), 60),
+        active_mwh=_integer(pl.col("energy_kwh"), _MILLI),
+        import_mvarh=_integer(import_kvarh, _MILLI),
+        export_mvarh=_integer(export_kvarh, _MILLI),
+    )
+
+
+def _integer(value: pl.Expr, scale: int) -> pl.Expr:
+    return (value.fill_null(0) * scale).clip(-_LARGEST, _LARGEST).round().cast(pl.Int64)
+
+
+def advance(
+    days: pl.DataFrame, added: pl.DataFrame, removed: pl.DataFrame, facts: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Add and take away windows' contributions (DAYS_SCHEMA; `count` of `added`: emissions of the window).
+
+    Returns the new days, and rows of `compliance` for every day that changed and, of the same month, all later ones:
+    their month-to-date changed with it. A row's `revision` is the number of emissions of its month's windows up to it,
+    less one.
+    """
+    if added.is_empty() and removed.is_empty():
+        return days, COMPLIANCE.empty()
+    taken = removed.with_columns(-pl.col(_SUMS), pl.lit(0, pl.Int32).alias("count"))
+    delta = _summed(pl.concat([added, taken]))
+    touched = delta.select("meter", "date")
+    old = days.join(touched, on=("meter", "date"), how="semi")
+    days = pl.concat([days.join(touched, on=("meter", "date"), how="anti"), _summed(pl.concat([old, delta]))])
+    return days, _rows(days, touched, facts)
+
+
+def _summed(days: pl.DataFrame) -> pl.DataFrame:
+    return (
+        days.group_by("meter", "date")
+        .agg(pl.col("fact", "as_of").max(), pl.col("count", *_SUMS).sum())
+        .select(DAYS_SCHEMA.names())
+        .cast(DAYS_SCHEMA)
+    )
+
+
+def _rows(days: pl.DataFrame, touched: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
+    month = ("meter", "month")
+    months = touched.with_columns(pl.col("date").dt.month_start().alias("month"))
+    first = months.group_by(month).agg(pl.col("date").min().alias("from"))
+    with_month = days.with_columns(pl.col("date").dt.month_start().alias("month"))
+    rows = (
+        with_month.join(first, on=month)
+        .sort("meter", "date")
+        .with_columns(
+            pl.col("count").cum_sum().over(month).sub(1).alias("revision"),
+            *(pl.col(name).cum_sum().over(month).alias(f"month_{name}") for name in _SUMS),
+        )
+        .filter(pl.col("date") >= pl.col("from"))
+    )
+    named = rows.with_columns(facts[n].gather(rows["fact"]) for n in ("meter_id", "customer_no"))
+    named = named.rename({name: f"day_{name}" for name in _SUMS})
+    return COMPLIANCE.conform(named.with_columns(*_figures("day"), *_figures("month")))
+
+
+def _figures(span: str) -> list[pl.Expr]:
+    minutes = {n: pl.col(f"{span}_{n}_s") / 60 for n in ("monitored", "over", "under")}
+    active, imported, exported = (
+        pl.col(f"{span}_{n}") / _MILLI for n in ("active_mwh", "import_mvarh", "export_mvarh")
+    )
+    return [
+        *(value.alias(f"{span}_{name}_min") for name, value in minutes.items()),
+        qualification(minutes["monitored"], minutes["over"], minutes["under"]).alias(f"{span}_qualification_rate"),
+        active.alias(f"{span}_active_kwh"),
+        imported.alias(f"{span}_import_kvarh"),
+        exported.alias(f"{span}_export_kvarh"),
+        power_factor(active, imported.abs() + exported.abs()).alias(f"{span}_power_factor"),
+    ]
+
+
+def forget(days: pl.DataFrame) -> pl.DataFrame:
+    """Drop whole months: of each meter the month of its newest day and the one before are kept."""
+    newest = pl.col("date").max().over("meter")
+    return days.filter(pl.col("date") >= newest.dt.month_start().dt.offset_by("-1mo"))
+
+
+def forgotten(days: pl.DataFrame, touched: pl.DataFrame) -> pl.DataFrame:
+    """The (meter, month) of `touched` (meter, date) that were dropped: no day of theirs is here, but a later one is."""
+    month = pl.col("date").dt.month_start().alias("month")
+    wanted = touched.select("meter", month).unique()
+    absent = wanted.join(days.select("meter", month).unique(), on=("meter", "month"), how="anti")
+    newest = days.group_by("meter").agg(pl.col("date").max().alias("newest"))
+    return absent.join(newest, on="meter").filter(pl.col("newest") > pl.col("month")).select("meter", "month")
+
+
+def remembered(rows: pl.DataFrame) -> pl.DataFrame:
+    """Days (DAYS_SCHEMA) as current rows of `compliance` (with `meter`, `fact`) of whole months tell them."""
+    minutes = {f"{n}_s": f"day_{n}_min" for n in ("monitored", "over", "under")}
+    energies = dict(zip(_SUMS[3:], ("day_active_kwh", "day_import_kvarh", "day_export_kvarh"), strict=True))
+    before = pl.col("revision").shift(1).over("meter", pl.col("date").dt.month_start()).fill_null(-1)
+    return rows.sort("meter", "date").select(
+        "meter",
+        "date",
+        "fact",
+        "as_of",
+        (pl.col("revision") - before).cast(pl.Int32).alias("count"),
+        *(_integer(pl.col(column), 60).alias(name) for name, column in minutes.items()),
+        *(_integer(pl.col(column), _MILLI).alias(name) for name, column in energies.items()),
+    )

@@ -1,0 +1,115 @@
+"""Payload bytes to accepted readings and rejects: nothing that came in is in neither.
+
+Here: JSON, NDJSON and Arrow IPC payloads, a whole batch at a time, and where each row stood in its source.
+Not here: how JSON is read (`jsonlines`), which rows are readings (`admission`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import polars as pl
+
+from metering.admission import judge, origin_of, rejects, with_times
+from metering.arrowrows import decode_arrow_messages, decode_frame
+from metering.jsonlines import PROBLEM_SCHEMA, parse
+from metering.lookup import MeterIndex
+from metering.payloads import JSON, REJECTED_SCHEMA, Decoded
+from metering.payloads import Lines as Lines
+from metering.payloads import Messages as Messages
+
+
+def decode(
+    content: Messages | Lines | pl.DataFrame, first_row: int, index: MeterIndex, tolerance_s: int, now: datetime
+) -> Decoded:
+    """Decode one poll's content. A reading more than `tolerance_s` ahead of its message's own timestamp (without one,
+    of `now`) is rejected. `first_row` numbers the rows of a frame.
+    """
+    if isinstance(content, Lines):
+        return _decode_lines(content, index, tolerance_s, now)
+    if isinstance(content, pl.DataFrame):
+        rows = pl.int_range(first_row, first_row + content.height, dtype=pl.Int64, eager=True)
+        origin = origin_of(rows, pl.repeat(0, content.height, dtype=pl.Int32, eager=True), None)
+        return decode_frame(content, origin, index, tolerance_s, now)
+    if content.arrow is None or not any(content.arrow):
+        return _decode_json_messages(content, index, tolerance_s, now)
+    parts = [_decode_json_messages(_pick(content, False), index, tolerance_s, now)]
+    parts += decode_arrow_messages(_pick(content, True), index, tolerance_s, now)
+    order = ("source_offset", "source_row")
+    return Decoded(
+        pl.concat([p.accepted for p in parts]).sort(order), pl.concat([p.rejects for p in parts]).sort(order)
+    )
+
+
+def _pick(messages: Messages, arrow: bool) -> Messages:
+    flags = messages.arrow or []
+    at = [i for i, flag in enumerate(flags) if flag == arrow]
+    return Messages(
+        [messages.values[i] for i in at],
+        [messages.offsets[i] for i in at],
+        [messages.logged_ms[i] for i in at],
+        [messages.keys[i] for i in at],
+    )
+
+
+def _decode_lines(lines: Lines, index: MeterIndex, tolerance_s: int, now: datetime) -> Decoded:
+    parsed = parse(lines.data, index)
+
+    def origin(rows: pl.Series) -> pl.DataFrame:
+        return origin_of(
+            rows.cast(pl.Int64) + lines.first_row, pl.repeat(0, len(rows), dtype=pl.Int32, eager=True), None
+        )
+
+    accepted, refused = judge(parsed.rows, origin(parsed.rows["row"]), index, tolerance_s, now)
+    problems = pl.concat([with_times(parsed.problems), refused]).sort("row")
+    if problems.is_empty():
+        return Decoded(accepted, pl.DataFrame(schema=REJECTED_SCHEMA))
+    physical = lines.data.split(b"\n")
+    payload = [physical[row] for row in problems["row"]]
+    return Decoded(accepted, rejects(problems, origin(problems["row"]), payload, JSON, None))
+
+
+def _decode_json_messages(messages: Messages, index: MeterIndex, tolerance_s: int, now: datetime) -> Decoded:
+    values = [value or b"" for value in messages.values]
+    data = b"\n".join(values)
+    offsets = pl.Series(messages.offsets, dtype=pl.Int64)
+    logged = pl.Series(messages.logged_ms, dtype=pl.Int64)
+    parsed = parse(data, index)
+    single = data.count(b"\n") == len(values) - 1
+    owner, line_of = _owners(values, single)
+
+    def origin(rows: pl.Series) -> pl.DataFrame:
+        at = rows if owner is None else owner.gather(rows)
+        line = pl.repeat(0, len(rows), dtype=pl.Int32, eager=True) if line_of is None else line_of.gather(rows)
+        return origin_of(offsets.gather(at), line, logged.gather(at))
+
+    accepted, refused = judge(parsed.rows, origin(parsed.rows["row"]), index, tolerance_s, now)
+    problems = pl.concat([with_times(parsed.problems), refused, _empty_messages(values, owner)]).sort("row")
+    if problems.is_empty():
+        return Decoded(accepted, pl.DataFrame(schema=REJECTED_SCHEMA))
+    physical = data.split(b"\n")
+    payload = [physical[row] for row in problems["row"]]
+    at = problems["row"] if owner is None else owner.gather(problems["row"])
+    keys = [messages.keys[i] for i in at]
+    return Decoded(accepted, rejects(problems, origin(problems["row"]), payload, JSON, keys))
+
+
+def _owners(values: Sequence[bytes], single: bool) -> tuple[pl.Series | None, pl.Series | None]:
+    """For each line of the joined batch its message and its number in it; None, None when every message is one line."""
+    if single:
+        return None, None
+    count = pl.Series("count", [value.count(b"\n") + 1 for value in values], dtype=pl.Int64)
+    number = pl.int_ranges(0, "count", dtype=pl.Int32).alias("line")
+    spread = count.to_frame().with_row_index("message").with_columns(number).explode("line")
+    return spread["message"], spread["line"]
+
+
+def _empty_messages(values: Sequence[bytes], owner: pl.Series | None) -> pl.DataFrame:
+    """A message without any line of text is a reject too: it was received."""
+    empty = [i for i, value in enumerate(values) if not value.strip()]
+    first_line = empty if owner is None or not empty else [owner.search_sorted(i) for i in empty]
+    problems = pl.DataFrame(
+        [(row, "unparsable", "empty message", None, None) for row in first_line], schema=PROBLEM_SCHEMA, orient="row"
+    )
+    return with_times(problems)

@@ -1,0 +1,94 @@
+"""Which meter, and which version of it, a reading belongs to.
+
+Here: the index that turns meter ids into small integers, at the cost of the rows looked up and not of the registry.
+Not here: reading or checking the registry (`registry`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+
+@dataclass(frozen=True, slots=True)
+class MeterIndex:
+    """Index over `facts` (one row for each version of a meter, sorted by meter_id and valid_from).
+
+    `ids` maps a meter id to its code, `first` gives the row in facts of a code's first version, `several` the codes
+    with more than one version, `scalar_like` whether an id could also be the text of a JSON number or literal. `plain`:
+    no meter has an end or a second version, so that only times up to `newest_start` need a closer look.
+    """
+
+    facts: pl.DataFrame
+    ids: pl.Enum
+    first: pl.Series
+    scalar_like: pl.Series
+    several: pl.Series
+    newest_start: datetime | None
+    plain: bool
+
+    @classmethod
+    def of(cls, facts: pl.DataFrame) -> MeterIndex:
+        numbered = facts.with_row_index("fact")
+        meters = numbered.group_by("meter_id", maintain_order=True).agg(
+            pl.col("fact").first(), pl.len().alias("versions"), pl.col("valid_from").first()
+        )
+        codes = meters.with_row_index("meter")
+        return cls(
+            facts=facts,
+            ids=pl.Enum(meters["meter_id"]),
+            first=meters["fact"],
+            scalar_like=meters["meter_id"].str.contains(r"^\s*(-?[0-9]|true$|false$|null$|\[|\{)"),
+            several=codes.filter(pl.col("versions") > 1)["meter"],
+            newest_start=newest if isinstance(newest := facts["valid_from"].max(), datetime) else None,
+            plain=facts["valid_to"].is_null().all() and bool((meters["versions"] == 1).all()),
+        )
+
+    def code(self, meter_id: pl.Series) -> pl.Series:
+        """Codes [UInt32] of meter ids; null where the registry does not know one."""
+        return meter_id.cast(self.ids, strict=False).to_physical().cast(pl.UInt32).alias("meter")
+
+    def version(self, meter: pl.Series, ts: pl.Series) -> pl.Series:
+        """Rows in `facts` [UInt32] of each (code, time): valid_from < ts <= valid_to; null where none is valid."""
+        fact = self.first.gather(meter).alias("fact")
+        if self.plain and self._all_after(ts):
+            return fact
+        rows = pl.DataFrame([meter.alias("meter"), ts.alias("ts"), fact]).with_row_index("row")
+        if not self.several.is_empty():
+            rows = self._pick_version(rows)
+        span = [self.facts[name].gather(rows["fact"]) for name in ("valid_from", "valid_to")]
+        valid = rows.with_columns(span).select(
+            pl.when(
+                (pl.col("ts") > pl.col("valid_from"))
+                & (pl.col("valid_to").is_null() | (pl.col("ts") <= pl.col("valid_to")))
+            ).then("fact")
+        )
+        return valid.to_series().alias("fact")
+
+    def _all_after(self, ts: pl.Series) -> bool:
+        oldest = ts.min()
+        return (
+            not ts.has_nulls()
+            and isinstance(oldest, datetime)
+            and self.newest_start is not None
+            and oldest > self.newest_start
+        )
+
+    def _pick_version(self, rows: pl.DataFrame) -> pl.DataFrame:
+        versions = self.facts.select(
+            "valid_from", meter=self.code(self.facts["meter_id"]), newest=pl.int_range(pl.len(), dtype=pl.UInt32)
+        )
+        picked = (
+            rows.filter(pl.col("meter").is_in(self.several.implode()))
+            .sort("ts")
+            .join_asof(
+                versions.sort("valid_from"), left_on="ts", right_on="valid_from", by="meter",
+                strategy="backward", allow_exact_matches=False, check_sortedness=False,
+            )
+            .select("row", "newest")
+        )  # fmt: skip
+        return rows.join(picked, on="row", how="left", maintain_order="left").with_columns(
+            fact=pl.coalesce("newest", "fact")
+        )

@@ -1,0 +1,283 @@
+"""The lake's tables: what the stream writes, and what batch work starts from.
+
+`date` is the partition: the local calendar date of the interval that the row ends (00:00 belongs to the day
+before). It is a folder name in the lake, a column everywhere else. Times are UTC.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from metering.tables.schema import TIMESTAMP, Column, Table
+
+PHASES = ("a", "b", "c")
+VOLTAGES = ("ua_v", "ub_v", "uc_v")
+CURRENTS = ("ia_a", "ib_a", "ic_a")
+REGISTERS = ("import_kwh", "export_kwh", "import_kvarh", "export_kvarh")
+MEASURED = (*VOLTAGES, *CURRENTS, "p_kw", "q_kvar", *REGISTERS)
+
+WINDOW_S = 900
+
+_METER = Column("meter_id", pl.String, "Meter, as in the registry", nullable=False)
+_CUSTOMER = Column("customer_no", pl.String, "Customer number, the only key of a customer", nullable=False)
+_DATE = Column("date", pl.Date, "Local calendar date of the interval that the row ends", nullable=False)
+_REVISION = Column("revision", pl.Int32, "Higher replaces lower for the same key", nullable=False, minimum=0)
+_SOURCE = (
+    Column("source", pl.String, "Topic or file the row came from", nullable=False),
+    Column("source_partition", pl.Int32, "Kafka partition; 0 for files", nullable=False, minimum=0),
+    Column("source_offset", pl.Int64, "Kafka offset; row number, from 0, for files", nullable=False, minimum=0),
+    Column("source_row", pl.Int32, "Row within the Kafka message, from 0; 0 for files", nullable=False, minimum=0),
+)
+
+
+def _measured() -> tuple[Column, ...]:
+    voltage = tuple(
+        Column(f"u{p}_v", pl.Float64, f"Voltage of phase {p}, meter side (three-wire: uab, absent, ucb)", "V")
+        for p in PHASES
+    )
+    current = tuple(Column(f"i{p}_a", pl.Float64, f"Current of phase {p}, meter side", "A") for p in PHASES)
+    return (
+        *voltage,
+        *current,
+        Column("p_kw", pl.Float64, "Active power, three-phase total, primary side, import positive", "kW"),
+        Column("q_kvar", pl.Float64, "Reactive power, three-phase total, primary side, import positive", "kvar"),
+        Column("import_kwh", pl.Float64, "Cumulative register, active import, primary side", "kWh"),
+        Column("export_kwh", pl.Float64, "Cumulative register, active export, primary side", "kWh"),
+        Column("import_kvarh", pl.Float64, "Cumulative register, reactive import, primary side", "kvarh"),
+        Column("export_kvarh", pl.Float64, "Cumulative register, reactive export, primary side", "kvarh"),
+    )
+
+
+READINGS = Table(
+    "readings",
+    "Every accepted reading, as it came. Of two readings of one meter and ts the higher offset counts.",
+    ("source", "source_partition", "source_offset", "source_row"),
+    (
+        _METER,
+        Column("ts", TIMESTAMP, "End of the interval that the reading describes", "UTC", nullable=False),
+        *_measured(),
+        Column("status", pl.Int64, "Status bit field of the meter"),
+        _CUSTOMER,
+        Column("logged_at", TIMESTAMP, "The Kafka message's own timestamp; null for files", "UTC"),
+        *_SOURCE,
+        _DATE,
+    ),
+)
+
+REJECTS = Table(
+    "rejects",
+    "Every reading that was not accepted, with its original bytes and the reason.",
+    ("source", "source_partition", "source_offset", "source_row"),
+    (
+        Column(
+            "reason",
+            pl.String,
+            "Why the reading was rejected",
+            nullable=False,
+            allowed=(
+                "unparsable",
+                "wrong_type",
+                "missing_meter",
+                "missing_time",
+                "unknown_meter",
+                "future_time",
+                "non_finite",
+            ),
+        ),
+        Column("detail", pl.String, "What exactly was wrong", nullable=False),
+        Column("meter_id", pl.String, "Meter, where it could be read"),
+        Column("ts", TIMESTAMP, "Time of the reading, where it could be read", "UTC"),
+        Column("payload", pl.Binary, "The original bytes", nullable=False),
+        Column("content_type", pl.String, "How the payload is encoded", nullable=False),
+        Column("message_key", pl.Binary, "Key of the Kafka message"),
+        Column("logged_at", TIMESTAMP, "The Kafka message's own timestamp; null for files", "UTC"),
+        *_SOURCE,
+        _DATE,
+    ),
+)
+
+WINDOWS = Table(
+    "windows",
+    "15-minute windows (end - 15 min, end] of one meter. Append-only; the highest revision of a key is current.",
+    ("meter_id", "window_end"),
+    (
+        _METER,
+        _CUSTOMER,
+        Column("window_end", TIMESTAMP, "End of the window", "UTC", nullable=False),
+        Column("n", pl.Int32, "Readings in the window, one for each ts", nullable=False, minimum=1),
+        Column(
+            "n_expected", pl.Int32, "Readings due in the window, from the meter's interval", nullable=False, minimum=1
+        ),
+        Column("p_mean_kw", pl.Float64, "Mean active power over the readings present", "kW"),
+        Column("p_max_kw", pl.Float64, "Largest active power reading", "kW"),
+        Column("p_min_kw", pl.Float64, "Smallest active power reading", "kW"),
+        Column("q_mean_kvar", pl.Float64, "Mean reactive power over the readings present", "kvar"),
+        Column(
+            "energy_kwh",
+            pl.Float64,
+            "Import less export: from the registers when both edges are known, "
+            "else from power over the readings present",
+            "kWh",
+        ),
+        Column("energy_basis", pl.String, "Where energy_kwh comes from", allowed=("register", "power")),
+        Column("import_kvarh", pl.Float64, "Difference of the reactive import register", "kvarh", minimum=0),
+        Column("export_kvarh", pl.Float64, "Difference of the reactive export register", "kvarh", minimum=0),
+        Column(
+            "q_import_kvarh",
+            pl.Float64,
+            "Positive part of q_kvar integrated over the readings present",
+            "kvarh",
+            minimum=0,
+        ),
+        Column(
+            "q_export_kvarh",
+            pl.Float64,
+            "Negative part of q_kvar integrated over the readings present",
+            "kvarh",
+            minimum=0,
+        ),
+        Column("ua_mean_v", pl.Float64, "Mean voltage, phase a", "V"),
+        Column("ub_mean_v", pl.Float64, "Mean voltage, phase b", "V"),
+        Column("uc_mean_v", pl.Float64, "Mean voltage, phase c", "V"),
+        Column("u_min_v", pl.Float64, "Lowest voltage of any phase", "V"),
+        Column("u_max_v", pl.Float64, "Highest voltage of any phase", "V"),
+        Column("u_dev_min_pct", pl.Float64, "Lowest voltage deviation (U - Un) / Un", "%", "GB/T 12325-2008"),
+        Column("u_dev_max_pct", pl.Float64, "Highest voltage deviation (U - Un) / Un", "%", "GB/T 12325-2008"),
+        Column(
+            "u_monitored_min", pl.Float64, "Monitored minutes, summed over phases", "min", "GB/T 12325-2008", minimum=0
+        ),
+        Column(
+            "u_over_min",
+            pl.Float64,
+            "Minutes above the upper limit, summed over phases",
+            "min",
+            "GB/T 12325-2008",
+            minimum=0,
+        ),
+        Column(
+            "u_under_min",
+            pl.Float64,
+            "Minutes below the lower limit, summed over phases",
+            "min",
+            "GB/T 12325-2008",
+            minimum=0,
+        ),
+        Column(
+            "pf", pl.Float64, "Power factor |P| / sqrt(P^2 + Q^2) of the means; null at P = Q = 0", minimum=0, maximum=1
+        ),
+        _REVISION,
+        _DATE,
+    ),
+)
+
+RULES = ("over_voltage", "under_voltage", "over_capacity", "low_power_factor")
+
+VIOLATIONS = Table(
+    "violations",
+    "State changes of limit violations. Append-only; the highest revision of a violation_id is current.",
+    ("violation_id",),
+    (
+        Column("violation_id", pl.String, "Function of meter, rule, phase and start", nullable=False),
+        Column(
+            "state",
+            pl.String,
+            "State after this change",
+            nullable=False,
+            allowed=("raised", "updated", "cleared", "withdrawn"),
+        ),
+        _REVISION,
+        Column("rule", pl.String, "The rule that was broken", nullable=False, allowed=RULES),
+        Column("phase", pl.String, "Phase, or total", nullable=False, allowed=(*PHASES, "total")),
+        Column("started_at", TIMESTAMP, "Start of the first interval of the run that raised it", "UTC", nullable=False),
+        Column("ended_at", TIMESTAMP, "Start of the first interval of the run that cleared it", "UTC"),
+        Column("value", pl.Float64, "Most extreme value since started_at, in `unit`", nullable=False),
+        Column("limit_value", pl.Float64, "The limit that was broken, in `unit`", nullable=False),
+        Column("unit", pl.String, "Unit of value and limit_value (1: a pure number)", nullable=False),
+        Column("severity", pl.String, "How bad it is", nullable=False, allowed=("info", "warning", "critical")),
+        _METER,
+        _CUSTOMER,
+        Column("message_zh", pl.String, "What happened, in Chinese", nullable=False),
+        Column("message_en", pl.String, "What happened, in English", nullable=False),
+        Column("ruleset", pl.String, "The effective-dated rule set that judged it", nullable=False),
+        Column("at", TIMESTAMP, "Event time of the reading that caused this change", "UTC", nullable=False),
+        _DATE,
+    ),
+)
+
+_VOLTAGE_SOURCE = "GB/T 12325-2008"
+_PF_SOURCE = "Measures for power-factor tariff adjustment, 1983"
+
+
+def _compliance_columns(prefix: str, span: str) -> tuple[Column, ...]:
+    return (
+        Column(
+            f"{prefix}_monitored_min",
+            pl.Float64,
+            f"Monitored voltage minutes, {span}, over phases",
+            "min",
+            _VOLTAGE_SOURCE,
+            minimum=0,
+        ),
+        Column(
+            f"{prefix}_over_min",
+            pl.Float64,
+            f"Minutes above the upper limit, {span}",
+            "min",
+            _VOLTAGE_SOURCE,
+            minimum=0,
+        ),
+        Column(
+            f"{prefix}_under_min",
+            pl.Float64,
+            f"Minutes below the lower limit, {span}",
+            "min",
+            _VOLTAGE_SOURCE,
+            minimum=0,
+        ),
+        Column(
+            f"{prefix}_qualification_rate",
+            pl.Float64,
+            f"Voltage qualification rate, {span}; null without monitored minutes",
+            "%",
+            _VOLTAGE_SOURCE,
+            minimum=0,
+            maximum=100,
+        ),
+        Column(f"{prefix}_active_kwh", pl.Float64, f"Active energy of the closed windows, {span}", "kWh"),
+        Column(f"{prefix}_import_kvarh", pl.Float64, f"Reactive import energy, {span}", "kvarh", minimum=0),
+        Column(f"{prefix}_export_kvarh", pl.Float64, f"Reactive export energy, {span}", "kvarh", minimum=0),
+        Column(f"{prefix}_power_factor", pl.Float64, f"Power factor, {span}", "", _PF_SOURCE, minimum=0, maximum=1),
+    )
+
+
+COMPLIANCE = Table(
+    "compliance",
+    "Voltage qualification and power factor of one meter, day-to-date and month-to-date, from its closed windows. "
+    "Append-only; the highest revision of a key is current.",
+    ("meter_id", "date"),
+    (
+        _METER,
+        _CUSTOMER,
+        _DATE,
+        Column("as_of", TIMESTAMP, "End of the newest window of the day", "UTC", nullable=False),
+        *_compliance_columns("day", "day to date"),
+        *_compliance_columns("month", "month to date"),
+        _REVISION,
+    ),
+)
+
+GAPS = Table(
+    "gaps",
+    "Offsets that the log no longer held, and that an operator chose to go on without (kilowatch stream --accept-gap).",
+    ("source", "source_partition", "missing_from", "accepted_at"),
+    (
+        Column("source", pl.String, "Topic", nullable=False),
+        Column("source_partition", pl.Int32, "Kafka partition", nullable=False, minimum=0),
+        Column("missing_from", pl.Int64, "First offset that is missing", nullable=False, minimum=0),
+        Column("missing_to", pl.Int64, "Last offset that is missing", nullable=False, minimum=0),
+        Column("accepted_at", TIMESTAMP, "When the stream went on without them", "UTC", nullable=False),
+        Column("date", pl.Date, "Local calendar date of accepted_at", nullable=False),
+    ),
+)
+
+LAKE: dict[str, Table] = {t.name: t for t in (READINGS, WINDOWS, VIOLATIONS, COMPLIANCE, REJECTS, GAPS)}

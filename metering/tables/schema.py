@@ -1,0 +1,82 @@
+"""How a table is declared. One declaration feeds Polars, Arrow, DuckDB, expectations and the documentation.
+
+Here: the `Column` and `Table` types. Not here: the tables themselves (`lake`, `warehouse`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+TIMESTAMP = pl.Datetime("us", "UTC")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its type, what it means, and what values are sane.
+
+    `unit` is the physical unit ("" when none); `source` names the standard and clause the meaning comes from.
+    `minimum` and `maximum` are inclusive; `allowed` lists the values of an enumeration.
+    """
+
+    name: str
+    dtype: pl.DataType | type[pl.DataType]
+    meaning: str
+    unit: str = ""
+    source: str = ""
+    nullable: bool = True
+    minimum: float | None = None
+    maximum: float | None = None
+    allowed: tuple[str, ...] = ()
+
+    @property
+    def comment(self) -> str:
+        """The text shown to an analyst: meaning, unit, source."""
+        unit = f" [{self.unit}]" if self.unit else ""
+        source = f" ({self.source})" if self.source else ""
+        return f"{self.meaning}{unit}{source}"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A named set of columns with a key. `key` columns are unique together in the table's current state."""
+
+    name: str
+    meaning: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    def __post_init__(self) -> None:
+        names = [column.name for column in self.columns]
+        if len(set(names)) != len(names):
+            raise ValueError(f"table {self.name} declares a column twice: {names}")
+        missing = set(self.key) - set(names)
+        if missing:
+            raise ValueError(f"table {self.name}: key columns {sorted(missing)} are not declared")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The Polars schema, in declared order."""
+        return pl.Schema({column.name: column.dtype for column in self.columns})
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+    def empty(self) -> pl.DataFrame:
+        return pl.DataFrame(schema=self.schema)
+
+    def conform(self, frame: pl.DataFrame, **extra: Any) -> pl.DataFrame:
+        """`frame` with exactly this table's columns, in order and type; absent ones are null or from `extra`."""
+        present = set(frame.columns)
+        return frame.select(
+            (pl.lit(extra[c.name]) if c.name in extra else pl.col(c.name) if c.name in present else pl.lit(None))
+            .cast(c.dtype)
+            .alias(c.name)
+            for c in self.columns
+        )

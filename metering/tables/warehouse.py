@@ -1,0 +1,307 @@
+"""The warehouse's tables: what analysts query, in DuckDB.
+
+`daily_load` has one energy column for each time-of-use period that the settings name, so the tables are made by
+`warehouse(periods)`. Times are UTC instants (TIMESTAMPTZ); `date` and `month` are local calendar dates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from metering.tables.lake import PHASES, VIOLATIONS
+from metering.tables.schema import TIMESTAMP, Column, Table
+
+SEGMENTS = ("large", "sme", "important")
+WIRINGS = ("3p4w", "3p3w", "1p")
+STATUSES = ("raw", "validated", "estimated", "edited", "missing")
+
+_PF = "Measures for power-factor tariff adjustment, 1983"
+_U = "GB/T 12325-2008"
+
+
+def _customer(scope: bool = False) -> Column:
+    meaning = "Customer number, the only key of a customer" + ("; * is the whole scope" if scope else "")
+    return Column("customer_no", pl.String, meaning, nullable=False)
+
+
+_DATE = Column("date", pl.Date, "Local calendar date", nullable=False)
+
+CUSTOMERS = Table(
+    "customers",
+    "The registry of customers, as in registry/customers.csv.",
+    ("customer_no",),
+    (
+        _customer(),
+        Column("name", pl.String, "Name", nullable=False),
+        Column("segment", pl.String, "Segment", nullable=False, allowed=SEGMENTS),
+        Column("industry", pl.String, "Industry"),
+        Column("voltage_level_kv", pl.Float64, "Supply voltage level", "kV", nullable=False, minimum=0.1, maximum=1100),
+        Column("contract_capacity_kva", pl.Float64, "Contract capacity", "kVA", nullable=False, minimum=0),
+        Column("contract_demand_kw", pl.Float64, "Contract demand; null: none", "kW", minimum=0),
+        Column(
+            "pf_standard",
+            pl.Float64,
+            "Power-factor standard: 0.90, 0.85 or 0.80",
+            "",
+            _PF,
+            nullable=False,
+            minimum=0.8,
+            maximum=0.9,
+        ),
+        Column("tariff", pl.String, "Name of a tariff in the settings", nullable=False),
+        Column("dual_supply", pl.Boolean, "Supplied from two sources", nullable=False),
+        Column("feeder", pl.String, "Feeder"),
+        Column("manager", pl.String, "Role or office that looks after the customer"),
+        Column("controllable", pl.Boolean, "Equipped for load control", nullable=False),
+    ),
+)
+
+METERS = Table(
+    "meters",
+    "The registry of meters, as in registry/meters.csv. A meter may have several rows with separate validity.",
+    ("meter_id", "valid_from"),
+    (
+        Column("meter_id", pl.String, "Meter", nullable=False),
+        _customer(),
+        Column("wiring", pl.String, "Wiring", nullable=False, allowed=WIRINGS),
+        Column(
+            "nominal_v",
+            pl.Float64,
+            "Nominal voltage, meter side (line to line for 3p3w)",
+            "V",
+            nullable=False,
+            minimum=1,
+        ),
+        Column("pt_ratio", pl.Float64, "Voltage transformer ratio", nullable=False, minimum=0),
+        Column("ct_ratio", pl.Float64, "Current transformer ratio", nullable=False, minimum=0),
+        Column("rated_a", pl.Float64, "Rated (base) current, meter side", "A", nullable=False, minimum=0),
+        Column("max_a", pl.Float64, "Maximum current, meter side", "A", nullable=False, minimum=0),
+        Column("register_digits", pl.Int32, "Integer digits of the registers", nullable=False, minimum=1, maximum=15),
+        Column("interval_s", pl.Int32, "Reporting interval", "s", nullable=False, minimum=1, maximum=900),
+        Column("source_no", pl.Int32, "Supply source, 1 or 2", nullable=False, minimum=1, maximum=2),
+        Column("valid_from", pl.Date, "First local date of validity", nullable=False),
+        Column("valid_to", pl.Date, "Last local date of validity; null: still valid"),
+    ),
+)
+
+DAILY_CURVE = Table(
+    "daily_curve",
+    "One row for each real quarter-hour of the local day (92, 96 or 100), summed over the customer's meters.",
+    ("customer_no", "date", "point"),
+    (
+        _customer(),
+        _DATE,
+        Column(
+            "point",
+            pl.Int32,
+            "Quarter-hour of the local day, from 1, in order of time",
+            nullable=False,
+            minimum=1,
+            maximum=100,
+        ),
+        Column("window_end", TIMESTAMP, "End of the quarter-hour", "UTC", nullable=False),
+        Column("p_kw", pl.Float64, "Mean active power", "kW"),
+        Column("q_kvar", pl.Float64, "Mean reactive power", "kvar"),
+        Column("energy_kwh", pl.Float64, "Energy, import less export", "kWh"),
+        Column("status", pl.String, "Where the value comes from", nullable=False, allowed=STATUSES),
+        Column("reason", pl.String, "Why the status is what it is"),
+    ),
+)
+
+
+def _daily_load(periods: Sequence[str]) -> Table:
+    tariff = tuple(
+        Column(f"energy_{p}_kwh", pl.Float64, f"Energy in the time-of-use period '{p}' of the customer's tariff", "kWh")
+        for p in periods
+    )
+    return Table(
+        "daily_load",
+        "Load indices of one customer's local day; customer_no * is the whole scope.",
+        ("customer_no", "date"),
+        (
+            _customer(scope=True),
+            _DATE,
+            Column("energy_kwh", pl.Float64, "Energy, import less export", "kWh"),
+            Column("p_max_kw", pl.Float64, "Largest quarter-hour mean power", "kW"),
+            Column("p_max_at", TIMESTAMP, "End of the first quarter-hour with p_max_kw", "UTC"),
+            Column("p_min_kw", pl.Float64, "Smallest quarter-hour mean power", "kW"),
+            Column("p_min_at", TIMESTAMP, "End of the first quarter-hour with p_min_kw", "UTC"),
+            Column("p_mean_kw", pl.Float64, "Mean power", "kW"),
+            Column("load_factor", pl.Float64, "Pmean / Pmax; null unless Pmax > 0"),
+            Column("min_rate", pl.Float64, "Pmin / Pmax; null unless Pmax > 0"),
+            Column("peak_valley_kw", pl.Float64, "Pmax - Pmin", "kW", minimum=0),
+            Column("peak_valley_rate", pl.Float64, "(Pmax - Pmin) / Pmax; null unless Pmax > 0", minimum=0),
+            Column("demand_max_kw", pl.Float64, "Maximum demand: 15-min mean of active power", "kW"),
+            Column("demand_basis", pl.String, "sliding by 1 min, or block of 15 min", allowed=("sliding", "block")),
+            *tariff,
+            Column(
+                "completeness", pl.Float64, "Readings received / readings due", nullable=False, minimum=0, maximum=1
+            ),
+        ),
+    )
+
+
+VOLTAGE_DAILY = Table(
+    "voltage_daily",
+    "Voltage qualification of one meter's phase on one local day. Each reading weighs its interval.",
+    ("meter_id", "date", "phase"),
+    (
+        Column("meter_id", pl.String, "Meter", nullable=False),
+        _customer(),
+        _DATE,
+        Column("phase", pl.String, "Phase (three-wire: a is uab, c is ucb)", nullable=False, allowed=PHASES),
+        Column(
+            "monitored_min",
+            pl.Float64,
+            "Minutes with a voltage within the assessment band 0.70-1.20 Un",
+            "min",
+            _U,
+            nullable=False,
+            minimum=0,
+            maximum=1500,
+        ),
+        Column("over_min", pl.Float64, "Minutes above the upper limit", "min", _U, nullable=False, minimum=0),
+        Column("under_min", pl.Float64, "Minutes below the lower limit", "min", _U, nullable=False, minimum=0),
+        Column(
+            "qualification_rate",
+            pl.Float64,
+            "(1 - (over + under) / monitored) x 100; null without monitored minutes",
+            "%",
+            _U,
+            minimum=0,
+            maximum=100,
+        ),
+        Column("u_min_v", pl.Float64, "Lowest monitored voltage", "V"),
+        Column("u_max_v", pl.Float64, "Highest monitored voltage", "V"),
+        Column(
+            "spread_pct",
+            pl.Float64,
+            "For 35 kV and above: |+dev| + |-dev| of the day's extremes, of one sign the larger",
+            "%",
+            _U,
+            minimum=0,
+        ),
+    ),
+)
+
+POWER_FACTOR_MONTHLY = Table(
+    "power_factor_monthly",
+    "Power factor of one customer's local month and the tariff adjustment that follows from it.",
+    ("customer_no", "month"),
+    (
+        _customer(),
+        Column("month", pl.Date, "First day of the local month", nullable=False),
+        Column("active_kwh", pl.Float64, "Active energy", "kWh"),
+        Column("import_kvarh", pl.Float64, "Reactive import (lagging) energy", "kvarh", minimum=0),
+        Column("export_kvarh", pl.Float64, "Reactive export (leading) energy", "kvarh", minimum=0),
+        Column(
+            "power_factor",
+            pl.Float64,
+            "P / sqrt(P^2 + Q^2), Q = |import| + |export|, 2 decimals; null at P = Q = 0",
+            "",
+            _PF,
+            minimum=0,
+            maximum=1,
+        ),
+        Column("pf_standard", pl.Float64, "The customer's standard", "", _PF, nullable=False),
+        Column(
+            "adjustment_pct",
+            pl.Float64,
+            "Surcharge (+) or discount (-) on the adjustment base",
+            "%",
+            _PF,
+            minimum=-1.3,
+            maximum=150,
+        ),
+    ),
+)
+
+FORECAST = Table(
+    "forecast",
+    "Day-ahead load forecast, one row for each quarter-hour; customer_no * is the whole scope.",
+    ("customer_no", "issued_at", "target"),
+    (
+        _customer(scope=True),
+        Column("issued_at", TIMESTAMP, "Data time of issue: local midnight of the target day", "UTC", nullable=False),
+        Column("target", TIMESTAMP, "End of the quarter-hour that is forecast", "UTC", nullable=False),
+        Column("p_kw", pl.Float64, "Forecast mean power", "kW"),
+        Column("p10_kw", pl.Float64, "10 % quantile", "kW"),
+        Column("p90_kw", pl.Float64, "90 % quantile", "kW"),
+        Column("model", pl.String, "What made it", nullable=False),
+    ),
+)
+
+FORECAST_ACCURACY = Table(
+    "forecast_accuracy",
+    "Accuracy of a day's forecast against the daily curve.",
+    ("customer_no", "date"),
+    (
+        _customer(scope=True),
+        _DATE,
+        Column(
+            "grid_accuracy", pl.Float64, "[1 - sqrt(mean(((Pf - Pa) / Pa)^2))] x 100", "%", "grid assessment formula"
+        ),
+        Column("mape_accuracy", pl.Float64, "(1 - mean(|Pf - Pa| / |Pa|)) x 100", "%"),
+        Column("capacity_accuracy", pl.Float64, "(1 - RMSE / contract capacity) x 100", "%"),
+        Column("wape", pl.Float64, "sum |Pf - Pa| / sum |Pa| x 100", "%", minimum=0),
+        Column("skill", pl.Float64, "1 - MAE / MAE of same weekday last week"),
+        Column("points", pl.Int32, "Points compared", nullable=False, minimum=0),
+        Column(
+            "left_out", pl.Int32, "Points left out of ratios: |Pa| under 1 % of the mean", nullable=False, minimum=0
+        ),
+        Column("model", pl.String, "What made the forecast", nullable=False),
+    ),
+)
+
+KPI = Table(
+    "kpi",
+    "The KPI tree. No data is never a pass.",
+    ("period", "kpi_id", "scope"),
+    (
+        Column("period", pl.String, "Local day YYYY-MM-DD or month YYYY-MM", nullable=False),
+        Column("kpi_id", pl.String, "KPI, as listed in docs/kpi.md", nullable=False),
+        Column("scope", pl.String, "Customer number; * is the whole scope", nullable=False),
+        Column("name_zh", pl.String, "Name in Chinese", nullable=False),
+        Column("name_en", pl.String, "Name in English", nullable=False),
+        Column("numerator", pl.Float64, "Numerator, in the KPI's own unit"),
+        Column("denominator", pl.Float64, "Denominator, in the KPI's own unit"),
+        Column("value", pl.Float64, "Value, in `unit`"),
+        Column("unit", pl.String, "%, or 1 for a pure number", nullable=False),
+        Column("target", pl.Float64, "Target, in `unit`"),
+        Column("status", pl.String, "met, missed, or no_data", nullable=False, allowed=("met", "missed", "no_data")),
+        Column(
+            "coverage",
+            pl.Float64,
+            "Share of what should have been looked at that was",
+            nullable=False,
+            minimum=0,
+            maximum=1,
+        ),
+    ),
+)
+
+RECONCILIATION = Table(
+    "reconciliation",
+    "Does what the stream wrote equal what batch computes from the readings? One row for each day and table.",
+    ("date", "table_name"),
+    (
+        _DATE,
+        Column("table_name", pl.String, "Lake table", nullable=False),
+        Column("stream_rows", pl.Int64, "Keys that the stream wrote", nullable=False, minimum=0),
+        Column("batch_rows", pl.Int64, "Keys that batch computes", nullable=False, minimum=0),
+        Column("differing_rows", pl.Int64, "Keys that are on one side only, or differ", nullable=False, minimum=0),
+    ),
+)
+
+VIOLATIONS_NOW = Table("violations", "Limit violations, last state of each.", VIOLATIONS.key, VIOLATIONS.columns)
+
+
+def warehouse(periods: Sequence[str]) -> dict[str, Table]:
+    """All tables of the warehouse; `periods` are the time-of-use periods that the settings name."""
+    tables = (
+        CUSTOMERS, METERS, DAILY_CURVE, _daily_load(periods), VOLTAGE_DAILY, POWER_FACTOR_MONTHLY,
+        VIOLATIONS_NOW, FORECAST, FORECAST_ACCURACY, KPI, RECONCILIATION,
+    )  # fmt: skip
+    return {t.name: t for t in tables}

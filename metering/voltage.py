@@ -1,0 +1,97 @@
+"""Supply voltage: monitored minutes, minutes outside the limits, and the qualification rate (GB/T 12325-2008).
+
+Here: judging readings by their meter's limits, and a day's sums for each phase. Not here: which limits a meter has
+(they come with the reading, from the registry's facts), and voltage events (limit rules).
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import polars as pl
+
+from metering.calendar import local_date
+from metering.settings import MeteringSettings
+from metering.tables.lake import PHASES
+from metering.tables.warehouse import VOLTAGE_DAILY
+
+PHASES_OF_WIRING = {"3p4w": PHASES, "3p3w": ("a", "c"), "1p": ("a",)}
+"""Phases that a meter of a wiring measures; a three-wire meter reports uab as a, ucb as c, and has no b."""
+
+
+def monitored(u: pl.Expr) -> pl.Expr:
+    """True where the voltage `u` [V] lies in the assessment band (columns u_band_lower_v, u_band_upper_v), else False.
+
+    Outside the band, without a voltage, and where a meter has no limits to be judged by, no minute is monitored.
+    """
+    judged = pl.col("u_lower_v").is_not_null() & pl.col("u_upper_v").is_not_null()
+    return judged & u.is_between(pl.col("u_band_lower_v"), pl.col("u_band_upper_v")).fill_null(False)
+
+
+def over(u: pl.Expr) -> pl.Expr:
+    """True where the voltage `u` [V] is monitored and above the upper limit (column u_upper_v)."""
+    return monitored(u) & (u > pl.col("u_upper_v")).fill_null(False)
+
+
+def under(u: pl.Expr) -> pl.Expr:
+    """True where the voltage `u` [V] is monitored and below the lower limit (column u_lower_v)."""
+    return monitored(u) & (u < pl.col("u_lower_v")).fill_null(False)
+
+
+def qualification(monitored_min: pl.Expr, over_min: pl.Expr, under_min: pl.Expr) -> pl.Expr:
+    """Voltage qualification rate [%] = (1 - (over + under) / monitored) x 100; null without monitored minutes."""
+    rate = (1 - (over_min + under_min) / monitored_min) * 100
+    return pl.when(monitored_min > 0).then(rate.clip(0, 100))
+
+
+def voltage_daily(readings: pl.DataFrame, day: date, settings: MeteringSettings) -> pl.DataFrame:
+    """VOLTAGE_DAILY: one row for each phase that a meter heard on the local `day` measures.
+
+    `readings` are accepted readings, one for each (meter_id, ts), with the columns of the registry's facts joined;
+    those of other days are left out. Each reading weighs its interval [min]. Extremes are those of monitored voltages.
+    """
+    of_day = readings.filter(local_date(pl.col("ts"), settings.timezone) == day)
+    sums = of_day.group_by("meter_id", "customer_no", "wiring").agg(
+        pl.col("nominal_v", "u_spread_limit").last(), *(e for phase in PHASES for e in _sums(phase))
+    )
+    rows = pl.concat([_rows(sums, phase) for phase in PHASES])
+    return VOLTAGE_DAILY.conform(rows, date=day).sort(VOLTAGE_DAILY.key)
+
+
+def _sums(phase: str) -> list[pl.Expr]:
+    u = pl.col(f"u{phase}_v")
+    minutes = pl.col("interval_s") / 60
+    inside = u.filter(monitored(u))
+    return [
+        minutes.filter(monitored(u)).sum().alias(f"{phase}_monitored"),
+        minutes.filter(over(u)).sum().alias(f"{phase}_over"),
+        minutes.filter(under(u)).sum().alias(f"{phase}_under"),
+        inside.min().alias(f"{phase}_min"),
+        inside.max().alias(f"{phase}_max"),
+    ]
+
+
+def _rows(sums: pl.DataFrame, phase: str) -> pl.DataFrame:
+    wirings = [wiring for wiring, phases in PHASES_OF_WIRING.items() if phase in phases]
+    monitored_min, over_min, under_min = (pl.col(f"{phase}_{name}") for name in ("monitored", "over", "under"))
+    lowest, highest = pl.col(f"{phase}_min"), pl.col(f"{phase}_max")
+    return sums.filter(pl.col("wiring").is_in(wirings)).select(
+        "meter_id",
+        "customer_no",
+        pl.lit(phase).alias("phase"),
+        monitored_min.alias("monitored_min"),
+        over_min.alias("over_min"),
+        under_min.alias("under_min"),
+        qualification(monitored_min, over_min, under_min).alias("qualification_rate"),
+        lowest.alias("u_min_v"),
+        highest.alias("u_max_v"),
+        pl.when(pl.col("u_spread_limit") > 0).then(_spread_pct(lowest, highest)).alias("spread_pct"),
+    )
+
+
+def _spread_pct(lowest: pl.Expr, highest: pl.Expr) -> pl.Expr:
+    """|+dev| + |-dev| [%] of the extremes; the larger alone when both are of one sign (GB/T 12325-2008, 4.1)."""
+    nominal = pl.col("nominal_v")
+    return (
+        ((highest - nominal) / nominal).clip(lower_bound=0) - ((lowest - nominal) / nominal).clip(upper_bound=0)
+    ) * 100

@@ -1,0 +1,86 @@
+"""`kilowatch materialize`: the Dagster assets for a range of days, as one run, without the UI."""
+
+from __future__ import annotations
+
+import os
+from datetime import date, datetime
+from pathlib import Path
+
+import click
+
+from metering.errors import UserError
+from orchestration.cli import home_option
+
+DAY = click.DateTime(formats=["%Y-%m-%d"])
+
+
+@click.command("materialize")
+@home_option
+@click.option("--from", "first", type=DAY, required=True, metavar="DATE", help="First local day, YYYY-MM-DD.")
+@click.option("--to", "last", type=DAY, required=True, metavar="DATE", help="Last local day, included.")
+def command(home: Path, first: datetime, last: datetime) -> None:
+    """Run the Dagster assets for the local days --from to --to, both included, as one run.
+
+    Curves, load indices, voltage, power factor, forecasts and KPIs are computed from the lake, checked, and published
+    in <home>/warehouse.duckdb. When a check fails, the warehouse stays as it was and the exit code is 1.
+    """
+    materialize(home, first.date(), last.date())
+
+
+def materialize(home: Path, first: date, last: date) -> None:
+    """What the command does; `kilowatch demo` does it too."""
+    from orchestration.registry_files import load
+    from orchestration.settings import load_settings
+
+    settings = load_settings(home)
+    _check_days(first, last, settings.timezone)
+    load(home, settings)  # a wrong registry is said before any work
+    if not (home / "lake" / "readings").is_dir():
+        raise UserError(f"no readings in {home / 'lake'} yet: run `kilowatch stream` first")
+    _show(_run(home, first, last), first, last)
+
+
+def _check_days(first: date, last: date, timezone: str) -> None:
+    from assets.catalogue import FIRST_DAY, partitions
+
+    if last < first:
+        raise UserError(f"--to {last} is before --from {first}")
+    if first < date.fromisoformat(FIRST_DAY):
+        raise UserError(f"--from {first} is before {FIRST_DAY}, the first day that can be materialised")
+    if not partitions(timezone).has_partition_key(last.isoformat()):
+        raise UserError(f"--to {last} is in the future: the last day that can be materialised is today in {timezone}")
+
+
+def _run(home: Path, first: date, last: date) -> dict[str, int]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from orchestration.materialise import materialise
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    # Dagster captures standard error while a step runs: the bar is drawn on a copy of it
+    with os.fdopen(os.dup(2), "w") as screen, Progress(*columns, console=Console(file=screen)) as shown:
+        task = shown.add_task("starting", total=(last - first).days + 1)
+
+        def progress(table: str, done: int, total: int) -> None:
+            shown.update(task, description=table, completed=done, total=total)
+
+        return materialise(home, first, last, progress)
+
+
+def _show(rows: dict[str, int], first: date, last: date) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"warehouse after {first} to {last}", title_justify="left")
+    table.add_column("table")
+    table.add_column("rows", justify="right")
+    for name, count in rows.items():
+        table.add_row(name, f"{count:,}")
+    Console().print(table)

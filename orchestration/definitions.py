@@ -1,0 +1,42 @@
+"""The Dagster definitions of one home: `build_definitions(home)`, the same for the UI, the command line and tests.
+
+Here: putting assets, automation, sensors and the job together. `defs` is for Dagster's own tools, for the home that
+KILOWATCH_HOME names; it is built when asked for, not when this module is imported.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+
+JOB = "daily"
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return build_definitions(Path(os.environ.get("KILOWATCH_HOME", "data")))
+
+
+def build_definitions(home: Path, progress: Callable[[str, int, int], None] | None = None) -> dg.Definitions:
+    """Definitions of `home`; nothing is read but its settings, nothing is written. `progress`: see `assets.batch`.
+
+    Raises SettingsError when the settings cannot be used.
+    """
+    from assets.batch import Batch
+    from assets.catalogue import batch_assets, partitions
+    from orchestration.automation import after_dependencies, automation_sensor, with_readings
+    from orchestration.registry_files import load
+    from orchestration.sensors import lake_sensor
+    from orchestration.settings import load_settings
+
+    settings = load_settings(home)
+    batch = Batch(home, settings.metering, lambda: load(home, settings), progress)
+    days = partitions(settings.timezone)
+    return dg.Definitions(
+        assets=batch_assets(settings.timezone, batch.tables, after_dependencies(), with_readings()),
+        jobs=[dg.define_asset_job(JOB, selection=dg.AssetSelection.all().materializable())],
+        sensors=[lake_sensor(home, days), automation_sensor()],
+        resources={"batch": batch},
+        executor=dg.in_process_executor,
+    )

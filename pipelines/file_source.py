@@ -1,0 +1,247 @@
+"""Telemetry from files: NDJSON and Parquet, one file or a folder of them, each file a shard of its own.
+
+Here: which files, and reading them in whole lines or row batches from where the last commit left off. Not here: what
+is in the lines (`metering.decode`).
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from metering.decode import Lines
+from metering.errors import OperationError, UserError
+from pipelines.poll import Poll, Position, Positions
+
+LINE_SUFFIXES = (".ndjson", ".jsonl", ".json")
+PARQUET_SUFFIX = ".parquet"
+_MARK_BYTES = 4096
+_GUESSED_LINE_BYTES = 250
+_LARGEST_READ = 64 * 1024 * 1024
+_BOM = b"\xef\xbb\xbf"
+
+
+class Progress(NamedTuple):
+    """How far a reader is, in bytes of its files."""
+
+    read_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A file, or all telemetry files below a folder in order of their names. Raises UserError when there are none.
+
+    A poll holds about `batch_rows` rows. Shards are named by the path within the folder. Positions: {"row", "byte",
+    "mark"} for lines, {"row", "mark"} for Parquet; `mark` tells whether the file is still the one that was read.
+    """
+
+    path: Path
+    batch_rows: int
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Shard name and path of every file, in the order they are read."""
+        if self.path.is_file():
+            if not _is_telemetry(self.path):
+                raise UserError(
+                    f"{self.path}: not {', '.join(LINE_SUFFIXES)} or {PARQUET_SUFFIX}; see `kilowatch replay`"
+                )
+            return {self.path.name: self.path}
+        if not self.path.is_dir():
+            raise UserError(f"{self.path} does not exist: name a telemetry file or a folder of them")
+        below = ((path.relative_to(self.path), path) for path in self.path.rglob("*") if path.is_file())
+        hidden = re.compile(r"(^|/)\.")  # editors' and other programs' own
+        found = {
+            name.as_posix(): path for name, path in below if _is_telemetry(name) and not hidden.search(name.as_posix())
+        }
+        if not found:
+            raise UserError(f"{self.path} holds no telemetry: no *{', *'.join(LINE_SUFFIXES)} or *{PARQUET_SUFFIX}")
+        return dict(sorted(found.items()))
+
+    def open(self, worker: int, workers: int, positions: Positions) -> FileReader:
+        """Reader of every `workers`-th file. Raises UserError when a file is not the one its position is of."""
+        mine = [item for number, item in enumerate(self.files.items()) if number % workers == worker]
+        return FileReader([_open(name, path, self.batch_rows, positions(name)) for name, path in mine])
+
+
+def _is_telemetry(path: Path) -> bool:
+    return path.suffix.lower() in (*LINE_SUFFIXES, PARQUET_SUFFIX)
+
+
+def _open(shard: str, path: Path, batch_rows: int, position: Position | None) -> _Shard:
+    kind = _ParquetFile if path.suffix.lower() == PARQUET_SUFFIX else _LineFile
+    return kind(shard, path, batch_rows, position or {})
+
+
+class FileReader:
+    """Reads the files of one worker, one after the other."""
+
+    stale_since = None
+
+    def __init__(self, shards: list[_Shard]) -> None:
+        self._shards = shards
+        self._current = 0
+        self._polls: Generator[Poll, None, None] | None = None
+
+    def poll(self) -> list[Poll]:
+        """The next chunk of the file being read; nothing once all files have ended."""
+        if self.finished:
+            return []
+        if self._polls is None:
+            self._polls = self._shards[self._current].polls()
+        poll = next(self._polls)
+        if poll.end:
+            self.close()
+            self._current += 1
+        return [poll]
+
+    @property
+    def finished(self) -> bool:
+        return self._current == len(self._shards)
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(sum(s.read_bytes for s in self._shards), sum(s.total_bytes for s in self._shards))
+
+    def close(self) -> None:
+        if self._polls is not None:
+            self._polls.close()  # and with it, its file
+            self._polls = None
+
+
+class _Shard(Protocol):
+    read_bytes: int
+    total_bytes: int
+
+    def polls(self) -> Generator[Poll, None, None]:
+        """Every poll of the file from the position on; the last one has `end`."""
+
+
+class _LineFile:
+    """Whole lines, joined, about `batch_rows` of them at a time; a last line without a newline counts."""
+
+    def __init__(self, shard: str, path: Path, batch_rows: int, position: Position) -> None:
+        self.shard, self.path, self.batch_rows = shard, path, batch_rows
+        self.row, self.read_bytes = position.get("row", 0), position.get("byte", 0)
+        self.total_bytes = path.stat().st_size
+        with path.open("rb") as file:
+            self._check(position.get("mark"), file)
+
+    def _check(self, mark: int | None, file: BinaryIO) -> None:
+        if self.read_bytes > self.total_bytes or mark not in (None, self._mark(file)):
+            raise _changed(self.shard, self.path)
+
+    def _mark(self, file: BinaryIO) -> int:
+        """Checksum of the first bytes that have been read, so that a file that grew is still the same."""
+        file.seek(0)
+        return zlib.crc32(file.read(min(self.read_bytes, _MARK_BYTES)))
+
+    def polls(self) -> Generator[Poll, None, None]:
+        with self.path.open("rb") as file:
+            bytes_per_row = float(_GUESSED_LINE_BYTES)
+            while True:
+                data = _whole_lines(file, self.read_bytes, min(int(bytes_per_row * self.batch_rows), _LARGEST_READ))
+                first_row, at_start = self.row, self.read_bytes == 0
+                rows = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
+                self.row, self.read_bytes = first_row + rows, self.read_bytes + len(data)
+                bytes_per_row = len(data) / rows if rows else bytes_per_row
+                self.total_bytes = max(self.total_bytes, self.read_bytes)
+                after = {"row": self.row, "byte": self.read_bytes, "mark": self._mark(file)}
+                lines = Lines(data.removeprefix(_BOM) if at_start else data, first_row)
+                end = file.seek(0, 2) <= self.read_bytes
+                yield Poll(self.shard, self.shard, 0, lines, first_row, after, end)
+                if end:
+                    return
+
+
+def _whole_lines(file: BinaryIO, start: int, size: int) -> bytes:
+    """About `size` bytes from `start`, cut after the last newline; more if one line is longer; at the end, the rest."""
+    while True:
+        file.seek(start)
+        data = file.read(max(size, 1))
+        newline = data.rfind(b"\n")
+        if len(data) < size:
+            return data
+        if newline >= 0:
+            return data[: newline + 1]
+        size *= 2
+
+
+class _ParquetFile:
+    """Frames of `batch_rows` rows."""
+
+    def __init__(self, shard: str, path: Path, batch_rows: int, position: Position) -> None:
+        self.shard, self.path, self.batch_rows = shard, path, batch_rows
+        self.row = position.get("row", 0)
+        self.total_bytes = path.stat().st_size
+        self.mark = self._mark()
+        with self._opened() as file:
+            self.rows = file.metadata.num_rows
+        if position.get("mark") not in (None, self.mark) or self.row > self.rows:
+            raise _changed(shard, path)
+
+    @property
+    def read_bytes(self) -> int:
+        return self.total_bytes if self.row >= self.rows else self.total_bytes * self.row // self.rows
+
+    def _mark(self) -> int:
+        """Checksum of the file's end, which describes all of its content."""
+        with self.path.open("rb") as file:
+            file.seek(max(0, self.total_bytes - _MARK_BYTES))
+            return zlib.crc32(file.read())
+
+    def _opened(self) -> pq.ParquetFile:
+        try:
+            return pq.ParquetFile(self.path)
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{self.path} is not a Parquet file that can be read: {error}") from error
+
+    def polls(self) -> Generator[Poll, None, None]:
+        if self.row >= self.rows:
+            yield self._poll(pl.DataFrame())
+            return
+        with self._opened() as file:
+            for batch in self._batches(file):
+                yield self._poll(pl.from_arrow(batch))
+
+    def _batches(self, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+        groups, skip = _groups_from(file, self.row)
+        try:
+            for batch in file.iter_batches(self.batch_rows, row_groups=groups):
+                rest = batch.slice(min(skip, batch.num_rows))
+                skip -= batch.num_rows - rest.num_rows
+                if rest.num_rows:
+                    yield rest
+        except (pa.ArrowException, OSError) as error:
+            raise OperationError(f"{self.path} cannot be read from row {self.row} on: {error}") from error
+
+    def _poll(self, frame: pl.DataFrame) -> Poll:
+        first_row = self.row
+        self.row += frame.height
+        after = {"row": self.row, "mark": self.mark}
+        return Poll(self.shard, self.shard, 0, frame, first_row, after, end=self.row >= self.rows)
+
+
+def _groups_from(file: pq.ParquetFile, row: int) -> tuple[list[int], int]:
+    """Row groups that hold rows from `row` on, and how many rows of the first to skip."""
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if row < rows:
+            return list(range(group, file.num_row_groups)), row
+        row -= rows
+    return [], 0
+
+
+def _changed(shard: str, path: Path) -> UserError:
+    return UserError(
+        f"{path} is not the file that was read before as '{shard}': give new telemetry a new name, or use a new home"
+    )

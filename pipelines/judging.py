@@ -1,0 +1,149 @@
+"""Violations of a batch: readings in order move the checks on, late ones have them judged anew.
+
+Here: which meters need a look at all, and the order in which a meter's readings came. Not here: rules and runs
+(`metering`).
+
+Judged row by row, in the order of the log: between two late readings of a meter its other readings are taken in one go,
+and each late one is a round of its own. So nothing depends on how the log was cut into batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from metering import rules
+from metering.notices import tell
+from metering.revisions import NAME, last_told, revise
+from metering.tables.lake import VIOLATIONS
+from metering.violations import CHANGE_SCHEMA, PAIR, advance
+from pipelines.environment import Environment
+from pipelines.past import Anew, Past, said, up_to
+from pipelines.state import PAIR_SCHEMA, ROW_SCHEMA, ShardState, never_heard, pairs_of, split
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Where the checks stand after a batch, and the pairs for which one of its readings spoke for a start."""
+
+    pairs: pl.DataFrame
+    base: pl.DataFrame
+    told: pl.DataFrame
+    seen_us: pl.Series
+    suspects: pl.DataFrame
+
+
+def evict(state: ShardState, horizon_us: int | None, env: Environment) -> ShardState:
+    """Take readings of windows up to the horizon out of the state: the base of the checks moves on over them."""
+    gone, left = ((), state.closed) if horizon_us is None else split(state.closed, horizon_us)
+    if not gone or horizon_us is None:
+        return state
+    pairs = pl.concat([state.base.select(PAIR), pairs_of(gone)]).unique()
+    base = state.base
+    if pairs.height:
+        meters = pairs["meter"].unique().implode()
+        rows = pl.concat([chunk.rows.filter(pl.col("meter").is_in(meters)) for chunk in gone])
+        base, _ = advance(said(rows, pairs, env), base, env.facts, env.settings.gap_intervals)
+    return replace(state, closed=left, base=base, told=_in_reach(state.told, state.pairs, base, horizon_us))
+
+
+def _in_reach(told: pl.DataFrame, now: pl.DataFrame, base: pl.DataFrame, horizon_us: int | None) -> pl.DataFrame:
+    """Violations that are open, were open at the base, or began or ended after it: those that the state can judge."""
+    if horizon_us is None:
+        return told
+    open_ones = pl.concat([now, base]).filter("active").select(NAME).unique()
+    recent = pl.max_horizontal("started_at", "ended_at").to_physical() > horizon_us
+    return pl.concat([told.filter(recent), told.filter(~recent).join(open_ones, on=NAME, how="semi")])
+
+
+def judge_batch(
+    state: ShardState, rows: pl.DataFrame, horizon_us: int | None, env: Environment
+) -> tuple[Judged, pl.DataFrame]:
+    """Judge a batch (ROW_SCHEMA, `position` and `held`, in source order): where checks stand now, and rows of
+    `violations`. The state holds readings after `horizon_us`; what is older comes from the past.
+    """
+    seen = state.seen_us if len(state.seen_us) else never_heard(env.index)
+    suspects = rules.starts(rows, env.facts, env.settings) if rows.height else pl.DataFrame(schema=PAIR_SCHEMA)
+    after = _seen(seen, rows)
+    past = Past.of(_rounds(rows, seen).filter(pl.col("out_of_order") & ~pl.col("held")), env)
+    pairs = _pairs_to_judge(state, rows, suspects, past)
+    if pairs.is_empty():
+        return Judged(state.pairs, state.base, state.told, after, suspects), VIOLATIONS.empty()
+    ordered = _rounds(rows.filter(pl.col("meter").is_in(pairs["meter"].implode())), seen)
+    now, base, told = state.pairs, state.base, state.told
+    changes = [pl.DataFrame(schema=CHANGE_SCHEMA)]
+    for (_, late), part in ordered.partition_by("round", "out_of_order", as_dict=True, maintain_order=True).items():
+        of_part = _of(pairs, part)
+        old = part.filter(~pl.col("held"))
+        if not late:
+            now, fresh = _on(part, of_part, now, env)
+            base = _on(old, of_part, base, env)[0]
+        else:
+            held = part.filter("held")
+            reached = _in_reach(told, now, base, horizon_us)
+            here = _anew(replace(state, base=base), ordered, held, _of(of_part, held), reached, env)
+            there = past.judged_anew(ordered, old, _of(of_part, old), told, horizon_us, env)
+            now = pl.concat([now.join(of_part, on=PAIR, how="anti"), here.now, there.now])
+            base = pl.concat([base.join(_of(of_part, old), on=PAIR, how="anti"), there.base])
+            fresh = pl.concat([here.changes, there.changes])
+        told = last_told(pl.concat([told, fresh]))
+        changes.append(fresh)
+    return Judged(now.sort(PAIR), base.sort(PAIR), told, after, suspects), tell(
+        pl.concat(changes), env.facts, env.settings
+    )
+
+
+def _on(
+    rows: pl.DataFrame, pairs: pl.DataFrame, state: pl.DataFrame, env: Environment
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    return advance(said(rows, pairs, env), state, env.facts, env.settings.gap_intervals)
+
+
+def _of(pairs: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    return pairs.join(rows.select("meter").unique(), on="meter", how="semi")
+
+
+def _pairs_to_judge(state: ShardState, rows: pl.DataFrame, suspects: pl.DataFrame, past: Past) -> pl.DataFrame:
+    known = pl.concat([frame.select(PAIR) for frame in (state.pairs, state.base, state.told, past.told)])
+    if known.height:
+        known = known.join(rows.select("meter").unique(), on="meter", how="semi")
+    return pl.concat([known, suspects.select(PAIR)]).unique().sort(PAIR)
+
+
+def _seen(seen: pl.Series, rows: pl.DataFrame) -> pl.Series:
+    if rows.is_empty():
+        return seen
+    newest = rows.group_by("meter").agg(pl.col("ts").to_physical().max().alias("us"))
+    later = pl.max_horizontal("us", pl.Series("old", seen.gather(newest["meter"])))
+    return seen.clone().scatter(newest["meter"], newest.select(later).to_series())
+
+
+def _rounds(rows: pl.DataFrame, seen: pl.Series) -> pl.DataFrame:
+    """Adds `out_of_order` (not after all earlier times of its meter) and `round`: each such has one of its own."""
+    ts = pl.col("ts").to_physical()
+    before = pl.max_horizontal(ts.cum_max().shift(1).over("meter"), pl.Series("seen", seen.gather(rows["meter"])))
+    rows = rows.with_columns(out_of_order=ts <= before)
+    turn = pl.col("out_of_order") | pl.col("out_of_order").shift(1).over("meter").fill_null(False)
+    return rows.with_columns(round=turn.cast(pl.Int32).cum_sum().over("meter")).sort("round", "position")
+
+
+def _anew(
+    state: ShardState,
+    ordered: pl.DataFrame,
+    part: pl.DataFrame,
+    pairs: pl.DataFrame,
+    told: pl.DataFrame,
+    env: Environment,
+) -> Anew:
+    """One late reading of each meter: all that the state holds of these meters, up to it, judged from the base on."""
+    meters = part["meter"].implode()
+    base = state.base.join(pairs, on=PAIR, how="semi")
+    if part.is_empty():
+        return Anew(base, base, pl.DataFrame(schema=CHANGE_SCHEMA))
+    held = [chunk.rows.filter(pl.col("meter").is_in(meters)) for chunk in (*state.closed, *state.open)]
+    rows = pl.concat([rows.select(ROW_SCHEMA.names()) for rows in (*held, up_to(ordered, part).filter("held"))])
+    of_pairs = told.join(pairs, on=PAIR, how="semi")
+    late = part.select("meter", pl.col("ts").alias("at"))
+    moved, changes = revise(said(rows, pairs, env), base, of_pairs, env.facts, env.settings.gap_intervals, late)
+    return Anew(moved, base, changes)

@@ -1,0 +1,47 @@
+"""How the stream runs: its figures, and what it is given from outside.
+
+Not here: reading settings or the registry from files (`orchestration`), the figures of rules (`metering.settings`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from metering.lookup import MeterIndex
+from metering.settings import MeteringSettings
+
+
+class Registry(Protocol):
+    """The registry in force. A changed one is a new index; a bad one never is."""
+
+    def index(self) -> MeterIndex: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ResultTopics:
+    """Names of the topics that results go to."""
+
+    windows: str
+    violations: str
+    compliance: str
+    rejected: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """`windows_kept` closed windows are held for late readings; a commit is due after `commit_interval_s` or
+    `commit_rows`. A commit waits `flush_s` for the brokers, then lets the flow go on and is tried again after
+    `retry_s`; the last one, at a stop, waits `last_flush_s`. While more than `undelivered_most` results are not
+    acknowledged, nothing more is published or read.
+    """
+
+    metering: MeteringSettings
+    windows_kept: int
+    commit_interval_s: float
+    commit_rows: int
+    undelivered_most: int = 500_000
+    flush_s: float = 2.0
+    retry_s: float = 1.0
+    last_flush_s: float = 4.0
+    tick_s: float = 0.5

@@ -1,0 +1,343 @@
+"""One worker's shards: bytes to readings, readings to results, results to topics, and all of it committed.
+
+Here: the three stages that the dataflow strings together, and what they hold between batches. Not here: Bytewax
+(`dataflow`), what a step computes (`advance`), how a commit is made durable (`sinks.commits`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+import polars as pl
+import structlog
+
+from metering.calendar import local_date
+from metering.decode import decode
+from metering.errors import OperationError
+from metering.lookup import MeterIndex
+from metering.messages import (
+    Outbound,
+    compliance_messages,
+    reject_messages,
+    violation_messages,
+    window_messages,
+)
+from metering.payloads import Decoded
+from metering.tables.lake import GAPS, READINGS, REJECTS
+from pipelines.advance import Results, advance
+from pipelines.environment import Environment
+from pipelines.health import Progress, ShardHealth
+from pipelines.history import LakeHistory
+from pipelines.metrics import Metrics
+from pipelines.poll import Poll, Position
+from pipelines.settings import Registry, ResultTopics, StreamSettings
+from pipelines.state import ShardState, dump, load, rebased
+from sinks.commits import CommitLog
+from sinks.lake import parts
+from sinks.lake_reader import LakeReader
+
+log = structlog.get_logger(__name__)
+
+
+class Publisher(Protocol):
+    """Where result messages go (`sinks.topics.TopicSink`)."""
+
+    def publish(
+        self,
+        topic: str,
+        keys: list[str | None] | list[bytes | None],
+        values: list[bytes],
+        partition_keys: list[str | bytes | None],
+    ) -> None: ...
+
+    @property
+    def undelivered(self) -> int: ...
+
+    def acknowledged(self, timeout: float) -> bool: ...
+
+    def poll(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sinks:
+    """Where results go: always the lake, and the topics if there is a broker."""
+
+    lake: LakeReader
+    commits: CommitLog
+    topics: ResultTopics | None = None
+    publisher: Callable[[], Publisher] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A poll and what its bytes turned out to be, under which registry."""
+
+    poll: Poll
+    decoded: Decoded
+    index: MeterIndex
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a poll did: rows for the lake by table, and where the shard stands after it."""
+
+    shard: str
+    tables: Mapping[str, pl.DataFrame]
+    after: Position
+    state: ShardState
+    index: MeterIndex
+    end: bool
+    rows: int
+
+
+@dataclass(slots=True)
+class Shard:
+    """A shard between batches. `pending`: steps not committed yet, the first of them for `pending_since`; the first
+    `delivered` of them are published.
+    """
+
+    state: ShardState
+    index: MeterIndex
+    pending: list[Step] = field(default_factory=list)
+    delivered: int = 0
+    pending_since: float = 0.0
+    told_at: datetime | None = None
+    committed_at: float = field(default_factory=time.monotonic)
+    commit_took: float = 0.0
+
+
+class Worker:
+    """The shards of one worker. Its stages are called one after the other, in one thread."""
+
+    def __init__(self, sinks: Sinks, settings: StreamSettings, registry: Registry, metrics: Metrics) -> None:
+        self._sinks = sinks
+        self._settings = settings
+        self._registry = registry
+        self._metrics = metrics
+        self._shards: dict[str, Shard] = {}
+        self._publisher = sinks.publisher() if sinks.publisher else None
+        self._unpublished: deque[Step] = deque()
+        self._blocked_since: float | None = None
+        self._retry_at = 0.0
+
+    def position(self, shard: str) -> Position | None:
+        """Where a shard goes on, by its last commit."""
+        record = self._sinks.commits.last(shard)
+        return record.position if record else None
+
+    def decode(self, poll: Poll) -> Decided:
+        index = self._registry.index()
+        tolerance_s = self._settings.metering.future_tolerance_s
+        with self._metrics.stage("decode"):
+            decoded = decode(poll.content, poll.first_row, index, tolerance_s, datetime.now(UTC))
+        return Decided(poll, decoded, index)
+
+    def advance(self, decided: Decided) -> Step:
+        poll, decoded, index = decided.poll, decided.decoded, decided.index
+        shard = self._shard(poll.shard, index)
+        env = self._environment(poll, shard, index)
+        with self._metrics.stage("advance"):
+            state, results = advance(shard.state, decoded.accepted, env, poll.end)
+        rows = decoded.accepted.height + decoded.rejects.height
+        step = Step(poll.shard, self._tables(decided, results), poll.after, state, index, poll.end, rows)
+        shard.state = state
+        if not shard.pending:
+            shard.pending_since = time.monotonic()
+        shard.pending.append(step)
+        self._measure(poll, decoded, results, state)
+        return step
+
+    def deliver(self, step: Step) -> None:
+        """Publish a step's results, and commit the shard if that is due."""
+        self._unpublished.append(step)
+        self._publish()
+        shard = self._shards[step.shard]
+        if shard.delivered and (step.end or self._due(shard)):
+            self._commit(step.shard)
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing more should be read for now: the brokers owe answers."""
+        return self._blocked_since is not None or bool(self._unpublished)
+
+    def tick(self) -> None:
+        """Publish and commit what is due although nothing came."""
+        if self._publisher:
+            self._publisher.poll()
+        self._publish()
+        lateness_s = self._settings.metering.lateness_s
+        for name, shard in self._shards.items():
+            if shard.delivered and self._due(shard):
+                self._commit(name)
+            if shard.state.max_us is not None:
+                delay_s = time.time() - shard.state.max_us / 1e6 + lateness_s
+                self._metrics.watermark_delay.labels(name).set(delay_s)
+
+    def finish(self) -> None:
+        """Commit everything. Raises OperationError when the brokers do not acknowledge it in time."""
+        self._publish(everything=True)
+        self._retry_at = 0.0
+        if not self._acknowledged(self._settings.last_flush_s):
+            left = sum(step.rows for shard in self._shards.values() for step in shard.pending)
+            raise OperationError(
+                f"stopped while the brokers do not answer: {left} readings since the last commit do not count, and "
+                "are read again at the next start"
+            )
+        for name, shard in self._shards.items():
+            if shard.delivered:
+                self._commit(name)
+
+    def close(self) -> None:
+        """Let go of what was not delivered."""
+        if self._publisher:
+            self._publisher.close()
+
+    def progress(self) -> Progress:
+        """How the shards stand."""
+        now = time.monotonic()
+        blocked_s = now - self._blocked_since if self._blocked_since is not None else 0.0
+        return Progress({name: self._health(shard, now) for name, shard in self._shards.items()}, blocked_s)
+
+    def _health(self, shard: Shard, now: float) -> ShardHealth:
+        pending_s = now - shard.pending_since if shard.pending else 0.0
+        return ShardHealth(shard.told_at, pending_s, max(0.0, pending_s - self._interval(shard)))
+
+    def _publish(self, everything: bool = False) -> None:
+        """Publish steps in order, as long as the brokers keep up."""
+        while self._unpublished and (everything or self._has_room()):
+            step = self._unpublished.popleft()
+            if self._publisher and self._sinks.topics:
+                with self._metrics.stage("topics"):
+                    for topic, out in _messages(step.tables, self._sinks.topics):
+                        if out.values:
+                            self._publisher.publish(topic, out.keys, out.values, out.partition_keys)
+            self._shards[step.shard].delivered += 1
+
+    def _has_room(self) -> bool:
+        return self._publisher is None or self._publisher.undelivered <= self._settings.undelivered_most
+
+    def _acknowledged(self, timeout_s: float) -> bool:
+        """Whether the brokers have everything published; not asked again right after a no."""
+        if self._publisher is None:
+            return True
+        if time.monotonic() < self._retry_at:
+            return False
+        with self._metrics.stage("topics"):
+            done = self._publisher.acknowledged(timeout_s)
+        now = time.monotonic()
+        if done:
+            self._blocked_since = None
+        else:
+            self._retry_at = now + self._settings.retry_s
+            self._blocked_since = now - timeout_s if self._blocked_since is None else self._blocked_since
+        return done
+
+    def _due(self, shard: Shard) -> bool:
+        since = time.monotonic() - shard.committed_at
+        rows = sum(step.rows for step in shard.pending[: shard.delivered])
+        return rows >= self._settings.commit_rows or since >= self._interval(shard)
+
+    def _interval(self, shard: Shard) -> float:
+        # Committing takes at most a tenth of the time, however large the state is.
+        return max(self._settings.commit_interval_s, 10 * shard.commit_took)
+
+    def _shard(self, name: str, index: MeterIndex) -> Shard:
+        shard = self._shards.get(name)
+        if shard is None:
+            record = self._sinks.commits.last(name)
+            state = load(record.state, index) if record else ShardState()
+            shard = self._shards[name] = Shard(state, index)
+        elif shard.index is not index:
+            shard.state, shard.index = rebased(shard.state, shard.index, index), index
+        return shard
+
+    def _environment(self, poll: Poll, shard: Shard, index: MeterIndex) -> Environment:
+        pending = [step.tables for step in shard.pending]
+        history = LakeHistory(self._sinks.lake, poll.source, poll.partition, index, self._settings.metering, pending)
+        return Environment(index, self._settings.metering, self._settings.windows_kept, history)
+
+    def _tables(self, decided: Decided, results: Results) -> dict[str, pl.DataFrame]:
+        zone = self._settings.metering.timezone
+        source = {"source": decided.poll.source, "source_partition": decided.poll.partition}
+        accepted = decided.decoded.accepted
+        readings = accepted.with_columns(
+            decided.index.facts["customer_no"].gather(accepted["fact"]), date=local_date(pl.col("ts"), zone)
+        )
+        known = pl.coalesce("ts", "logged_at", pl.lit(datetime.now(UTC)))
+        rejects = decided.decoded.rejects.with_columns(date=local_date(known, zone))
+        return {
+            "readings": READINGS.conform(readings, **source),
+            "rejects": REJECTS.conform(rejects, **source),
+            "windows": results.windows,
+            "violations": results.violations,
+            "compliance": results.compliance,
+            "gaps": self._gap(decided.poll),
+        }
+
+    def _gap(self, poll: Poll) -> pl.DataFrame:
+        if poll.gap is None:
+            return GAPS.empty()
+        first, last = poll.gap
+        row = pl.DataFrame({"missing_from": [first], "missing_to": [last], "accepted_at": [datetime.now(UTC)]})
+        dated = row.with_columns(
+            date=pl.col("accepted_at").dt.convert_time_zone(self._settings.metering.timezone).dt.date()
+        )
+        return GAPS.conform(dated, source=poll.source, source_partition=poll.partition)
+
+    def _commit(self, name: str) -> None:
+        shard = self._shards[name]
+        start = time.monotonic()
+        if not self._acknowledged(self._settings.flush_s):
+            return
+        steps = shard.pending[: shard.delivered]
+        last = steps[-1]
+        tables = {table: [step.tables[table] for step in steps] for table in last.tables}
+        with self._metrics.stage("lake"):
+            frames = parts(tables)
+            with self._metrics.stage("snapshot"):
+                state = dump(last.state, last.index)
+            self._sinks.commits.commit(name, last.after, state, frames)
+        shard.pending, shard.delivered = shard.pending[shard.delivered :], 0
+        shard.committed_at = shard.pending_since = time.monotonic()
+        shard.told_at = datetime.now(UTC)
+        shard.commit_took = shard.committed_at - start
+        self._metrics.commit_seconds.observe(shard.commit_took)
+        self._metrics.committed(name)
+        log.debug(
+            "committed",
+            shard=name,
+            rows=sum(step.rows for step in steps),
+            seconds=round(shard.commit_took, 3),
+            position=dict(last.after),
+        )
+
+    def _measure(self, poll: Poll, decoded: Decoded, results: Results, state: ShardState) -> None:
+        metrics = self._metrics
+        metrics.readings += decoded.accepted.height
+        metrics.rejects += decoded.rejects.height
+        metrics.received.inc(decoded.accepted.height + decoded.rejects.height)
+        metrics.accepted.inc(decoded.accepted.height)
+        for reason, count in decoded.rejects["reason"].value_counts().iter_rows():
+            metrics.rejected.labels(reason).inc(count)
+        for table in ("windows", "violations", "compliance"):
+            metrics.results.labels(table).inc(getattr(results, table).height)
+        if poll.newest_offset is not None:
+            metrics.lag.labels(poll.shard).set(max(0, poll.newest_offset + 1 - poll.after.get("offset", 0)))
+        metrics.readings_open.labels(poll.shard).set(state.readings_open)
+        metrics.meters_held.labels(poll.shard).set(state.meters_held)
+
+
+def _messages(tables: Mapping[str, pl.DataFrame], topics: ResultTopics) -> list[tuple[str, Outbound]]:
+    return [
+        (topics.windows, window_messages(tables["windows"])),
+        (topics.violations, violation_messages(tables["violations"])),
+        (topics.compliance, compliance_messages(tables["compliance"])),
+        (topics.rejected, reject_messages(tables["rejects"])),
+    ]

@@ -1,0 +1,1 @@
+"""Where results go: lake (Parquet), topics (Kafka), warehouse (DuckDB)."""

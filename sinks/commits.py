@@ -1,0 +1,173 @@
+"""The commit record of each shard: what decides that lake parts, state and position belong together.
+
+Here: writing parts aside, the record that commits them, revealing them, finishing on restart. Not here: what is in the
+parts (`lake`), when to commit (`pipelines`). See docs/adr/0001-one-commit-record.md.
+
+Whatever moment the process dies: before the record is renamed into place nothing has happened, after it everything has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import polars as pl
+
+from metering.errors import OperationError
+from sinks.owner import Owner, make_folder, sync_folder
+
+_MAGIC = b"KWCR"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A lake part: its name in staging, and where it is revealed, relative to the home."""
+
+    staged: str
+    final: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A shard's last commit: where to go on, the state there, and the parts that it revealed."""
+
+    shard: str
+    sequence: int
+    position: Mapping[str, int]
+    parts: tuple[Part, ...]
+    state: bytes
+
+
+class CommitLog:
+    """Commit records of the shards of one home, written by its owner.
+
+    Making one finishes what a dead owner left: parts of a record are revealed, all else in staging is removed.
+    """
+
+    def __init__(self, home: Path, owner: Owner) -> None:
+        self._home = home
+        self._owner = owner
+        self._staging = owner.folder / "staging"
+        self._records = owner.folder / "commits"
+        self._known = {record.shard: record for record in self._read_all()}
+        for record in self._known.values():
+            self._reveal(record)
+        for leftover in self._staging.iterdir():
+            leftover.unlink()
+
+    def last(self, shard: str) -> Record | None:
+        return self._known.get(shard)
+
+    def commit(
+        self, shard: str, position: Mapping[str, int], state: bytes, frames: Mapping[str, pl.DataFrame]
+    ) -> Record:
+        """Commit a shard: `frames` by folder relative to the home (`lake/<table>/date=...`), the state after them, and
+        where to go on. Raises OperationError when the disk is full, or when another stream has taken over.
+        """
+        last = self._known.get(shard)
+        sequence = last.sequence + 1 if last else 1
+        with self._told():
+            parts = tuple(self._stage(shard, sequence, folder, frame) for folder, frame in sorted(frames.items()))
+            if parts:
+                sync_folder(self._staging)
+            record = Record(shard, sequence, dict(position), parts, state)
+            self._write(record)
+            self._known[shard] = record
+            self._reveal(record)
+        return record
+
+    def _stage(self, shard: str, sequence: int, folder: str, frame: pl.DataFrame) -> Part:
+        name = f"{slug(shard)}-{sequence:010d}"
+        staged = f"{name}-{slug(folder)}.parquet"
+        # Polars would turn a full disk into an error of its own, so it writes to memory.
+        content = BytesIO()
+        frame.write_parquet(content, compression="zstd", statistics=True)
+        with (self._staging / staged).open("xb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        return Part(staged, f"{folder}/{name}.parquet")
+
+    def _write(self, record: Record) -> None:
+        path = self._record_path(record.shard)
+        aside = path.with_suffix(f".{record.sequence}")
+        with aside.open("wb") as file:
+            file.write(_encode(record))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+        sync_folder(self._records)
+
+    def _reveal(self, record: Record) -> None:
+        """Idempotent: a part that is not in staging any more has been revealed."""
+        folders = set()
+        for part in record.parts:
+            staged, final = self._staging / part.staged, self._home / part.final
+            if staged.exists():
+                make_folder(final.parent)
+                staged.rename(final)
+                folders.add(final.parent)
+        for folder in folders:
+            sync_folder(folder)
+        self._owner.check()
+
+    def _read_all(self) -> Iterator[Record]:
+        for path in sorted(self._records.iterdir()):
+            if path.suffix == ".commit":
+                yield _decode(path)
+            else:
+                path.unlink()
+
+    def _record_path(self, shard: str) -> Path:
+        return self._records / f"{slug(shard)}.commit"
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._owner.check()
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OperationError(
+                    f"the disk of {self._home} is full: nothing of this commit counts; free space and start again"
+                ) from error
+            raise
+
+
+def slug(name: str) -> str:
+    """`name` as a file name that no other name shares."""
+    plain = re.sub(r"[^A-Za-z0-9.=]+", "_", name)[:80]
+    return plain if plain == name else f"{plain}_{zlib.crc32(name.encode()):08x}"
+
+
+def _encode(record: Record) -> bytes:
+    header = json.dumps(
+        {
+            "shard": record.shard,
+            "sequence": record.sequence,
+            "position": dict(record.position),
+            "parts": [[part.staged, part.final] for part in record.parts],
+        }
+    ).encode()
+    body = struct.pack("<I", len(header)) + header + record.state
+    return _MAGIC + struct.pack("<I", zlib.crc32(body)) + body
+
+
+def _decode(path: Path) -> Record:
+    data = path.read_bytes()
+    body = data[8:]
+    if data[:4] != _MAGIC or len(data) < 12 or struct.unpack("<I", data[4:8])[0] != zlib.crc32(body):
+        raise OperationError(f"commit record {path} is damaged: restore it, or start again with a new home")
+    (length,) = struct.unpack("<I", body[:4])
+    header = json.loads(body[4 : 4 + length])
+    parts = tuple(Part(*names) for names in header["parts"])
+    return Record(header["shard"], header["sequence"], header["position"], parts, body[4 + length :])

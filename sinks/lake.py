@@ -1,0 +1,28 @@
+"""Rows of the lake's tables, as they go into parts: declared columns, one folder for each local date.
+
+Here: which columns a part has and which folder it belongs in. Not here: writing and committing (`commits`), reading
+(`lake_reader`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from metering.tables.lake import LAKE
+
+
+def folder(table: str, day: object) -> str:
+    """Folder of a table's local date, relative to the home."""
+    return f"lake/{table}/date={day}"
+
+
+def parts(tables: Mapping[str, Sequence[pl.DataFrame]]) -> dict[str, pl.DataFrame]:
+    """Frames (with `date`) of each table, cut by folder; `date` is the folder's name and no column of a part."""
+    cut: dict[str, pl.DataFrame] = {}
+    for name, frames in tables.items():
+        whole = pl.concat([LAKE[name].empty(), *frames])
+        for (day,), part in whole.partition_by("date", as_dict=True, maintain_order=True, include_key=False).items():
+            cut[folder(name, day)] = part
+    return cut

@@ -1,0 +1,108 @@
+"""Results of batch work as Parquet, one file a partition: `<home>/marts/<table>/<partition>/part.parquet`.
+
+Here: staging, publishing and reading those files. They are the durable record from which the warehouse is rebuilt.
+Not here: what is in them, or DuckDB. A partition is `date=YYYY-MM-DD`, `month=YYYY-MM-DD` or `current`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from metering.tables import Table
+
+PART = "part.parquet"
+CURRENT = "current"
+
+
+def day_partition(day: date) -> str:
+    return f"date={day.isoformat()}"
+
+
+def month_partition(month: date) -> str:
+    return f"month={month.replace(day=1).isoformat()}"
+
+
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@dataclass(frozen=True, slots=True)
+class Marts:
+    """The results of one home. Readers only ever see whole, published partitions."""
+
+    home: Path
+
+    @property
+    def root(self) -> Path:
+        return self.home / "marts"
+
+    def path(self, table: str, partition: str) -> Path:
+        return self.root / table / partition / PART
+
+    def files(self, table: str, partitions: Iterable[str] | None = None) -> list[Path]:
+        """Published files of a table: of the named partitions that exist, or of all, in name order."""
+        if partitions is None:
+            return sorted((self.root / table).glob(f"*/{PART}"))
+        return [path for path in (self.path(table, p) for p in partitions) if path.exists()]
+
+    def scan(self, table: Table, partitions: Iterable[str] | None = None) -> pl.LazyFrame:
+        """Rows of the named partitions, or of all, with the declared columns in order; absent ones are null."""
+        files = self.files(table.name, partitions)
+        if not files:
+            return table.empty().lazy()
+        return pl.scan_parquet(
+            files, schema=table.schema, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
+        )
+
+    def read(self, table: Table, days: Sequence[date]) -> pl.DataFrame:
+        """Rows of those days."""
+        return self.scan(table, map(day_partition, days)).collect()
+
+    def stage(self) -> Stage:
+        return Stage(self)
+
+
+@dataclass(slots=True)
+class Stage:
+    """Partitions written but not yet seen by readers: `write` them, then `publish` or `discard` them together."""
+
+    marts: Marts
+    _waiting: dict[Path, Path] = field(default_factory=dict)
+
+    def write(self, table: Table, partition: str, frame: pl.DataFrame) -> int:
+        """Stage `frame`, sorted by the table's key, as the partition's new content; gives the number of rows."""
+        final = self.marts.path(table.name, partition)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        waiting = final.with_name(f".{PART}.{os.getpid()}.staged")
+        table.conform(frame).sort(table.key).write_parquet(waiting, compression="zstd")
+        sync(waiting)
+        self._waiting[final] = waiting
+        return frame.height
+
+    def publish(self) -> None:
+        """Reveal every staged partition, each by one rename."""
+        for final, waiting in self._waiting.items():
+            waiting.replace(final)
+        for folder in {final.parent for final in self._waiting}:
+            sync(folder)
+        self._waiting.clear()
+
+    def discard(self) -> None:
+        """Forget what was staged; what was published before stays as it was."""
+        for waiting in self._waiting.values():
+            waiting.unlink(missing_ok=True)
+            with suppress(OSError):
+                waiting.parent.rmdir()
+        self._waiting.clear()

@@ -1,0 +1,5 @@
+"""`python -m sinks.schemas` writes the schema files anew."""
+
+from sinks.schemas import write
+
+write()

@@ -1,0 +1,162 @@
+"""The warehouse: `<home>/warehouse.duckdb`, a projection of the marts, built aside and published whole.
+
+Here: building, publishing and querying the DuckDB file. Not here: how its rows are computed (they come from
+`sinks.marts`). The file is written in a storage version that DuckDB 1.2 and later read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from metering.errors import OperationError, UserError
+from metering.tables import TIMESTAMP, Column, Table
+from sinks.marts import Marts, sync
+
+STORAGE_VERSION = "v1.2.0"
+NAME = "warehouse.duckdb"
+BUILDING = "warehouse.building.duckdb"
+
+_SQL_TYPES: dict[pl.DataType, str] = {
+    pl.String(): "VARCHAR",
+    pl.Boolean(): "BOOLEAN",
+    pl.Int32(): "INTEGER",
+    pl.Int64(): "BIGINT",
+    pl.Float64(): "DOUBLE",
+    pl.Date(): "DATE",
+    pl.Binary(): "BLOB",
+    TIMESTAMP: "TIMESTAMPTZ",
+}
+
+
+def warehouse_path(home: Path) -> Path:
+    return home / NAME
+
+
+def build(home: Path, tables: Mapping[str, Table], memory_limit: str = "2GB") -> dict[str, int]:
+    """Build the warehouse of `home` from its marts and publish it; gives the rows of each table.
+
+    Every table of `tables` is there, empty when nothing of it has been materialised, sorted by its key, with a comment
+    on the table and on every column. Readers keep the file they opened; who opens the path next gets the new one.
+    Raises OperationError when the file cannot be built; the published one then stays as it was.
+    """
+    with _only_builder(home):
+        building = home / BUILDING
+        _remove(building)
+        try:
+            rows = _fill(building, Marts(home), tables, memory_limit)
+        except duckdb.Error as error:
+            _remove(building)
+            raise OperationError(f"the warehouse could not be built: {_one_line(error)}") from error
+        sync(building)
+        building.replace(warehouse_path(home))
+        sync(home)
+        return rows
+
+
+def query(home: Path, sql: str, timezone: str = "UTC") -> pl.DataFrame:
+    """The result of one SQL query on the published warehouse, read-only; times are shown in `timezone`.
+
+    Raises UserError when there is no warehouse yet, or the SQL is wrong or yields no table.
+    """
+    path = warehouse_path(home)
+    if not path.exists():
+        raise UserError(f"no warehouse at {path} yet: run `kilowatch materialize --from DATE --to DATE` first")
+    try:
+        with duckdb.connect(str(path), read_only=True, config=_config()) as connection:
+            connection.execute("SET TimeZone = ?", [timezone])
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+            return _result(connection, sql)
+    except duckdb.Error as error:
+        raise UserError(_one_line(error)) from error
+
+
+def _result(connection: duckdb.DuckDBPyConnection, sql: str) -> pl.DataFrame:
+    relation = connection.sql(sql)
+    if relation is None:
+        raise UserError("the statement yields no table: give a query such as SELECT * FROM kpi")
+    # Polars knows neither intervals nor 128-bit integers (the type of a sum of integers)
+    renamed = {"INTERVAL": "VARCHAR", "HUGEINT": "BIGINT"}
+    types = [str(kind) for kind in relation.types]
+    if set(types) & set(renamed):
+        columns = [
+            f"TRY_CAST({_name(c)} AS {renamed[t]}) AS {_name(c)}" if t in renamed else _name(c)
+            for c, t in zip(relation.columns, types, strict=True)
+        ]
+        relation = relation.project(", ".join(columns))
+    frame = pl.from_arrow(relation.to_arrow_table())
+    if not isinstance(frame, pl.DataFrame):
+        raise UserError("the statement yields no table: give a query such as SELECT * FROM kpi")
+    return frame
+
+
+def _config() -> dict[str, str | bool | int | float | list[str]]:
+    return {"autoinstall_known_extensions": False, "autoload_known_extensions": False, "memory_limit": "2GB"}
+
+
+def _fill(building: Path, marts: Marts, tables: Mapping[str, Table], memory_limit: str) -> dict[str, int]:
+    config = _config() | {"memory_limit": memory_limit, "temp_directory": f"{building}.tmp"}
+    with duckdb.connect(":memory:", config=config) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(f"ATTACH {_text(building)} AS built (STORAGE_VERSION '{STORAGE_VERSION}')")
+        rows = {name: _table(connection, table, marts.files(name)) for name, table in tables.items()}
+        connection.execute("CHECKPOINT built")
+        connection.execute("DETACH built")
+    return rows
+
+
+def _table(connection: duckdb.DuckDBPyConnection, table: Table, files: list[Path]) -> int:
+    name = f"built.{_name(table.name)}"
+    connection.execute(f"CREATE TABLE {name} ({', '.join(_ddl(column) for column in table.columns)})")
+    connection.execute(f"COMMENT ON TABLE {name} IS {_text(table.meaning)}")
+    for column in table.columns:
+        connection.execute(f"COMMENT ON COLUMN {name}.{_name(column.name)} IS {_text(column.comment)}")
+    if files:
+        connection.execute(f"INSERT INTO {name} {_select(connection, table, files)}")
+    counted = connection.execute(f"SELECT count(*) FROM {name}").fetchone()
+    return int(counted[0]) if counted else 0
+
+
+def _ddl(column: Column) -> str:
+    kind = _SQL_TYPES[column.dtype() if isinstance(column.dtype, type) else column.dtype]
+    return f"{_name(column.name)} {kind}{'' if column.nullable else ' NOT NULL'}"
+
+
+def _select(connection: duckdb.DuckDBPyConnection, table: Table, files: list[Path]) -> str:
+    listed = ", ".join(_text(path) for path in files)
+    source = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+    present = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
+    columns = ", ".join(_name(n) if n in present else f"NULL AS {_name(n)}" for n in table.names)
+    return f"SELECT {columns} FROM {source} ORDER BY {', '.join(_name(key) for key in table.key)}"
+
+
+@contextmanager
+def _only_builder(home: Path) -> Iterator[None]:
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".warehouse.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _remove(building: Path) -> None:
+    building.unlink(missing_ok=True)
+    building.with_name(building.name + ".wal").unlink(missing_ok=True)
+
+
+def _name(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def _text(value: str | Path) -> str:
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _one_line(error: Exception) -> str:
+    before_excerpt = str(error).partition("\nLINE ")[0]
+    return " ".join(before_excerpt.split())

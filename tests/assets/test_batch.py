@@ -1,0 +1,104 @@
+"""The gate between computed frames and published partitions, and the smaller assets."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import assets.batch
+from assets.batch import Batch, Part, gated
+from assets.picture import curve_picture
+from assets.violations import violations
+from metering.tables import LAKE
+from sinks.marts import day_partition
+
+D1, D2 = date(2026, 3, 2), date(2026, 3, 3)
+
+
+@pytest.fixture
+def empty(
+    tmp_path: Path, make_batch_home: Callable[[Path, date, int], Path], batch_of: Callable[[Path], Batch]
+) -> Batch:
+    return batch_of(make_batch_home(tmp_path / "home", D1, 1))
+
+
+def kpi(batch: Batch, day: date, status: str = "met", copies: int = 1) -> Part:
+    table = batch.tables["kpi"]
+    row = {"period": [str(day)], "kpi_id": ["x"], "scope": ["*"], "name_zh": ["甲"], "name_en": ["x"], "unit": ["%"]}
+    frame = table.conform(pl.DataFrame(row), status=status, coverage=1.0)
+    return Part(day_partition(day), pl.concat([frame] * copies), day)
+
+
+def test_parts_are_counted_validated_together_and_wait_for_publishing(empty: Batch) -> None:
+    told: list[tuple[str, int, int]] = []
+    batch = Batch(empty.home, empty.settings, empty.load_registry, lambda *step: told.append(step))
+    outcome = gated(batch, batch.tables["kpi"], [D1, D2], [kpi(batch, D1), kpi(batch, D2)])
+    assert outcome.verdict.success
+    assert outcome.verdict.rows == 2
+    assert outcome.rows == {D1: 1, D2: 1}
+    assert told == [("kpi", 1, 2), ("kpi", 2, 2)]
+    assert batch.marts.files("kpi") == []
+    outcome.stage.publish()
+    assert len(batch.marts.files("kpi")) == 2
+
+
+@pytest.mark.parametrize("lot", [1, 5_000_000])
+def test_a_fault_in_any_part_is_found_however_the_rows_are_cut(
+    empty: Batch, lot: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assets.batch, "GATE_ROWS", lot)
+    parts = [kpi(empty, D1), kpi(empty, D2, status="good")]
+    verdict = gated(empty, empty.tables["kpi"], [D1, D2], parts).verdict
+    assert [(f.columns, f.count) for f in verdict.failures] == [(("status",), 1)]
+    assert not gated(empty, empty.tables["kpi"], [D1], [kpi(empty, D1, copies=2)]).verdict.success
+
+
+def test_nothing_stays_staged_when_computing_fails(empty: Batch) -> None:
+    def parts() -> object:
+        yield kpi(empty, D1)
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        gated(empty, empty.tables["kpi"], [D1, D2], parts())
+    assert [path for path in empty.marts.root.rglob("*") if path.is_file()] == []
+
+
+def test_violations_are_the_last_state_of_each_over_the_whole_lake(empty: Batch) -> None:
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    texts = dict.fromkeys(("severity", "message_zh", "message_en", "ruleset", "unit"), "warning")
+    row = {"violation_id": "v", "rule": "over_voltage", "phase": "a", "meter_id": "M1", "customer_no": "C1", **texts}
+    for day, state, revision in ((D1, "raised", 0), (D2, "cleared", 1)):
+        rows = LAKE["violations"].conform(
+            pl.DataFrame([row]), state=state, revision=revision, started_at=at, value=1.0, limit_value=1.0, at=at
+        )
+        folder = empty.home / "lake" / "violations" / f"date={day}"
+        folder.mkdir(parents=True)
+        rows.drop("date").write_parquet(folder / "0.parquet")
+    (part,) = violations(empty, [D1])
+    assert part.rows.select("violation_id", "state", "revision", "date").rows() == [("v", "cleared", 1, D2)]
+    assert part.rows.schema == LAKE["violations"].schema
+
+
+def test_the_picture_is_a_png_also_with_missing_points(batch: Batch, days: list[date]) -> None:
+    curve = batch.marts.read(batch.tables["daily_curve"], days[:1])
+    holes = curve.with_columns(p_kw=pl.when(pl.col("point") > 50).then("p_kw"))
+    for frame in (curve, holes, curve.with_columns(p_kw=pl.lit(None, pl.Float64))):
+        text = curve_picture(frame, "Asia/Shanghai")
+        assert text.startswith(f"![daily curve of C1 on {days[0]}](data:image/png;base64,")
+        assert base64.b64decode(text.partition("base64,")[2][:-1]).startswith(b"\x89PNG")
+
+
+def test_kpis_are_there_for_days_and_months_and_every_scope(batch: Batch, days: list[date]) -> None:
+    rows = batch.marts.scan(batch.tables["kpi"]).collect()
+    assert set(rows["period"]) == {*map(str, days), "2026-03"}
+    assert set(rows["scope"]) == {"*", "C1", "C2"}
+    assert not rows.select(batch.tables["kpi"].key).is_duplicated().any()
+    month = rows.filter(pl.col("period") == "2026-03", pl.col("scope") == "*")
+    reading = month.row(by_predicate=pl.col("kpi_id") == "reading_success_rate", named=True)
+    assert (reading["value"], reading["status"]) == (100.0, "met")
+    assert reading["denominator"] == len(days) * (96 + 1440)

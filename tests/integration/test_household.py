@@ -1,0 +1,77 @@
+"""Four weeks of a real single-phase household at one minute: what cannot be read is told, nothing else is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+pytestmark = [pytest.mark.shared_data, pytest.mark.timeout(600)]
+
+MAPPING = Path(__file__).parents[2] / "docs" / "mappings" / "household.toml"
+FILE = "household_1min_28d.txt"
+CUSTOMER = "HOUSE,住宅 001,sme,household,0.22,8,,0.85,general_industry,false,,,false\n"
+METER = "HOUSE-1,HOUSE,1p,230,1,1,10,60,8,60,1,2006-01-01,\n"
+FIRST, LAST = "2006-12-16", "2007-01-14"
+
+
+@pytest.fixture(scope="module")
+def home(make_home: Callable[..., Any], shared_data: Path) -> Any:
+    made = make_home(CUSTOMER, METER, 'timezone = "Europe/Paris"\n')
+    made.run("replay", shared_data / FILE, "--mapping", MAPPING)
+    made.run("stream")
+    made.run("materialize", "--from", FIRST, "--to", LAST)
+    return made
+
+
+def test_bad_rows_are_told_with_line_and_reason(home: Any, shared_data: Path) -> None:
+    lines = (shared_data / FILE).read_text("utf-8").splitlines()
+    asked = [number for number, line in enumerate(lines, 1) if ";?;" in line]
+    written = (home.path / "telemetry" / "household_1min_28d.ndjson.rejects").read_text("utf-8")
+    rejects = [json.loads(line) for line in written.splitlines()]
+    assert [reject["line"] for reject in rejects] == [*asked, len(lines)]
+    assert len(asked) == 4
+    assert all(reject["reason"] and reject["detail"] for reject in rejects)
+
+
+def test_nothing_else_is_lost(home: Any, shared_data: Path) -> None:
+    lines = (shared_data / FILE).read_text("utf-8").splitlines()
+    assert home.rows("readings") == len(lines) - 1 - 5
+    assert home.rows("rejects") == 0
+
+
+def test_voltage_qualification_equals_sql_from_the_file(home: Any, shared_data: Path) -> None:
+    upper, lower = 230 * 1.07, 230 * 0.90
+    expected = duckdb.execute(f"""
+        WITH rows AS (
+            SELECT strptime("Date" || ' ' || "Time", '%d/%m/%Y %H:%M:%S') AS ended, TRY_CAST("Voltage" AS DOUBLE) AS u,
+                   TRY_CAST("Sub_metering_3" AS DOUBLE) AS whole
+            FROM read_csv('{shared_data}/{FILE}', delim = ';', all_varchar = true, null_padding = true)
+        )
+        SELECT CAST(ended - INTERVAL 1 MICROSECOND AS DATE), count(*),
+               count(*) FILTER (u > {upper}), count(*) FILTER (u < {lower}),
+               (1 - (count(*) FILTER (u > {upper}) + count(*) FILTER (u < {lower})) / count(*)) * 100
+        FROM rows WHERE u BETWEEN 230 * 0.70 AND 230 * 1.20 AND whole IS NOT NULL GROUP BY 1 ORDER BY 1
+    """).fetchall()
+    with duckdb.connect(str(home.path / "warehouse.duckdb"), read_only=True) as warehouse:
+        found = warehouse.execute(
+            "SELECT date, monitored_min, over_min, under_min, qualification_rate FROM voltage_daily "
+            "WHERE meter_id = 'HOUSE-1' AND phase = 'a' ORDER BY date"
+        ).fetchall()
+    assert len(found) == len(expected)
+    for wanted, got in zip(expected, found, strict=True):
+        assert got[:4] == wanted[:4]
+        assert got[4] == pytest.approx(wanted[4], rel=1e-9)
+    assert sum(day[2] + day[3] for day in found) > 0
+
+
+def test_stream_and_batch_agree(home: Any) -> None:
+    with duckdb.connect(str(home.path / "warehouse.duckdb"), read_only=True) as warehouse:
+        differing = warehouse.execute("SELECT sum(stream_rows), sum(differing_rows) FROM reconciliation").fetchone()
+    assert differing is not None
+    assert differing[0] > 0
+    assert differing[1] == 0

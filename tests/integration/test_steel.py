@@ -1,0 +1,139 @@
+"""Eight months of a real steel works, from its CSV to the warehouse: from a file, and again through Kafka.
+
+The oracle is SQL straight from the CSV, and knows nothing of Kilowatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+pytestmark = [pytest.mark.shared_data, pytest.mark.timeout(600)]
+
+MAPPING = Path(__file__).parents[2] / "docs" / "mappings" / "steel.toml"
+CUSTOMER = "STEEL,光阳钢厂,large,steel,22.9,1000,,0.90,large_industry,false,,,true\n"
+METER = "STEEL-1,STEEL,3p4w,57.7,220,40,5,6,8,900,1,2017-01-01,\n"
+ZONE = 'timezone = "Asia/Seoul"\n'
+FIRST, LAST, ROWS = "2018-01-01", "2018-08-31", 23_328
+
+
+@pytest.fixture(scope="module")
+def from_file(make_home: Callable[..., Any], shared_data: Path) -> Any:
+    home = make_home(CUSTOMER, METER, ZONE)
+    home.run("replay", shared_data / "steel_2018_jan_aug.csv", "--mapping", MAPPING)
+    home.run("stream")
+    home.run("materialize", "--from", FIRST, "--to", LAST)
+    return home
+
+
+@pytest.fixture(scope="module")
+def through_kafka(make_home: Callable[..., Any], shared_data: Path, kafka: str) -> Any:
+    topics = "\n".join(
+        f'{name} = "steel.{name}"' for name in ("readings", "windows", "violations", "compliance", "rejected")
+    )
+    home = make_home(CUSTOMER, METER, f'{ZONE}bootstrap_servers = "{kafka}"\n[topics]\n{topics}\n')
+    home.run("replay", shared_data / "steel_2018_jan_aug.csv", "--mapping", MAPPING, "--kafka")
+    with home.running("stream", "--kafka") as process:
+        home.wait_for(lambda: home.rows("readings") == ROWS)
+        home.stop(process)
+    home.run("materialize", "--from", FIRST, "--to", LAST)
+    return home
+
+
+@pytest.fixture(scope="module")
+def oracle(shared_data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """`csv`: each row's local end by the file's order, its local day, and its figures."""
+    database = duckdb.connect()
+    database.execute(f"""
+        CREATE TABLE csv AS
+        SELECT i, TIMESTAMP '2018-01-01 00:15:00' + i * INTERVAL 15 MINUTE AS ended,
+               CAST(TIMESTAMP '2018-01-01 00:00:00' + i * INTERVAL 15 MINUTE AS DATE) AS day,
+               kwh, lag, lead_
+        FROM (SELECT row_number() OVER () - 1 AS i, "Usage_kWh" AS kwh,
+                     "Lagging_Current_Reactive.Power_kVarh" AS lag, "Leading_Current_Reactive_Power_kVarh" AS lead_
+              FROM read_csv('{shared_data}/steel_2018_jan_aug.csv'))
+    """)
+    yield database
+    database.close()
+
+
+def _warehouse(home: Any) -> str:
+    return str(home.path / "warehouse.duckdb")
+
+
+def test_every_day_has_its_96_points(from_file: Any) -> None:
+    with duckdb.connect(_warehouse(from_file), read_only=True) as warehouse:
+        days = warehouse.execute(
+            "SELECT date, count(*), min(point), max(point), count(p_kw), min(status), max(status) "
+            "FROM daily_curve WHERE customer_no = 'STEEL' GROUP BY date ORDER BY date"
+        ).fetchall()
+    assert len(days) == 243
+    assert (str(days[0][0]), str(days[-1][0])) == (FIRST, LAST)
+    assert {day[1:] for day in days} == {(96, 1, 96, 96, "raw", "raw")}
+
+
+def test_daily_energy_and_maximum_equal_sql_from_the_csv(from_file: Any, oracle: duckdb.DuckDBPyConnection) -> None:
+    expected = oracle.execute("""
+        SELECT day, sum(kwh), 4 * max(kwh), min(ended) FILTER (kwh = top) FROM
+        (SELECT *, max(kwh) OVER (PARTITION BY day) AS top FROM csv) GROUP BY day ORDER BY day
+    """).fetchall()
+    with duckdb.connect(_warehouse(from_file), read_only=True) as warehouse:
+        warehouse.execute("SET TimeZone = 'Asia/Seoul'")
+        found = warehouse.execute(
+            "SELECT date, energy_kwh, p_max_kw, CAST(p_max_at AS TIMESTAMP) FROM daily_load "
+            "WHERE customer_no = 'STEEL' ORDER BY date"
+        ).fetchall()
+    assert len(found) == len(expected) == 243
+    for (day, kwh, top, at), (date, energy, p_max, p_max_at) in zip(expected, found, strict=True):
+        assert date == day
+        assert energy == pytest.approx(kwh, rel=1e-6)
+        assert p_max == pytest.approx(top, rel=1e-9)
+        assert p_max_at == at, day
+
+
+def test_monthly_power_factor_equals_sql_from_the_csv(from_file: Any, oracle: duckdb.DuckDBPyConnection) -> None:
+    expected = oracle.execute("""
+        SELECT date_trunc('month', day)::DATE, round(p / sqrt(p * p + q * q), 2) FROM
+        (SELECT day, sum(kwh) OVER m AS p, sum(lag) OVER m + sum(lead_) OVER m AS q FROM csv
+         WINDOW m AS (PARTITION BY date_trunc('month', day))) GROUP BY ALL ORDER BY 1
+    """).fetchall()
+    with duckdb.connect(_warehouse(from_file), read_only=True) as warehouse:
+        found = warehouse.execute("SELECT month, power_factor FROM power_factor_monthly ORDER BY month").fetchall()
+    assert found == expected
+    assert len(found) == 8
+
+
+def test_stream_and_batch_agree_every_day(from_file: Any) -> None:
+    with duckdb.connect(_warehouse(from_file), read_only=True) as warehouse:
+        days = warehouse.execute(
+            "SELECT table_name, count(*), sum(stream_rows), sum(differing_rows) FROM reconciliation GROUP BY 1"
+        ).fetchall()
+    assert {name for name, *_ in days} >= {"windows", "compliance"}
+    assert all(count == 243 and rows > 0 and differing == 0 for _, count, rows, differing in days), days
+
+
+@pytest.mark.kafka
+@pytest.mark.xdist_group("kafka")
+def test_through_kafka_gives_the_same_warehouse(from_file: Any, through_kafka: Any) -> None:
+    with duckdb.connect() as database:
+        database.execute(f"ATTACH '{_warehouse(from_file)}' AS a (READ_ONLY)")
+        database.execute(f"ATTACH '{_warehouse(through_kafka)}' AS b (READ_ONLY)")
+        tables = [
+            name
+            for (name,) in database.execute(
+                "SELECT table_name FROM duckdb_tables() WHERE database_name = 'a'"
+            ).fetchall()
+        ]
+        assert {"daily_curve", "violations", "forecast", "kpi"} <= set(tables)
+        for table in tables:
+            both = database.execute(
+                f"SELECT (SELECT count(*) FROM a.{table}), (SELECT count(*) FROM b.{table}), "
+                f"(SELECT count(*) FROM (FROM a.{table} EXCEPT ALL FROM b.{table}))"
+            ).fetchone()
+            assert both is not None
+            assert both[0] == both[1] > 0, table
+            assert both[2] == 0, table

@@ -1,0 +1,126 @@
+"""Builders of small fleets, windows and curves, and a DuckDB connection for independent oracles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from typing import Any
+
+import duckdb
+import polars as pl
+import pytest
+
+from metering.calendar import quarter_hours
+from metering.facts import facts
+from metering.settings import MeteringSettings
+from metering.tables.lake import WINDOWS
+from metering.tables.warehouse import CUSTOMERS, DAILY_CURVE, METERS
+
+Builder = Callable[..., pl.DataFrame]
+
+_CUSTOMER = {
+    "name": "Rolling mill",
+    "segment": "large",
+    "voltage_level_kv": 10.0,
+    "contract_capacity_kva": 1000.0,
+    "pf_standard": 0.9,
+    "tariff": "large_industry",
+    "dual_supply": False,
+    "controllable": False,
+}
+_METER = {
+    "wiring": "3p4w",
+    "nominal_v": 220.0,
+    "pt_ratio": 100.0,
+    "ct_ratio": 20.0,
+    "rated_a": 5.0,
+    "max_a": 6.0,
+    "register_digits": 6,
+    "interval_s": 900,
+    "source_no": 1,
+    "valid_from": date(2000, 1, 1),
+    "valid_to": None,
+}
+
+
+@pytest.fixture(scope="session")
+def make_customers() -> Builder:
+    """Customers from {customer_no: {column: value}}; what is not given is that of a plain 10 kV customer."""
+
+    def make(overrides: dict[str, dict[str, Any]]) -> pl.DataFrame:
+        rows = [{**_CUSTOMER, "customer_no": no, **given} for no, given in overrides.items()]
+        schema = {name: dtype for name, dtype in CUSTOMERS.schema.items() if rows and name in rows[0]}
+        return CUSTOMERS.conform(pl.DataFrame(rows, schema=schema) if rows else CUSTOMERS.empty())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_facts(metering_settings: MeteringSettings) -> Builder:
+    """Facts of meters from {meter_id: {column: value}}; customer_no has to be given."""
+
+    def make(customers: pl.DataFrame, meters: dict[str, dict[str, Any]], settings: Any = None) -> pl.DataFrame:
+        rows = [{**_METER, "meter_id": meter, **given} for meter, given in meters.items()]
+        frame = pl.DataFrame(rows, schema=METERS.schema) if rows else METERS.empty()
+        return facts(customers, frame, settings or metering_settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_windows() -> Builder:
+    """Complete windows of one meter on a local day from mean powers [kW], one a quarter-hour; None: no window."""
+
+    def make(
+        meter_id: str,
+        customer_no: str,
+        day: date,
+        p_kw: Sequence[float | None],
+        tz: str = "Asia/Shanghai",
+        **columns: Any,
+    ) -> pl.DataFrame:
+        quarters = quarter_hours(day, tz)
+        assert quarters.height == len(p_kw)
+        rows = quarters.with_columns(pl.Series("p_mean_kw", p_kw, dtype=pl.Float64)).filter(
+            pl.col("p_mean_kw").is_not_null()
+        )
+        given = {"n": 1, "n_expected": 1, "revision": 0, "energy_basis": "power", **columns}
+        filled = rows.with_columns((pl.col("p_mean_kw") / 4).alias("energy_kwh"))
+        return WINDOWS.conform(filled, meter_id=meter_id, customer_no=customer_no, date=day, **given)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_curve() -> Builder:
+    """Daily curve of one customer from mean powers [kW], one for each quarter-hour; None: missing."""
+
+    def make(customer_no: str, day: date, p_kw: Sequence[float | None], tz: str = "Asia/Shanghai") -> pl.DataFrame:
+        rows = quarter_hours(day, tz).with_columns(pl.Series("p_kw", p_kw, dtype=pl.Float64))
+        missing = pl.col("p_kw").is_null()
+        return DAILY_CURVE.conform(
+            rows.with_columns(
+                (pl.col("p_kw") / 4).alias("energy_kwh"),
+                pl.when(missing).then(pl.lit("missing")).otherwise(pl.lit("raw")).alias("status"),
+                pl.when(missing).then(pl.lit("no power")).alias("reason"),
+            ),
+            customer_no=customer_no,
+            date=day,
+        )
+
+    return make
+
+
+@pytest.fixture
+def sql() -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+    """Runs SQL over frames given by name, in a DuckDB that shares no code with the core."""
+    connection = duckdb.connect()
+    connection.execute("set TimeZone = 'UTC'")
+
+    def run(query: str, **frames: pl.DataFrame) -> list[tuple[Any, ...]]:
+        for name, frame in frames.items():
+            connection.register(name, frame.to_arrow())
+        return connection.execute(query).fetchall()
+
+    yield run
+    connection.close()

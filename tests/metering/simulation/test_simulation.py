@@ -1,0 +1,271 @@
+"""A simulated fleet is what it says: its violations are its labels, its registers the integral of its power."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import duckdb
+import polars as pl
+import pytest
+
+from metering.registry import parse_registry
+from metering.settings import MeteringSettings
+from metering.simulation import LABELS, Fleet, draw_fleet, run, simulate
+from metering.tables.lake import REGISTERS, RULES
+from metering.tables.warehouse import CUSTOMERS, METERS
+
+START = date(2026, 3, 6)  # a Friday, so that two days hold a weekend's start
+SINCE = date(2025, 1, 1)
+
+
+def fleet_of(count: int, settings: MeteringSettings, interval_s: int = 60, seed: int = 3) -> Fleet:
+    return draw_fleet(count, seed, interval_s, SINCE, settings)
+
+
+def run_all(fleet: Fleet, settings: MeteringSettings, days: int, interval_s: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    slices = list(simulate(fleet, START, days, interval_s, settings))
+    return pl.concat([s.readings for s in slices]), pl.concat([s.labels for s in slices])
+
+
+@pytest.fixture(scope="module")
+def fleet(metering_settings: MeteringSettings) -> Fleet:
+    return fleet_of(40, metering_settings)
+
+
+@pytest.fixture(scope="module")
+def simulated(fleet: Fleet, metering_settings: MeteringSettings) -> tuple[pl.DataFrame, pl.DataFrame]:
+    return run_all(fleet, metering_settings, 2, 60)
+
+
+VIOLATIONS = """
+with known as (
+    select r.*, m.nominal_v, c.contract_capacity_kva as capacity, c.pf_standard,
+           sqrt(p_kw * p_kw + q_kvar * q_kvar) as s
+    from readings r join meters m using (meter_id) join customers c using (customer_no)
+), values as (
+    select meter_id, ts, unnest([
+        {{'kind': 'over_voltage', 'phase': 'a', 'bad': ua_v > nominal_v * {over_voltage}}},
+        {{'kind': 'over_voltage', 'phase': 'b', 'bad': ub_v > nominal_v * {over_voltage}}},
+        {{'kind': 'over_voltage', 'phase': 'c', 'bad': uc_v > nominal_v * {over_voltage}}},
+        {{'kind': 'under_voltage', 'phase': 'a', 'bad': ua_v < nominal_v * {under_voltage}}},
+        {{'kind': 'under_voltage', 'phase': 'b', 'bad': ub_v < nominal_v * {under_voltage}}},
+        {{'kind': 'under_voltage', 'phase': 'c', 'bad': uc_v < nominal_v * {under_voltage}}},
+        {{'kind': 'over_capacity', 'phase': 'total', 'bad': s > capacity * {over_capacity}}},
+        {{'kind': 'low_power_factor', 'phase': 'total',
+          'bad': s > {min_load} * capacity and p_kw / s < pf_standard * {low_power_factor}}}
+    ], recursive := true) from known
+), runs as (
+    select *, ts - interval {interval} seconds * row_number() over of_one as run
+    from values where bad window of_one as (partition by meter_id, kind, phase order by ts)
+)
+select meter_id, kind, phase, min(ts) - interval {interval} seconds as started_at, max(ts) as ended_at
+from runs group by meter_id, kind, phase, run order by all
+"""
+
+
+def violations(readings: pl.DataFrame, fleet: Fleet, settings: MeteringSettings, interval_s: int) -> pl.DataFrame:
+    """By plain SQL: every run of readings beyond a limit, with no regard to hold times."""
+    (rules,) = settings.rulesets
+    limits = {rule: getattr(rules, rule).limit for rule in RULES}
+    with duckdb.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        for name, frame in (("readings", readings), ("meters", fleet.meters), ("customers", fleet.customers)):
+            connection.register(name, frame)
+        sql = VIOLATIONS.format(**limits, min_load=rules.low_power_factor.min_load, interval=interval_s)
+        return connection.sql(sql).pl()
+
+
+def expected(labels: pl.DataFrame) -> list[tuple[str, str, str, datetime, datetime]]:
+    ruled = labels.filter(pl.col("kind").is_in(RULES))
+    return sorted(ruled.select("meter_id", "kind", "phase", "started_at", "ended_at").rows())
+
+
+def same_instants(rows: list[tuple[str, str, str, datetime, datetime]]) -> list[tuple[str | datetime, ...]]:
+    return sorted((*row[:3], *(at.astimezone(UTC) for at in row[3:])) for row in rows)
+
+
+def test_violations_are_the_labels_and_nothing_else(
+    fleet: Fleet, simulated: tuple[pl.DataFrame, pl.DataFrame], metering_settings: MeteringSettings
+) -> None:
+    readings, labels = simulated
+    found = violations(readings, fleet, metering_settings, 60)
+    assert set(found["kind"]) == set(RULES)
+    assert same_instants(found.rows()) == same_instants(expected(labels))
+
+
+@pytest.mark.parametrize("interval_s", [300, 900])
+def test_longer_intervals_hold_long_enough(metering_settings: MeteringSettings, interval_s: int) -> None:
+    fleet = fleet_of(100, metering_settings, interval_s)
+    readings, labels = run_all(fleet, metering_settings, 7, interval_s)
+    found = violations(readings, fleet, metering_settings, interval_s)
+    assert same_instants(found.rows()) == same_instants(expected(labels))
+    (rules,) = metering_settings.rulesets
+    for kind, started, ended in (
+        labels.filter(pl.col("kind").is_in(RULES)).select("kind", "started_at", "ended_at").rows()
+    ):
+        assert (ended - started).total_seconds() >= 2 * getattr(rules, kind).hold_s
+
+
+def test_limits_and_hold_times_come_from_the_settings(metering_settings: MeteringSettings) -> None:
+    (rules,) = metering_settings.rulesets
+    mild = replace(
+        rules,
+        over_voltage=replace(rules.over_voltage, limit=1.15, hold_s=1800.0),
+        under_voltage=replace(rules.under_voltage, limit=0.0),
+        low_power_factor=replace(rules.low_power_factor, hold_s=86400.0),
+    )
+    settings = replace(metering_settings, rulesets=(mild,))
+    fleet = fleet_of(30, settings)
+    readings, labels = run_all(fleet, settings, 1, 60)
+    assert set(labels["kind"]) == {"over_voltage", "over_capacity", "reading_missing", "reading_late"}
+    over = labels.filter(pl.col("kind") == "over_voltage")
+    assert ((over["ended_at"] - over["started_at"]) >= timedelta(hours=1)).all()
+    assert readings.select(pl.max_horizontal("ua_v", "uc_v").max()).item() > 0
+    nominal = readings.join(fleet.meters, on="meter_id")
+    assert nominal.select((pl.col("ua_v") / pl.col("nominal_v")).min()).item() > 0.85
+    assert nominal.select((pl.col("ua_v") / pl.col("nominal_v")).max()).item() < 1.15 * 1.09
+
+
+def test_gaps_and_late_readings_are_labelled(fleet: Fleet, simulated: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    readings, labels = simulated
+    assert labels.schema == LABELS
+    rows = readings.with_row_index("row").with_columns(late=pl.col("ts") < pl.col("ts").cum_max())
+    gone = labels.filter(pl.col("kind") == "reading_missing")
+    late = labels.filter(pl.col("kind") == "reading_late")
+    assert gone.height > 0
+    assert late.height > 0
+
+    def within(label: dict[str, object]) -> pl.DataFrame:
+        after, until = pl.col("ts") > label["started_at"], pl.col("ts") <= label["ended_at"]
+        return rows.filter((pl.col("meter_id") == label["meter_id"]) & after & until)
+
+    assert [within(label).height for label in gone.iter_rows(named=True)] == [0] * gone.height
+    due = fleet.meters.height * 2 * 1440
+    absent = int((gone["ended_at"] - gone["started_at"]).dt.total_minutes().sum())
+    assert readings.height == readings.select("meter_id", "ts").n_unique() == due - absent
+    minutes = int((late["ended_at"] - late["started_at"]).dt.total_minutes().sum())
+    assert rows["late"].sum() == sum(within(label)["late"].sum() for label in late.iter_rows(named=True)) == minutes
+
+
+def test_late_readings_arrive_when_their_label_says(simulated: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    readings, labels = simulated
+    rows = readings.with_columns(newest=pl.col("ts").cum_max())
+    for label in labels.filter(pl.col("kind") == "reading_late").iter_rows(named=True):
+        arrives = datetime.fromisoformat(label["detail"].removeprefix("arrives at "))
+        own = rows.filter(pl.col("meter_id") == label["meter_id"], pl.col("ts") == label["ended_at"])
+        assert timedelta() <= arrives - own["newest"][0] < timedelta(minutes=1)
+
+
+def test_registers_are_the_integral_of_power(fleet: Fleet, simulated: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    """Between any two readings without a gap in between, to the register's last place, over roll-overs too."""
+    readings, _ = simulated
+    flows = {
+        "import_kwh": pl.col("p_kw").clip(0),
+        "export_kwh": (-pl.col("p_kw")).clip(0),
+        "import_kvarh": pl.col("q_kvar").clip(0),
+        "export_kvarh": (-pl.col("q_kvar")).clip(0),
+    }
+    assert tuple(flows) == REGISTERS
+    ordered = readings.join(fleet.meters, on="meter_id").sort("meter_id", "ts")
+    whole = ordered.filter(pl.len().over("meter_id") == 2 * 1440)
+    assert whole.height > ordered.height / 2
+    for register, flow in flows.items():
+        turned = whole.with_columns(
+            since=(pl.col(register) - pl.col(register).first().over("meter_id")) % 10.0 ** pl.col("register_digits"),
+            integral=((flow * 60 / 3600).cum_sum() - (flow * 60 / 3600).first()).over("meter_id"),
+        )
+        assert turned.select((pl.col("since") - pl.col("integral")).abs().max()).item() < 2e-4
+    used = whole.group_by("meter_id").agg((pl.col(name).last() != pl.col(name).first()).alias(name) for name in flows)
+    assert used["import_kwh"].all()
+    assert used["export_kvarh"].any()
+    assert not used["export_kwh"].any()
+
+
+def test_registers_count_on_through_a_gap(simulated: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    readings, labels = simulated
+    gap = labels.filter(pl.col("kind") == "reading_missing").row(0, named=True)
+    own = readings.filter(pl.col("meter_id") == gap["meter_id"])
+    before = own.filter(pl.col("ts") == gap["started_at"]).row(0, named=True)
+    after = own.filter(pl.col("ts") == gap["ended_at"] + timedelta(minutes=1)).row(0, named=True)
+    hours = (after["ts"] - before["ts"]).total_seconds() / 3600
+    mean_kw = (before["p_kw"] + after["p_kw"]) / 2
+    assert after["import_kwh"] - before["import_kwh"] == pytest.approx(mean_kw * hours, rel=0.25)
+
+
+def test_meter_side_values_say_the_same_as_primary_power(
+    fleet: Fleet, simulated: tuple[pl.DataFrame, pl.DataFrame]
+) -> None:
+    readings, _ = simulated
+    known = readings.join(fleet.meters, on="meter_id")
+    per_phase = pl.sum_horizontal(pl.col(f"u{phase}_v") * pl.col(f"i{phase}_a") for phase in "abc")
+    three_wire = 3**0.5 * (pl.col("ua_v") + pl.col("uc_v")) / 2 * (pl.col("ia_a") + pl.col("ic_a")) / 2
+    secondary = pl.when(pl.col("wiring") == "3p3w").then(three_wire).otherwise(per_phase)
+    apparent = (pl.col("p_kw").pow(2) + pl.col("q_kvar").pow(2)).sqrt()
+    ratio = known.select(secondary * pl.col("pt_ratio") * pl.col("ct_ratio") / 1000 / apparent).to_series()
+    assert ratio.is_between(0.99, 1.01).all()
+    absent = {"3p4w": (), "3p3w": ("b",), "1p": ("b", "c")}
+    for wiring, phases in absent.items():
+        own = known.filter(pl.col("wiring") == wiring)
+        assert own.height > 0
+        for phase in "abc":
+            present = own[f"u{phase}_v"].is_not_null() & own[f"i{phase}_a"].is_not_null()
+            assert present.all() if phase not in phases else not present.any()
+
+
+def test_the_registry_is_valid_and_mixed(fleet: Fleet, metering_settings: MeteringSettings) -> None:
+    registry = parse_registry(fleet.customers.write_csv(), fleet.meters.write_csv(), metering_settings)
+    assert registry.customers.equals(fleet.customers)
+    assert registry.meters.equals(fleet.meters)
+    assert (fleet.customers.schema, fleet.meters.schema) == (CUSTOMERS.schema, METERS.schema)
+    assert set(fleet.meters["wiring"]) == {"3p4w", "3p3w", "1p"}
+    assert fleet.customers["industry"].n_unique() == 10
+    two = fleet.meters.group_by("customer_no").len().filter(pl.col("len") == 2)["customer_no"]
+    assert set(two) == set(fleet.customers.filter("dual_supply")["customer_no"])
+    assert fleet.customers["name"].n_unique() == fleet.customers.height
+
+
+def test_loads_follow_shifts_and_weekends(fleet: Fleet, simulated: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    readings, labels = simulated
+    struck = labels.filter(pl.col("kind").is_in(RULES))["meter_id"]
+    local = (
+        readings.filter(~pl.col("meter_id").is_in(struck.to_list()))
+        .join(fleet.meters.join(fleet.customers, on="customer_no"), on="meter_id")
+        .filter(pl.col("industry") == "machinery")
+        .with_columns(pl.col("ts").dt.convert_time_zone("Asia/Shanghai"))
+    )
+
+    def mean(day: int, hour: int) -> float:
+        return local.filter(pl.col("ts").dt.day() == day, pl.col("ts").dt.hour() == hour)["p_kw"].mean()
+
+    assert mean(6, 10) > 2.5 * mean(6, 3)  # Friday's shift and night
+    assert mean(6, 10) > 1.3 * mean(7, 10)  # Friday and Saturday
+    assert mean(6, 10) > 1.2 * mean(6, 12)  # work and lunch
+
+
+def test_the_same_seed_gives_the_same_whatever_the_slices(
+    metering_settings: MeteringSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = fleet_of(15, metering_settings, 300)
+    readings, labels = run_all(fleet, metering_settings, 1, 300)
+    monkeypatch.setattr(run, "SLICE_ROWS", 90)
+    again, labels_again = run_all(fleet_of(15, metering_settings, 300), metering_settings, 1, 300)
+    assert readings.equals(again)
+    assert labels.equals(labels_again)
+    other, _ = run_all(fleet_of(15, metering_settings, 300, seed=4), metering_settings, 1, 300)
+    assert not readings["p_kw"].equals(other["p_kw"])
+
+
+def test_a_larger_fleet_begins_with_the_smaller(metering_settings: MeteringSettings) -> None:
+    small, large = fleet_of(12, metering_settings), fleet_of(60, metering_settings)
+    assert small.customers.equals(large.customers.head(12))
+    assert small.traits.equals(large.traits.head(small.traits.height))
+
+
+@pytest.mark.parametrize(("day", "quarters"), [(date(2026, 3, 29), 92), (date(2026, 10, 25), 100)])
+def test_days_with_a_change_of_clocks_have_their_own_length(
+    metering_settings: MeteringSettings, day: date, quarters: int
+) -> None:
+    settings = replace(metering_settings, timezone="Europe/Paris")
+    fleet = fleet_of(5, settings, 900)
+    assert sum(s.slots for s in simulate(fleet, day, 1, 900, settings)) == quarters * fleet.meters.height

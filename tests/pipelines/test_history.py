@@ -1,0 +1,221 @@
+"""Readings later than the state reaches: everything ends as if the state reached back for ever."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from metering.decode import Lines
+from metering.facts import facts
+from metering.lookup import MeterIndex
+from metering.settings import MeteringSettings
+from metering.tables.lake import COMPLIANCE, VIOLATIONS, WINDOWS
+from metering.tables.warehouse import CUSTOMERS, METERS
+from metering.windows import latest, windows
+from pipelines.history import LakeHistory
+from pipelines.metrics import Metrics
+from pipelines.poll import Poll
+from pipelines.settings import StreamSettings
+from pipelines.worker import Sinks, Worker
+from sinks.commits import CommitLog
+from sinks.lake_reader import LakeReader, current
+from sinks.owner import take
+
+START = datetime(2026, 1, 30, 10, tzinfo=UTC)  # 18:00 in Shanghai: the log runs over a midnight and the end of a month
+STEPS = (5, 5, 15)
+Rows = list[dict[str, Any]]
+
+
+class _Registry:
+    def __init__(self, index: MeterIndex) -> None:
+        self._index = index
+
+    def index(self) -> MeterIndex:
+        return self._index
+
+
+@pytest.fixture(scope="module")
+def index(metering_settings: MeteringSettings) -> MeterIndex:
+    customer = {
+        "customer_no": "C1", "name": "Rolling mill", "segment": "large", "industry": "steel", "voltage_level_kv": 10.0,
+        "pf_standard": 0.9, "contract_capacity_kva": 1000.0, "tariff": "large_industry", "dual_supply": False,
+        "controllable": False,
+    }  # fmt: skip
+    meter = {
+        "customer_no": "C1", "wiring": "3p4w", "nominal_v": 57.7, "pt_ratio": 100.0, "ct_ratio": 40.0, "rated_a": 5.0,
+        "max_a": 6.0, "register_digits": 6, "source_no": 1, "valid_from": date(2020, 1, 1),
+    }  # fmt: skip
+    meters = [{"meter_id": f"M{i}", "interval_s": step * 60, **meter} for i, step in enumerate(STEPS)]
+    known = facts(CUSTOMERS.conform(pl.DataFrame([customer])), METERS.conform(pl.DataFrame(meters)), metering_settings)
+    return MeterIndex.of(known)
+
+
+def _log(seed: int) -> Rows:
+    """16 hours of three meters in order of arrival; some readings come hours late, some twice, some hours only late."""
+    rng = random.Random(seed)
+    arrivals: list[tuple[float, float, dict[str, Any]]] = []
+    for meter, step in enumerate(STEPS):
+        for minute in range(step, 16 * 60, step):
+            voltage = {"ua_v": rng.choice((rng.uniform(52, 64), 75.0)), "ub_v": 57.7, "uc_v": rng.uniform(42, 64)}
+            power = {"p_kw": rng.choice((rng.uniform(1, 500), 1100.0)), "q_kvar": rng.uniform(-50, 100)}
+            reading = {
+                "meter_id": f"M{meter}", "ts": (START + timedelta(minutes=minute)).isoformat(), **voltage, **power,
+                "import_kwh": float(minute), "import_kvarh": minute / 2, "export_kvarh": 0.0,
+            }  # fmt: skip
+            whole_hour_late = minute // 60 % 11 == 3
+            late = rng.choice((12.0, 20.0, 90.0, 400.0, 900.0)) if whole_hour_late or rng.random() < 0.1 else 0.0
+            arrivals.append((minute + late, rng.random(), reading))
+            if rng.random() < 0.02:
+                arrivals.append((minute + rng.uniform(0, 1000), rng.random(), {**reading, "p_kw": 7.0, "ua_v": None}))
+    return [reading for *_, reading in sorted(arrivals, key=lambda item: item[:2])]
+
+
+def _run(
+    home: Path, log: Rows, cuts: list[int], kept: int, commit_rows: int, index: MeterIndex, figures: MeteringSettings
+) -> dict[str, pl.DataFrame]:
+    """Final windows, violations and compliance of the lake that a worker writes."""
+    owner = take(home)
+    try:
+        lake = LakeReader(home)
+        settings = StreamSettings(figures, windows_kept=kept, commit_interval_s=1e9, commit_rows=commit_rows)
+        worker = Worker(Sinks(lake, CommitLog(home, owner)), settings, _Registry(index), Metrics())
+        for start, stop in pairwise([0, *cuts, len(log)]):
+            data = "\n".join(json.dumps(row) for row in log[start:stop]).encode()
+            poll = Poll("log", "log", 0, Lines(data, start), start, {"row": stop}, end=stop == len(log))
+            worker.deliver(worker.advance(worker.decode(poll)))
+        worker.finish()
+    finally:
+        owner.release()
+    rows = {table: lake.scan(table.name).collect() for table in (WINDOWS, VIOLATIONS, COMPLIANCE)}
+    for table, frame in rows.items():
+        assert frame.select(*table.key, "revision").is_unique().all()
+    return {table.name: current(frame.lazy(), table.key).collect() for table, frame in rows.items()}
+
+
+@pytest.mark.parametrize(("seed", "commit_rows"), [(1, 1), (2, 150), (3, 10**9)], ids=["always", "sometimes", "never"])
+def test_however_little_is_kept_everything_ends_the_same(
+    tmp_path: Path, seed: int, commit_rows: int, index: MeterIndex, metering_settings: MeteringSettings
+) -> None:
+    log = _log(seed)
+    cuts = sorted(random.Random(seed).sample(range(1, len(log)), 15))
+    all_kept = _run(tmp_path / "all", log, [], 1000, 10**9, index, metering_settings)
+    assert all_kept["windows"]["revision"].max() > 1
+    little = _run(tmp_path / "little", log, cuts, 1, commit_rows, index, metering_settings)
+    for table in (WINDOWS, COMPLIANCE, VIOLATIONS):
+        differing = little[table.name].join(all_kept[table.name], on=table.names, how="anti", nulls_equal=True)
+        assert differing.is_empty(), table.name
+        assert little[table.name].height == all_kept[table.name].height
+
+
+def test_however_the_log_is_cut_violations_end_the_same(
+    tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings
+) -> None:
+    log = _log(5)
+    cuts = [sorted(random.Random(seed).sample(range(1, len(log)), 12)) for seed in range(2)]
+    ends = [_run(tmp_path / f"{i}", log, cut, 1, 100, index, metering_settings) for i, cut in enumerate(([], *cuts))]
+    assert {"raised", "cleared", "withdrawn"} <= set(ends[0]["violations"]["state"])
+    for end in ends[1:]:
+        for name, frame in end.items():
+            assert frame.equals(ends[0][name]), name
+
+
+def _steady(meter: int, start: datetime, hours: int) -> Rows:
+    step = STEPS[meter]
+    return [
+        {
+            "meter_id": f"M{meter}", "ts": (start + timedelta(minutes=minute)).isoformat(), "p_kw": 100.0,
+            "q_kvar": 10.0, "ua_v": 75.0 if minute == 600 else 57.7, "ub_v": 57.7, "uc_v": 57.7,
+        }
+        for minute in range(step, hours * 60 + 1, step)
+    ]  # fmt: skip
+
+
+def test_a_meter_months_behind_the_others_ends_the_same_in_any_cut(
+    tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings
+) -> None:
+    """As in a file sorted by meter, and as with a clock that is wrong."""
+    june, august = datetime(2026, 6, 10, tzinfo=UTC), datetime(2026, 8, 10, tzinfo=UTC)
+    log = [*_steady(0, august, 1), *_steady(1, june, 36), *_steady(2, june, 30)]
+    log += [*_steady(1, august, 2), {**_steady(1, june, 1)[3], "p_kw": 500.0}]
+    whole = _run(tmp_path / "whole", log, [], 8, 10**9, index, metering_settings)
+    cut = _run(tmp_path / "cut", log, list(range(50, len(log), 50)), 8, 100, index, metering_settings)
+    for name, frame in whole.items():
+        assert frame.equals(cut[name]), name
+    day = whole["compliance"].filter((pl.col("meter_id") == "M2") & (pl.col("date") == date(2026, 6, 11)))
+    assert day["day_active_kwh"].item() > 1300
+    assert set(whole["violations"]["meter_id"]) == {"M1", "M2"}  # over-voltage of minute 600; M0's hour has none
+
+
+def test_windows_are_those_of_all_readings_at_once(
+    tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings
+) -> None:
+    log = _log(3)
+    streamed = _run(tmp_path, log, list(range(100, len(log), 100)), 1, 250, index, metering_settings)["windows"]
+    readings = LakeReader(tmp_path).scan("readings").collect()
+    readings = readings.with_columns(index.code(readings["meter_id"]))
+    readings = readings.with_columns(index.version(readings["meter"], readings["ts"]))
+    columns = [name for name in WINDOWS.names if name not in ("revision", "date")]
+    at_once = windows(latest(readings), index.facts).select(columns).sort("meter_id", "window_end")
+    assert streamed.select(columns).sort("meter_id", "window_end").equals(at_once)
+
+
+# --- the history itself ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def history(tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings) -> Callable[..., LakeHistory]:
+    """A lake with 16 hours of readings; history(source, partition, pending) reads it."""
+    _run(tmp_path, _log(4), [], 1000, 1, index, metering_settings)
+
+    def make(source: str = "log", partition: int = 0, pending: tuple[Any, ...] = ()) -> LakeHistory:
+        return LakeHistory(LakeReader(tmp_path), source, partition, index, metering_settings, pending)
+
+    return make
+
+
+def _wanted(*windows_wanted: tuple[int, int]) -> pl.DataFrame:
+    """Of (meter code, minutes after START)."""
+    ends = [START + timedelta(minutes=minutes) for _, minutes in windows_wanted]
+    return pl.DataFrame(
+        {"meter": [meter for meter, _ in windows_wanted], "window_end": ends},
+        schema={"meter": pl.UInt32, "window_end": pl.Datetime("us", "UTC")},
+    )
+
+
+def test_readings_of_a_window_and_its_start_edge(history: Callable[..., LakeHistory]) -> None:
+    rows = history().readings(_wanted((1, 360)))  # ends at local midnight; its start edge lies in the window before
+    minutes = sorted(set((rows["ts"] - START).dt.total_minutes()))
+    assert set(rows["meter"]) == {1}
+    assert {345, 350, 355, 360} <= set(minutes)
+    assert set(minutes) <= {335, 340, 345, 350, 355, 360}
+    over_midnight = history().readings(_wanted((1, 375)))
+    assert {360, 365} <= set((over_midnight["ts"] - START).dt.total_minutes())
+
+
+def test_only_what_came_from_the_same_place(history: Callable[..., LakeHistory]) -> None:
+    assert history(source="other").readings(_wanted((1, 360))).is_empty()
+    assert history(partition=1).readings(_wanted((1, 360))).is_empty()
+
+
+def test_the_current_windows_count_those_on_their_way(history: Callable[..., LakeHistory]) -> None:
+    (kept,) = history().windows(_wanted((2, 360))).iter_rows(named=True)
+    newer = (
+        history().windows(_wanted((2, 360))).with_columns(revision=pl.lit(kept["revision"] + 1, pl.Int32), n=pl.lit(9))
+    )
+    pending = ({"windows": WINDOWS.conform(newer), "readings": pl.DataFrame()},)
+    (found,) = history(pending=pending).windows(_wanted((2, 360))).iter_rows(named=True)
+    assert (found["revision"], found["n"]) == (kept["revision"] + 1, 9)
+    assert (found["meter"], found["fact"]) == (2, 2)
+
+
+def test_what_never_was_is_not_there(history: Callable[..., LakeHistory]) -> None:
+    assert history().windows(_wanted((0, 60 * 24 * 400))).is_empty()
+    assert history().readings(_wanted((0, 60 * 24 * 400))).is_empty()
