@@ -9,6 +9,8 @@ windows came.
 
 from __future__ import annotations
 
+from datetime import date, timedelta
+
 import polars as pl
 
 from metering.calendar import local_date
@@ -18,7 +20,7 @@ from metering.tables.lake import COMPLIANCE
 from metering.tables.schema import TIMESTAMP
 from metering.voltage import qualification
 
-_SUMS = ("monitored_s", "over_s", "under_s", "active_mwh", "import_mvarh", "export_mvarh")
+SUMS = ("monitored_s", "over_s", "under_s", "active_mwh", "import_mvarh", "export_mvarh")
 _MILLI = 1_000_000  # thousandths of a Wh in a kWh
 _LARGEST = 2.0**62
 
@@ -29,10 +31,17 @@ DAYS_SCHEMA = pl.Schema(
         "fact": pl.UInt32(),
         "as_of": TIMESTAMP,
         "count": pl.Int32(),
-        **dict.fromkeys(_SUMS, pl.Int64()),
+        **dict.fromkeys(SUMS, pl.Int64()),
+        "settled": pl.Boolean(),
     }
 )
-"""One row for each meter and local day: its sums, and in `count` how often a window of it was closed or revised."""
+"""One row for each meter and local day: its sums, and in `count` how often a window of it was closed or revised.
+
+A `settled` row stands for its day and all days of its month before it.
+"""
+_WHOLE = timedelta(days=1)
+_MONTH = pl.col("date").dt.month_start().alias("month")
+_TOTALS = (pl.col("fact", "as_of").max(), pl.col("count", *SUMS).sum(), pl.col("settled").any())
 
 
 def contributions(windows: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
@@ -51,6 +60,7 @@ def contributions(windows: pl.DataFrame, settings: MeteringSettings) -> pl.DataF
         active_mwh=_integer(pl.col("energy_kwh"), _MILLI),
         import_mvarh=_integer(import_kvarh, _MILLI),
         export_mvarh=_integer(export_kvarh, _MILLI),
+        settled=pl.lit(False),
     )
 
 
@@ -63,13 +73,15 @@ def advance(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Add and take away windows' contributions (DAYS_SCHEMA; `count` of `added`: emissions of the window).
 
+    Of the days added to, and of later ones, none is settled (`forgotten` tells which have to be known first).
+
     Returns the new days, and rows of `compliance` for every day that changed and, of the same month, all later ones:
     their month-to-date changed with it. A row's `revision` is the number of emissions of its month's windows up to it,
     less one.
     """
     if added.is_empty() and removed.is_empty():
         return days, COMPLIANCE.empty()
-    taken = removed.with_columns(-pl.col(_SUMS), pl.lit(0, pl.Int32).alias("count"))
+    taken = removed.with_columns(-pl.col(SUMS), pl.lit(0, pl.Int32).alias("count"))
     delta = _summed(pl.concat([added, taken]))
     touched = delta.select("meter", "date")
     old = days.join(touched, on=("meter", "date"), how="semi")
@@ -78,30 +90,25 @@ def advance(
 
 
 def _summed(days: pl.DataFrame) -> pl.DataFrame:
-    return (
-        days.group_by("meter", "date")
-        .agg(pl.col("fact", "as_of").max(), pl.col("count", *_SUMS).sum())
-        .select(DAYS_SCHEMA.names())
-        .cast(DAYS_SCHEMA)
-    )
+    return days.group_by("meter", "date").agg(*_TOTALS).select(DAYS_SCHEMA.names()).cast(DAYS_SCHEMA)
 
 
 def _rows(days: pl.DataFrame, touched: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
     month = ("meter", "month")
-    months = touched.with_columns(pl.col("date").dt.month_start().alias("month"))
+    months = touched.with_columns(_MONTH)
     first = months.group_by(month).agg(pl.col("date").min().alias("from"))
-    with_month = days.with_columns(pl.col("date").dt.month_start().alias("month"))
+    with_month = days.with_columns(_MONTH)
     rows = (
         with_month.join(first, on=month)
         .sort("meter", "date")
         .with_columns(
             pl.col("count").cum_sum().over(month).sub(1).alias("revision"),
-            *(pl.col(name).cum_sum().over(month).alias(f"month_{name}") for name in _SUMS),
+            *(pl.col(name).cum_sum().over(month).alias(f"month_{name}") for name in SUMS),
         )
         .filter(pl.col("date") >= pl.col("from"))
     )
     named = rows.with_columns(facts[n].gather(rows["fact"]) for n in ("meter_id", "customer_no"))
-    named = named.rename({name: f"day_{name}" for name in _SUMS})
+    named = named.rename({name: f"day_{name}" for name in SUMS})
     return COMPLIANCE.conform(named.with_columns(*_figures("day"), *_figures("month")))
 
 
@@ -120,25 +127,54 @@ def _figures(span: str) -> list[pl.Expr]:
     ]
 
 
-def forget(days: pl.DataFrame) -> pl.DataFrame:
-    """Drop whole months: of each meter the month of its newest day and the one before are kept."""
+def forget(days: pl.DataFrame, today: date) -> pl.DataFrame:
+    """Settle the days before yesterday, as of `today` or as of the meter's newest day if that is earlier.
+
+    A month that is settled to its end is dropped, unless it is the meter's newest.
+    """
+    aged = days.filter(~pl.col("settled") & (pl.col("date") < today - _WHOLE))
+    if aged.is_empty():
+        return days
+    meters = aged.select("meter").unique()
+    theirs = days.join(meters, on="meter", how="semi")
     newest = pl.col("date").max().over("meter")
-    return days.filter(pl.col("date") >= newest.dt.month_start().dt.offset_by("-1mo"))
+    old = pl.col("settled") | (pl.col("date") < pl.min_horizontal(newest, today) - _WHOLE)
+    theirs = theirs.with_columns(newest.dt.month_start().alias("newest"), old.alias("settled"), _MONTH)
+    theirs = theirs.filter((pl.col("month") == pl.col("newest")) | ~pl.col("settled").all().over("meter", "month"))
+    settled = theirs.filter("settled").group_by("meter", "month").agg(pl.col("date").max(), *_TOTALS)
+    kept = [theirs.filter(~pl.col("settled")), settled.cast({"count": pl.Int32})]
+    return pl.concat([days.join(meters, on="meter", how="anti"), *(part.select(days.columns) for part in kept)])
 
 
-def forgotten(days: pl.DataFrame, touched: pl.DataFrame) -> pl.DataFrame:
-    """The (meter, month) of `touched` (meter, date) that were dropped: no day of theirs is here, but a later one is."""
-    month = pl.col("date").dt.month_start().alias("month")
-    wanted = touched.select("meter", month).unique()
-    absent = wanted.join(days.select("meter", month).unique(), on=("meter", "month"), how="anti")
-    newest = days.group_by("meter").agg(pl.col("date").max().alias("newest"))
-    return absent.join(newest, on="meter").filter(pl.col("newest") > pl.col("month")).select("meter", "month")
+def forgotten(days: pl.DataFrame, touched: pl.DataFrame, left_until: date | None) -> pl.DataFrame:
+    """The (meter, month) of which `touched` (meter, date) needs a day that is settled, or was dropped.
+
+    Dropped are months before a meter's newest, and up to that of `left_until` those of meters that left (None: none
+    did) and so of any meter of which there is nothing.
+    """
+    wanted = touched.group_by("meter", _MONTH).agg(pl.col("date").min())
+    theirs = days.join(wanted, on="meter", how="semi").select("meter", _MONTH, "settled", last="date")
+    known = theirs.group_by("meter", "month").agg(pl.col("last").filter("settled").max().alias("settled_to"), here=True)
+    newest = theirs.group_by("meter").agg(pl.col("last").max().alias("newest"))
+    found = wanted.join(known, on=("meter", "month"), how="left").join(newest, on="meter", how="left")
+    dropped = pl.col("newest") > pl.col("month")
+    if left_until is not None:
+        dropped = dropped.fill_null(False) | (pl.col("month") <= left_until)
+    needed = pl.when("here").then(pl.col("date") <= pl.col("settled_to")).otherwise(dropped)
+    return found.filter(needed).select("meter", "month")
+
+
+def recalled(days: pl.DataFrame, months: pl.DataFrame) -> pl.DataFrame:
+    """Days with those of `months` (DAYS_SCHEMA, whole months of a meter each) in place of what they say of them."""
+    known = months.select("meter", _MONTH).unique()
+    others = days.with_columns(_MONTH).join(known, on=("meter", "month"), how="anti").drop("month")
+    return pl.concat([others, months])
 
 
 def remembered(rows: pl.DataFrame) -> pl.DataFrame:
     """Days (DAYS_SCHEMA) as current rows of `compliance` (with `meter`, `fact`) of whole months tell them."""
     minutes = {f"{n}_s": f"day_{n}_min" for n in ("monitored", "over", "under")}
-    energies = dict(zip(_SUMS[3:], ("day_active_kwh", "day_import_kvarh", "day_export_kvarh"), strict=True))
+    energies = dict(zip(SUMS[3:], ("day_active_kwh", "day_import_kvarh", "day_export_kvarh"), strict=True))
     before = pl.col("revision").shift(1).over("meter", pl.col("date").dt.month_start()).fill_null(-1)
     return rows.sort("meter", "date").select(
         "meter",
@@ -148,4 +184,5 @@ def remembered(rows: pl.DataFrame) -> pl.DataFrame:
         (pl.col("revision") - before).cast(pl.Int32).alias("count"),
         *(_integer(pl.col(column), 60).alias(name) for name, column in minutes.items()),
         *(_integer(pl.col(column), _MILLI).alias(name) for name, column in energies.items()),
+        settled=pl.lit(False),
     )

@@ -12,9 +12,11 @@ from metering.calendar import window_end
 from metering.phases import phase_voltages
 from metering.power_factor import power_factor
 from metering.registers import difference
-from metering.tables.lake import MEASURED, PHASES, REGISTERS, WINDOW_S, WINDOWS
+from metering.tables.lake import CURRENTS, MEASURED, PHASES, REGISTERS, WINDOW_S, WINDOWS
 from metering.voltage import monitored, over, under
 
+USED = tuple(name for name in MEASURED if name not in CURRENTS)
+"""The measured values that windows, and the rules, look at."""
 _SPAN_BITS = 40
 _METER_BITS = 23
 _ORDER = ("meter", "ts", "source_offset", "source_row")
@@ -57,7 +59,7 @@ def windows(readings: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
     reading at the window's start, if there was one. Returns the columns of `windows` but for `revision` and `date`,
     plus `meter` and `fact`, sorted by meter and window_end. Results that are no finite number are null.
     """
-    rows = readings.select("meter", "fact", "ts", *MEASURED, window_end(pl.col("ts")).alias("window_end"))
+    rows = readings.select("meter", "fact", "ts", *USED, window_end(pl.col("ts")).alias("window_end"))
     rows = rows.with_columns(facts[name].gather(rows["fact"]) for name in _FACTS).with_columns(
         *phase_voltages(), *_start_edges()
     )

@@ -57,6 +57,7 @@ class StreamPart(_Part):
     future_tolerance_s: int = Field(ge=0)
     gap_intervals: float = Field(gt=0)
     windows_kept: int = Field(ge=1)
+    silent_days: float = Field(ge=1)
     batch_rows: int = Field(ge=1)
     poll_ms: int = Field(ge=1)
     commit_interval_s: float = Field(gt=0)

@@ -74,6 +74,7 @@ def _stream(home: Path, settings: Settings, source: Source, kafka: dict[str, str
         figures = StreamSettings(
             metering=settings.metering,
             windows_kept=settings.stream.windows_kept,
+            silent_s=settings.stream.silent_days * 86_400,
             commit_interval_s=settings.stream.commit_interval_s,
             commit_rows=settings.stream.commit_rows,
             undelivered_most=settings.stream.undelivered_most,

@@ -12,16 +12,18 @@ row by row against the running maximum of time, and a revision counts the late r
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import date
 
 import polars as pl
 
 from metering import compliance
-from metering.calendar import local_date
+from metering.calendar import local_date, window_end
 from metering.tables.lake import COMPLIANCE, WINDOW_S, WINDOWS
 from metering.tables.schema import TIMESTAMP
 from metering.windows import latest, windows
 from pipelines.environment import Environment
 from pipelines.judging import evict, judge_batch
+from pipelines.silence import dismiss
 from pipelines.state import EMITTED_SCHEMA, HELD_SCHEMA, ROW_SCHEMA, Chunk, ShardState, rows_of, split
 
 WINDOW_US = WINDOW_S * 1_000_000
@@ -46,8 +48,8 @@ def advance(
     judged, violations = judge_batch(state, rows, _horizon(state.closed_us, env), env)
     filled, max_us, closed_us = _filled(state, rows, held, judged.suspects, env, end)
     fresh = _recomputed(state, rows, filled, closed_us, env)
-    days, compliance_rows = _comply(state, fresh, env)
     horizon_us = _horizon(closed_us, env)
+    days, compliance_rows = _comply(state, fresh, horizon_us, env)
     moved = replace(
         state,
         max_us=max_us,
@@ -62,7 +64,8 @@ def advance(
         seen_us=judged.seen_us,
     )
     dated = fresh.with_columns(local_date(pl.col("window_end"), env.settings.timezone).alias("date"))
-    return evict(moved, horizon_us, env), Results(WINDOWS.conform(dated), violations, compliance_rows)
+    left = dismiss(evict(moved, horizon_us, env), horizon_us, env)
+    return left, Results(WINDOWS.conform(dated), violations, compliance_rows)
 
 
 def _highest(*values: object) -> int | None:
@@ -254,17 +257,39 @@ def _punctual(closing: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     return _keyed(on_time).unique().with_columns(punctual=pl.lit(True))
 
 
-def _comply(state: ShardState, fresh: pl.DataFrame, env: Environment) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _comply(
+    state: ShardState, fresh: pl.DataFrame, horizon_us: int | None, env: Environment
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     if fresh.is_empty():
         return state.days, COMPLIANCE.empty()
     added = compliance.contributions(fresh, env.settings).with_columns(fresh["count"])
-    known = state.emitted.join(fresh.select(_KEY), on=_KEY, how="semi").select(state.days.columns)
     unknown = _unknown(_forgotten(fresh.select(_KEY), state, env), state)
     past = [compliance.contributions(env.history.windows(unknown), env.settings)] if unknown.height else []
-    dropped = compliance.forgotten(state.days, added)
-    days = pl.concat([state.days, env.history.days(dropped)]) if dropped.height else state.days
-    days, rows = compliance.advance(days, added, pl.concat([known, *past]), env.facts)
-    return compliance.forget(days), rows
+    dropped = compliance.forgotten(state.days, added, _day(state.left_us, env))
+    days = compliance.recalled(state.days, env.history.days(dropped)) if dropped.height else state.days
+    days, rows = compliance.advance(days, added, pl.concat([_known(state, fresh, env), *past]), env.facts)
+    today = _day(horizon_us, env)
+    return compliance.forget(days, today) if today else days, rows
+
+
+def _known(state: ShardState, fresh: pl.DataFrame, env: Environment) -> pl.DataFrame:
+    """What windows that the state holds have added to their days until now (DAYS_SCHEMA)."""
+    return state.emitted.join(fresh.select(_KEY), on=_KEY, how="semi").select(
+        "meter",
+        local_date(pl.col("window_end"), env.settings.timezone).alias("date"),
+        "fact",
+        pl.col("window_end").alias("as_of"),
+        pl.lit(0, pl.Int32).alias("count"),
+        *compliance.SUMS,
+        pl.lit(False).alias("settled"),
+    )
+
+
+def _day(at_us: int | None, env: Environment) -> date | None:
+    """Local date of the window that a reading at `at_us` falls in."""
+    end = window_end(pl.lit(at_us, pl.Int64).cast(TIMESTAMP))
+    day = pl.select(local_date(end, env.settings.timezone)).item()
+    return day if isinstance(day, date) else None
 
 
 def _emitted(state: ShardState, fresh: pl.DataFrame, env: Environment, horizon_us: int | None) -> pl.DataFrame:

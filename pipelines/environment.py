@@ -36,12 +36,16 @@ class History(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a step depends on beside its state: registry, settings, how much is kept, and the past."""
+    """What a step depends on beside its state: registry, settings, how much is kept, and the past.
+
+    Meters not heard for `silent_s`, by the time of the data, leave the state.
+    """
 
     index: MeterIndex
     settings: MeteringSettings
     windows_kept: int
     history: History
+    silent_s: float = 7 * 86_400
 
     @property
     def facts(self) -> pl.DataFrame:

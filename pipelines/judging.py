@@ -20,6 +20,7 @@ from metering.tables.lake import VIOLATIONS
 from metering.violations import CHANGE_SCHEMA, PAIR, advance
 from pipelines.environment import Environment
 from pipelines.past import Anew, Past, said, up_to
+from pipelines.silence import recall
 from pipelines.state import PAIR_SCHEMA, ROW_SCHEMA, ShardState, never_heard, pairs_of, split
 
 
@@ -63,7 +64,7 @@ def judge_batch(
     """Judge a batch (ROW_SCHEMA, `position` and `held`, in source order): where checks stand now, and rows of
     `violations`. The state holds readings after `horizon_us`; what is older comes from the past.
     """
-    seen = state.seen_us if len(state.seen_us) else never_heard(env.index)
+    seen = recall(state.seen_us if len(state.seen_us) else never_heard(env.index), rows, state.left_us, env)
     suspects = rules.starts(rows, env.facts, env.settings) if rows.height else pl.DataFrame(schema=PAIR_SCHEMA)
     after = _seen(seen, rows)
     past = Past.of(_rounds(rows, seen).filter(pl.col("out_of_order") & ~pl.col("held")), env)

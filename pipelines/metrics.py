@@ -35,7 +35,10 @@ class Metrics:
         self.lag = gauge("lag_messages", "Messages in the log after the last one read", "shard")
         self.watermark_delay = gauge("watermark_delay_seconds", "Now less the watermark", "shard")
         self.readings_open = gauge("readings_open", "Readings in windows not closed yet", "shard")
-        self.meters_held = gauge("meters_held", "Meters with readings in the state", "shard")
+        self.windows_open = gauge("windows_open", "Windows of meters that have readings and are not closed", "shard")
+        self.meters_held = gauge(
+            "meters_held", "Meters in the state: heard, and not silent for stream.silent_days", "shard"
+        )
         self.last_commit = gauge("last_commit_timestamp_seconds", "When the shard was last committed", "shard")
         age = gauge("last_commit_age_seconds", "Seconds since the last commit of any shard; since the start before one")
         age.set_function(lambda: time.monotonic() - self._committed)

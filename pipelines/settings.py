@@ -30,7 +30,8 @@ class ResultTopics:
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """`windows_kept` closed windows are held for late readings; a commit is due after `commit_interval_s` or
+    """`windows_kept` closed windows are held for late readings; a meter not heard for `silent_s`, by the time of the
+    data, leaves the state. A commit is due after `commit_interval_s` or
     `commit_rows`. A commit waits `flush_s` for the brokers, then lets the flow go on and is tried again after
     `retry_s`; the last one, at a stop, waits `last_flush_s`. While more than `undelivered_most` results are not
     acknowledged, nothing more is published or read.
@@ -40,6 +41,7 @@ class StreamSettings:
     windows_kept: int
     commit_interval_s: float
     commit_rows: int
+    silent_s: float = 7 * 86_400
     undelivered_most: int = 500_000
     flush_s: float = 2.0
     retry_s: float = 1.0

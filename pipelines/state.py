@@ -12,17 +12,20 @@ import json
 import struct
 from dataclasses import dataclass, field
 from io import BytesIO
+from typing import Any
 
 import polars as pl
 
-from metering.compliance import DAYS_SCHEMA
+from metering.compliance import DAYS_SCHEMA, SUMS
 from metering.errors import OperationError
 from metering.lookup import MeterIndex
-from metering.tables.lake import MEASURED, READINGS
+from metering.tables.lake import READINGS, WINDOW_S
 from metering.tables.schema import TIMESTAMP
 from metering.violations import CHANGE_SCHEMA, STATE_SCHEMA
+from metering.windows import USED
+from pipelines.migrations import MIGRATIONS
 
-VERSION = 1
+VERSION = 2
 _MAGIC = b"KWST"
 
 ROW_SCHEMA = pl.Schema(
@@ -30,13 +33,21 @@ ROW_SCHEMA = pl.Schema(
         "meter": pl.UInt32(),
         "fact": pl.UInt32(),
         "ts": TIMESTAMP,
-        **{name: READINGS.schema[name] for name in MEASURED},
+        **{name: READINGS.schema[name] for name in USED},
         "source_offset": pl.Int64(),
         "source_row": pl.Int32(),
     }
 )
 HELD_SCHEMA = pl.Schema({**ROW_SCHEMA, "end_us": pl.Int64()})
-EMITTED_SCHEMA = pl.Schema({**DAYS_SCHEMA, "window_end": TIMESTAMP, "revision": pl.Int32()})
+EMITTED_SCHEMA = pl.Schema(
+    {
+        "meter": pl.UInt32(),
+        "fact": pl.UInt32(),
+        "window_end": TIMESTAMP,
+        "revision": pl.Int32(),
+        **{name: DAYS_SCHEMA[name] for name in SUMS},
+    }
+)
 PAIR_SCHEMA = pl.Schema({"meter": pl.UInt32(), "code": pl.UInt32()})
 SEEN_SCHEMA = pl.Schema({"meter": pl.UInt32(), "seen_us": pl.Int64()})
 
@@ -90,13 +101,14 @@ class ShardState:
     """`max_us`: highest time seen; `closed_us`: windows up to here are closed (epoch microseconds, None: none yet).
 
     `open`: readings of open windows; `closed`: those of the last closed ones. `emitted`: the closed windows held, with
-    what each added to its day. `seen_us`: newest time of each meter, by code (0: none). `days`: sums to date. `pairs`:
-    where checks stand now; `base`: where they stood before the oldest reading held; `told`: what was told last of
-    violations since then.
+    what each added to its day. `seen_us`: newest time of each meter, by code (0: none, or it left). `days`: sums to
+    date. `pairs`: where checks stand now; `base`: where they stood before the oldest reading held; `told`: what was
+    told last of violations since then.
     """
 
     max_us: int | None = None
     closed_us: int | None = None
+    left_us: int | None = None
     open: tuple[Chunk, ...] = ()
     closed: tuple[Chunk, ...] = ()
     emitted: pl.DataFrame = field(default_factory=lambda: _empty(EMITTED_SCHEMA))
@@ -113,8 +125,15 @@ class ShardState:
 
     @property
     def meters_held(self) -> int:
-        """Meters that have been heard."""
+        """Meters that have been heard and have not left."""
         return int((self.seen_us != 0).sum())
+
+    @property
+    def windows_open(self) -> int:
+        """Windows of a meter that have readings and are not closed. Costs a look at all of these."""
+        number = pl.col("end_us") // (WINDOW_S * 1_000_000)
+        keys = [chunk.rows.select(number * (1 << 32) + pl.col("meter")).to_series() for chunk in self.open]
+        return pl.concat(keys).n_unique() if keys else 0
 
 
 _FRAMES = {
@@ -143,6 +162,7 @@ def dump(state: ShardState, index: MeterIndex) -> bytes:
         "version": VERSION,
         "max_us": state.max_us,
         "closed_us": state.closed_us,
+        "left_us": state.left_us,
         "frames": [[name, len(blob)] for name, blob in zip(frames, blobs, strict=True)],
     }
     head = json.dumps(header, separators=(",", ":")).encode()
@@ -152,25 +172,35 @@ def dump(state: ShardState, index: MeterIndex) -> bytes:
 def load(data: bytes, index: MeterIndex) -> ShardState:
     """The state that `dump` wrote, under the registry in force; what belongs to meters it no longer knows is left out.
 
-    Raises OperationError for bytes of another version.
+    Bytes of an older version are migrated. Raises OperationError for what cannot be read.
     """
+    header, raw = _read(data)
+    for version in range(header["version"], VERSION):
+        raw = MIGRATIONS[version](raw)
+    frames = {name: _taken_up(frame, _schema_of(name), index) for name, frame in raw.items()}
+    chunks = {part: _chunks(frames[f"{part}/rows"], frames[f"{part}/pairs"]) for part in ("open", "closed")}
+    plain = {name: frames[name] for name in _FRAMES}
+    seen = never_heard(index).scatter(frames["seen"]["meter"], frames["seen"]["seen_us"])
+    return ShardState(header["max_us"], header["closed_us"], header.get("left_us"), seen_us=seen, **chunks, **plain)
+
+
+def _read(data: bytes) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
+    """Header and frames, as they were written. Raises OperationError when there is no way to the version in force."""
     known = data[:4] == _MAGIC
     (length,) = struct.unpack("<I", data[4:8]) if known else (0,)
     header = json.loads(data[8 : 8 + length]) if known else {}
-    if header.get("version") != VERSION:
+    version = header.get("version", "unknown")
+    if version != VERSION and version not in MIGRATIONS:
         raise OperationError(
-            f"the stream's state has version {header.get('version', 'unknown')}, this Kilowatch reads {VERSION}: "
-            "start again with a new home, or use the Kilowatch that wrote it"
+            f"the stream's state has version {version}, this Kilowatch reads {VERSION}: "
+            "make it anew from what has been committed of the log, with `kilowatch stream --rebuild`"
         )
     frames: dict[str, pl.DataFrame] = {}
     at = 8 + length
     for name, size in header["frames"]:
-        frames[name] = _taken_up(pl.read_ipc_stream(data[at : at + size]), _schema_of(name), index)
+        frames[name] = pl.read_ipc_stream(data[at : at + size])
         at += size
-    chunks = {part: _chunks(frames[f"{part}/rows"], frames[f"{part}/pairs"]) for part in ("open", "closed")}
-    plain = {name: frames[name] for name in _FRAMES}
-    seen = never_heard(index).scatter(frames["seen"]["meter"], frames["seen"]["seen_us"])
-    return ShardState(header["max_us"], header["closed_us"], seen_us=seen, **chunks, **plain)
+    return header, frames
 
 
 def never_heard(index: MeterIndex) -> pl.Series:
@@ -195,7 +225,7 @@ def _chunks(rows: pl.DataFrame, pairs: pl.DataFrame) -> tuple[Chunk, ...]:
 def _taken_up(frame: pl.DataFrame, schema: pl.Schema, index: MeterIndex) -> pl.DataFrame:
     coded = frame.with_columns(index.code(frame["meter_id"])).filter(pl.col("meter").is_not_null())
     if "fact" in schema:
-        time = next(name for name in ("ts", "as_of", "at") if name in schema)
+        time = next(name for name in ("ts", "as_of", "window_end", "at") if name in schema)
         coded = coded.with_columns(index.version(coded["meter"], coded[time])).filter(pl.col("fact").is_not_null())
     return coded.select(schema.names()).cast(schema)
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 import polars as pl
@@ -254,6 +255,8 @@ class Worker:
             record = self._sinks.commits.last(name)
             state = load(record.state, index) if record else ShardState()
             shard = self._shards[name] = Shard(state, index)
+            # Counted when it is asked for, in the asking thread: a state is never changed.
+            self._metrics.windows_open.labels(name).set_function(partial(_windows_open, shard))
         elif shard.index is not index:
             shard.state, shard.index = rebased(shard.state, shard.index, index), index
         return shard
@@ -261,7 +264,8 @@ class Worker:
     def _environment(self, poll: Poll, shard: Shard, index: MeterIndex) -> Environment:
         pending = [step.tables for step in shard.pending]
         history = LakeHistory(self._sinks.lake, poll.source, poll.partition, index, self._settings.metering, pending)
-        return Environment(index, self._settings.metering, self._settings.windows_kept, history)
+        figures = self._settings
+        return Environment(index, figures.metering, figures.windows_kept, history, figures.silent_s)
 
     def _tables(self, decided: Decided, results: Results) -> dict[str, pl.DataFrame]:
         zone = self._settings.metering.timezone
@@ -332,6 +336,10 @@ class Worker:
             metrics.lag.labels(poll.shard).set(max(0, poll.newest_offset + 1 - poll.after.get("offset", 0)))
         metrics.readings_open.labels(poll.shard).set(state.readings_open)
         metrics.meters_held.labels(poll.shard).set(state.meters_held)
+
+
+def _windows_open(shard: Shard) -> int:
+    return shard.state.windows_open
 
 
 def _messages(tables: Mapping[str, pl.DataFrame], topics: ResultTopics) -> list[tuple[str, Outbound]]:

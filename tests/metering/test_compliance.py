@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metering.compliance import DAYS_SCHEMA, advance, contributions, forget, forgotten
+from metering.compliance import DAYS_SCHEMA, advance, contributions, forget, forgotten, recalled
 from metering.settings import MeteringSettings
 from metering.tables.lake import COMPLIANCE, WINDOWS
 
@@ -174,18 +174,64 @@ def test_in_any_order_the_same_sums(facts: Frame, metering_settings: MeteringSet
         assert _run(shuffled, list(range(1, len(once))), facts, metering_settings)[0].equals(whole[0])
 
 
-def test_months_before_a_meters_last_two_are_forgotten(facts: Frame, metering_settings: MeteringSettings) -> None:
-    windows = _windows(*({"at": 1440 * day} for day in (-31, -30, -29, 0, 1)))
-    days, _ = advance(_days(), _added(windows, metering_settings), _none(), facts)
-    assert forget(days).equals(days)
-    later, _ = advance(days, _added(_windows({"at": 1440 * 32}), metering_settings), _none(), facts)
-    kept = forget(later)
-    assert kept.height < later.height
-    newest = later["date"].max()
-    assert isinstance(newest, date)
-    assert set(kept["date"].dt.month()) <= {newest.month, newest.month - 1 or 12}
-    dropped = forgotten(kept, days)
-    gone = {day.replace(day=1) for day in days["date"]} - {day.replace(day=1) for day in kept["date"]}
-    assert set(dropped["month"]) == gone
-    assert gone
-    assert forgotten(kept, kept).is_empty()
+def _days_at(settings: MeteringSettings, facts: Frame, *ats: int, meter: int = 0) -> Frame:
+    """Days of windows that end so many days after 30 January."""
+    windows = _windows(*({"at": 1440 * at, "meter": meter, "energy_kwh": 1.0} for at in ats))
+    return advance(_days(), _added(windows, settings), _none(), facts)[0].sort("meter", "date")
+
+
+def test_days_before_yesterday_are_settled(facts: Frame, metering_settings: MeteringSettings) -> None:
+    days = _days_at(metering_settings, facts, -4, -2, -1, 0, 1)  # 26, 28, 29, 30, 31 January
+    kept = forget(days, date(2026, 1, 30)).sort("date")
+    assert kept.select("date", "active_mwh", "count", "settled").rows() == [
+        (date(2026, 1, 28), 2_000_000, 2, True),
+        *((date(2026, 1, day), 1_000_000, 1, False) for day in (29, 30, 31)),
+    ]
+    assert forget(kept, date(2026, 1, 30)).equals(kept)
+
+
+def test_what_is_told_does_not_depend_on_what_is_settled(facts: Frame, metering_settings: MeteringSettings) -> None:
+    days = _days_at(metering_settings, facts, -4, -2, -1, 0, 1)
+    more = _added(_windows({"at": -1455, "energy_kwh": 3.0}), metering_settings)  # of 29 January
+    rows = [advance(d, more, _none(), facts)[1] for d in (days, forget(days, date(2026, 1, 30)))]
+    assert rows[0].height == 3
+    assert rows[0].equals(rows[1])
+
+
+def test_a_month_that_is_over_is_dropped_once_it_is_settled(facts: Frame, metering_settings: MeteringSettings) -> None:
+    days = _days_at(metering_settings, facts, -20, 0, 1, 2, 3, 4)  # 10, 30, 31 January, 1 to 3 February
+    third, fourth = (forget(days, date(2026, 2, day)).sort("date") for day in (2, 3))
+    assert third["date"].to_list() == [date(2026, 2, day) for day in (1, 2, 3)]
+    assert fourth.select("date", "settled").rows()[0] == (date(2026, 2, 1), True)
+    first = forget(days, date(2026, 2, 1)).sort("date")
+    assert first.select("date", "settled").rows()[:2] == [(date(2026, 1, 30), True), (date(2026, 1, 31), False)]
+
+
+def test_a_meter_behind_the_others_keeps_its_own_last_days(facts: Frame, metering_settings: MeteringSettings) -> None:
+    behind = _days_at(metering_settings, facts, -4, -3, -2)
+    kept = forget(behind, date(2026, 3, 1)).sort("date")
+    assert kept["settled"].to_list() == [True, False, False]
+
+
+def test_which_months_have_to_be_read_again(facts: Frame, metering_settings: MeteringSettings) -> None:
+    days = forget(_days_at(metering_settings, facts, 0, 2, 4, 5, 6), date(2026, 2, 4))  # settled up to 1 February
+
+    def needed(touched: date, left_until: date | None = None, meter: int = 0) -> list[date]:
+        asked = pl.DataFrame({"meter": [meter], "date": [touched]}, schema={"meter": pl.UInt32, "date": pl.Date})
+        return forgotten(days, asked, left_until)["month"].to_list()
+
+    assert needed(date(2026, 2, 2)) == []
+    assert needed(date(2026, 2, 1)) == [date(2026, 2, 1)]
+    assert needed(date(2026, 1, 31)) == [date(2026, 1, 1)]  # before the newest
+    assert needed(date(2026, 3, 1)) == []
+    assert needed(date(2026, 3, 1), left_until=date(2026, 3, 2)) == [date(2026, 3, 1)]
+    assert needed(date(2026, 2, 3), meter=1) == []  # never heard of, and nobody has left
+    assert needed(date(2026, 2, 3), date(2026, 2, 1), meter=1) == [date(2026, 2, 1)]
+    assert needed(date(2026, 2, 3), date(2026, 1, 31), meter=1) == []
+
+
+def test_months_read_again_take_the_place_of_what_is_settled(facts: Frame, metering_settings: MeteringSettings) -> None:
+    days = _days_at(metering_settings, facts, 0, 2, 4, 5, 6)
+    settled = forget(days, date(2026, 2, 4))
+    february = days.filter(pl.col("date") >= date(2026, 2, 1))
+    assert recalled(settled, february).sort("date").equals(february)

@@ -2,60 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from metering.decode import Lines
-from metering.facts import facts
 from metering.lookup import MeterIndex
 from metering.settings import MeteringSettings
 from metering.tables.lake import COMPLIANCE, VIOLATIONS, WINDOWS
-from metering.tables.warehouse import CUSTOMERS, METERS
 from metering.windows import latest, windows
 from pipelines.history import LakeHistory
-from pipelines.metrics import Metrics
-from pipelines.poll import Poll
-from pipelines.settings import StreamSettings
-from pipelines.worker import Sinks, Worker
-from sinks.commits import CommitLog
-from sinks.lake_reader import LakeReader, current
-from sinks.owner import take
+from sinks.lake_reader import LakeReader
 
 START = datetime(2026, 1, 30, 10, tzinfo=UTC)  # 18:00 in Shanghai: the log runs over a midnight and the end of a month
 STEPS = (5, 5, 15)
 Rows = list[dict[str, Any]]
-
-
-class _Registry:
-    def __init__(self, index: MeterIndex) -> None:
-        self._index = index
-
-    def index(self) -> MeterIndex:
-        return self._index
+StreamLog = Callable[..., dict[str, pl.DataFrame]]
 
 
 @pytest.fixture(scope="module")
-def index(metering_settings: MeteringSettings) -> MeterIndex:
-    customer = {
-        "customer_no": "C1", "name": "Rolling mill", "segment": "large", "industry": "steel", "voltage_level_kv": 10.0,
-        "pf_standard": 0.9, "contract_capacity_kva": 1000.0, "tariff": "large_industry", "dual_supply": False,
-        "controllable": False,
-    }  # fmt: skip
-    meter = {
-        "customer_no": "C1", "wiring": "3p4w", "nominal_v": 57.7, "pt_ratio": 100.0, "ct_ratio": 40.0, "rated_a": 5.0,
-        "max_a": 6.0, "register_digits": 6, "source_no": 1, "valid_from": date(2020, 1, 1),
-    }  # fmt: skip
-    meters = [{"meter_id": f"M{i}", "interval_s": step * 60, **meter} for i, step in enumerate(STEPS)]
-    known = facts(CUSTOMERS.conform(pl.DataFrame([customer])), METERS.conform(pl.DataFrame(meters)), metering_settings)
-    return MeterIndex.of(known)
+def index(make_index: Callable[..., MeterIndex]) -> MeterIndex:
+    steps = {f"M{i}": {"interval_s": step * 60} for i, step in enumerate(STEPS)}
+    return make_index(*steps, **steps)
 
 
 def _log(seed: int) -> Rows:
@@ -78,37 +50,15 @@ def _log(seed: int) -> Rows:
     return [reading for *_, reading in sorted(arrivals, key=lambda item: item[:2])]
 
 
-def _run(
-    home: Path, log: Rows, cuts: list[int], kept: int, commit_rows: int, index: MeterIndex, figures: MeteringSettings
-) -> dict[str, pl.DataFrame]:
-    """Final windows, violations and compliance of the lake that a worker writes."""
-    owner = take(home)
-    try:
-        lake = LakeReader(home)
-        settings = StreamSettings(figures, windows_kept=kept, commit_interval_s=1e9, commit_rows=commit_rows)
-        worker = Worker(Sinks(lake, CommitLog(home, owner)), settings, _Registry(index), Metrics())
-        for start, stop in pairwise([0, *cuts, len(log)]):
-            data = "\n".join(json.dumps(row) for row in log[start:stop]).encode()
-            poll = Poll("log", "log", 0, Lines(data, start), start, {"row": stop}, end=stop == len(log))
-            worker.deliver(worker.advance(worker.decode(poll)))
-        worker.finish()
-    finally:
-        owner.release()
-    rows = {table: lake.scan(table.name).collect() for table in (WINDOWS, VIOLATIONS, COMPLIANCE)}
-    for table, frame in rows.items():
-        assert frame.select(*table.key, "revision").is_unique().all()
-    return {table.name: current(frame.lazy(), table.key).collect() for table, frame in rows.items()}
-
-
 @pytest.mark.parametrize(("seed", "commit_rows"), [(1, 1), (2, 150), (3, 10**9)], ids=["always", "sometimes", "never"])
 def test_however_little_is_kept_everything_ends_the_same(
-    tmp_path: Path, seed: int, commit_rows: int, index: MeterIndex, metering_settings: MeteringSettings
+    tmp_path: Path, seed: int, commit_rows: int, index: MeterIndex, stream_log: StreamLog
 ) -> None:
     log = _log(seed)
     cuts = sorted(random.Random(seed).sample(range(1, len(log)), 15))
-    all_kept = _run(tmp_path / "all", log, [], 1000, 10**9, index, metering_settings)
+    all_kept = stream_log(tmp_path / "all", index, log, [], 1000, 10**9)
     assert all_kept["windows"]["revision"].max() > 1
-    little = _run(tmp_path / "little", log, cuts, 1, commit_rows, index, metering_settings)
+    little = stream_log(tmp_path / "little", index, log, cuts, 1, commit_rows)
     for table in (WINDOWS, COMPLIANCE, VIOLATIONS):
         differing = little[table.name].join(all_kept[table.name], on=table.names, how="anti", nulls_equal=True)
         assert differing.is_empty(), table.name
@@ -116,11 +66,11 @@ def test_however_little_is_kept_everything_ends_the_same(
 
 
 def test_however_the_log_is_cut_violations_end_the_same(
-    tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings
+    tmp_path: Path, index: MeterIndex, stream_log: StreamLog
 ) -> None:
     log = _log(5)
     cuts = [sorted(random.Random(seed).sample(range(1, len(log)), 12)) for seed in range(2)]
-    ends = [_run(tmp_path / f"{i}", log, cut, 1, 100, index, metering_settings) for i, cut in enumerate(([], *cuts))]
+    ends = [stream_log(tmp_path / f"{i}", index, log, cut, 1, 100) for i, cut in enumerate(([], *cuts))]
     assert {"raised", "cleared", "withdrawn"} <= set(ends[0]["violations"]["state"])
     for end in ends[1:]:
         for name, frame in end.items():
@@ -139,14 +89,14 @@ def _steady(meter: int, start: datetime, hours: int) -> Rows:
 
 
 def test_a_meter_months_behind_the_others_ends_the_same_in_any_cut(
-    tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings
+    tmp_path: Path, index: MeterIndex, stream_log: StreamLog
 ) -> None:
     """As in a file sorted by meter, and as with a clock that is wrong."""
     june, august = datetime(2026, 6, 10, tzinfo=UTC), datetime(2026, 8, 10, tzinfo=UTC)
     log = [*_steady(0, august, 1), *_steady(1, june, 36), *_steady(2, june, 30)]
     log += [*_steady(1, august, 2), {**_steady(1, june, 1)[3], "p_kw": 500.0}]
-    whole = _run(tmp_path / "whole", log, [], 8, 10**9, index, metering_settings)
-    cut = _run(tmp_path / "cut", log, list(range(50, len(log), 50)), 8, 100, index, metering_settings)
+    whole = stream_log(tmp_path / "whole", index, log, [], 8, 10**9)
+    cut = stream_log(tmp_path / "cut", index, log, list(range(50, len(log), 50)), 8, 100)
     for name, frame in whole.items():
         assert frame.equals(cut[name]), name
     day = whole["compliance"].filter((pl.col("meter_id") == "M2") & (pl.col("date") == date(2026, 6, 11)))
@@ -154,11 +104,9 @@ def test_a_meter_months_behind_the_others_ends_the_same_in_any_cut(
     assert set(whole["violations"]["meter_id"]) == {"M1", "M2"}  # over-voltage of minute 600; M0's hour has none
 
 
-def test_windows_are_those_of_all_readings_at_once(
-    tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings
-) -> None:
+def test_windows_are_those_of_all_readings_at_once(tmp_path: Path, index: MeterIndex, stream_log: StreamLog) -> None:
     log = _log(3)
-    streamed = _run(tmp_path, log, list(range(100, len(log), 100)), 1, 250, index, metering_settings)["windows"]
+    streamed = stream_log(tmp_path, index, log, list(range(100, len(log), 100)), 1, 250)["windows"]
     readings = LakeReader(tmp_path).scan("readings").collect()
     readings = readings.with_columns(index.code(readings["meter_id"]))
     readings = readings.with_columns(index.version(readings["meter"], readings["ts"]))
@@ -171,9 +119,11 @@ def test_windows_are_those_of_all_readings_at_once(
 
 
 @pytest.fixture
-def history(tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings) -> Callable[..., LakeHistory]:
+def history(
+    tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings, stream_log: StreamLog
+) -> Callable[..., LakeHistory]:
     """A lake with 16 hours of readings; history(source, partition, pending) reads it."""
-    _run(tmp_path, _log(4), [], 1000, 1, index, metering_settings)
+    stream_log(tmp_path, index, _log(4), [], 1000, 1)
 
     def make(source: str = "log", partition: int = 0, pending: tuple[Any, ...] = ()) -> LakeHistory:
         return LakeHistory(LakeReader(tmp_path), source, partition, index, metering_settings, pending)

@@ -7,6 +7,7 @@ import random
 import struct
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -15,12 +16,10 @@ from polars.testing import assert_frame_equal
 
 from metering.decode import Lines, decode
 from metering.errors import OperationError
-from metering.facts import facts
 from metering.lookup import MeterIndex
 from metering.settings import MeteringSettings
-from metering.tables.warehouse import CUSTOMERS, METERS
 from pipelines.advance import Environment, advance
-from pipelines.state import HELD_SCHEMA, PAIR_SCHEMA, Chunk, ShardState, dump, load, rebased, rows_of, split
+from pipelines.state import HELD_SCHEMA, PAIR_SCHEMA, VERSION, Chunk, ShardState, dump, load, rebased, rows_of, split
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 FRAMES = ("emitted", "days", "pairs", "base", "told")
@@ -32,27 +31,6 @@ class _NoHistory:
         raise AssertionError(f"the state should hold {wanted}")
 
     windows = readings
-
-
-@pytest.fixture(scope="module")
-def make_index(metering_settings: MeteringSettings) -> MakeIndex:
-    """Index of a registry of the meters named, and of {meter: {column: value}}."""
-    customer = {
-        "customer_no": "C1", "name": "Rolling mill", "segment": "large", "industry": "steel", "voltage_level_kv": 10.0,
-        "pf_standard": 0.9, "contract_capacity_kva": 1000.0, "tariff": "large_industry", "dual_supply": False,
-        "controllable": False,
-    }  # fmt: skip
-    meter = {
-        "customer_no": "C1", "wiring": "3p4w", "nominal_v": 57.7, "pt_ratio": 100.0, "ct_ratio": 40.0, "rated_a": 5.0,
-        "max_a": 6.0, "register_digits": 6, "interval_s": 60, "source_no": 1, "valid_from": date(2020, 1, 1),
-    }  # fmt: skip
-
-    def make(*names: str, **changed: dict[str, Any]) -> MeterIndex:
-        meters = [{**meter, "meter_id": name, **changed.get(name, {})} for name in names]
-        rows = METERS.conform(pl.DataFrame(meters))
-        return MeterIndex.of(facts(CUSTOMERS.conform(pl.DataFrame([customer])), rows, metering_settings))
-
-    return make
 
 
 def _readings(names: list[str], minutes: range, seed: int = 0) -> list[dict[str, Any]]:
@@ -187,10 +165,13 @@ def _of_version(data: bytes, version: object) -> bytes:
     return data[:4] + struct.pack("<I", len(head)) + head + data[8 + length :]
 
 
-@pytest.mark.parametrize("version", [0, 2, None, "1"])
+@pytest.mark.parametrize("version", [0, VERSION + 1, None, "1"])
 def test_bytes_of_another_version_are_refused(full: tuple[ShardState, MeterIndex], version: object) -> None:
     state, index = full
-    with pytest.raises(OperationError, match=f"state has version {version}, this Kilowatch reads 1: start again"):
+    with pytest.raises(
+        OperationError,
+        match=f"state has version {version}, this Kilowatch reads {VERSION}: .*kilowatch stream --rebuild",
+    ):
         load(_of_version(dump(state, index), version), index)
 
 
@@ -198,6 +179,24 @@ def test_bytes_of_another_version_are_refused(full: tuple[ShardState, MeterIndex
 def test_bytes_that_are_no_state_are_refused(make_index: MakeIndex, data: bytes) -> None:
     with pytest.raises(OperationError, match="state has version unknown"):
         load(data, make_index("A"))
+
+
+def test_bytes_of_version_1_are_migrated(make_index: MakeIndex, metering_settings: MeteringSettings) -> None:
+    """`state-v1.bin` is what the first version wrote of this log, cut at 100."""
+    index = make_index("A", "B", "C")
+    log = _readings(["C", "A", "B"], range(1, 80))
+    state = _advanced(
+        _advanced(ShardState(), log[:100], index, metering_settings), log[100:], index, metering_settings, 100
+    )
+    migrated = load((Path(__file__).parent / "data" / "state-v1.bin").read_bytes(), index)
+    _equal(_by_meter(state, index), _by_meter(migrated, index))
+    assert (migrated.max_us, migrated.closed_us, migrated.left_us) == (state.max_us, state.closed_us, None)
+
+
+def test_open_windows_are_counted_once_each(full: tuple[ShardState, MeterIndex]) -> None:
+    state, _ = full
+    assert state.windows_open == rows_of(state.open).select("meter", "end_us").n_unique() == 6
+    assert ShardState().windows_open == 0
 
 
 # --- chunks ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,91 @@
+"""What these tests share: a small registry, and a worker that runs a log into a lake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import date
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from metering.decode import Lines
+from metering.facts import facts
+from metering.lookup import MeterIndex
+from metering.settings import MeteringSettings
+from metering.tables.lake import COMPLIANCE, VIOLATIONS, WINDOWS
+from metering.tables.warehouse import CUSTOMERS, METERS
+from pipelines.metrics import Metrics
+from pipelines.poll import Poll
+from pipelines.settings import StreamSettings
+from pipelines.worker import Sinks, Worker
+from sinks.commits import CommitLog
+from sinks.lake_reader import LakeReader, current
+from sinks.owner import take
+
+MakeIndex = Callable[..., MeterIndex]
+
+
+@pytest.fixture(scope="session")
+def make_index(metering_settings: MeteringSettings) -> MakeIndex:
+    """Index of a registry of the meters named, and of {meter: {column: value}}."""
+    customer = {
+        "customer_no": "C1", "name": "Rolling mill", "segment": "large", "industry": "steel", "voltage_level_kv": 10.0,
+        "pf_standard": 0.9, "contract_capacity_kva": 1000.0, "tariff": "large_industry", "dual_supply": False,
+        "controllable": False,
+    }  # fmt: skip
+    meter = {
+        "customer_no": "C1", "wiring": "3p4w", "nominal_v": 57.7, "pt_ratio": 100.0, "ct_ratio": 40.0, "rated_a": 5.0,
+        "max_a": 6.0, "register_digits": 6, "interval_s": 60, "source_no": 1, "valid_from": date(2020, 1, 1),
+    }  # fmt: skip
+
+    def make(*names: str, **changed: dict[str, Any]) -> MeterIndex:
+        meters = [{**meter, "meter_id": name, **changed.get(name, {})} for name in names]
+        rows = METERS.conform(pl.DataFrame(meters))
+        return MeterIndex.of(facts(CUSTOMERS.conform(pl.DataFrame([customer])), rows, metering_settings))
+
+    return make
+
+
+class _Registry:
+    def __init__(self, index: MeterIndex) -> None:
+        self._index = index
+
+    def index(self) -> MeterIndex:
+        return self._index
+
+
+@pytest.fixture(scope="session")
+def stream_log(metering_settings: MeteringSettings) -> Callable[..., dict[str, pl.DataFrame]]:
+    """Runs a log (readings in order of arrival) through a worker; final windows, violations and compliance of the lake.
+
+    stream_log(home, index, log, cuts=(), kept=8, commit_rows=10**9, silent_s=..., stop=None): in batches that end at
+    `cuts`; from where the last run on that home got to `stop` (None: to the log's end, which closes every window).
+    """
+
+    def run(
+        home: Path, index: MeterIndex, log: list[dict[str, Any]], cuts: Sequence[int] = (), kept: int = 8,
+        commit_rows: int = 10**9, silent_s: float = 1e9, stop: int | None = None,
+    ) -> dict[str, pl.DataFrame]:  # fmt: skip
+        owner = take(home)
+        try:
+            lake = LakeReader(home)
+            settings = StreamSettings(metering_settings, kept, 1e9, commit_rows, silent_s)
+            worker = Worker(Sinks(lake, CommitLog(home, owner)), settings, _Registry(index), Metrics())
+            begin, last = (worker.position("log") or {"row": 0})["row"], len(log) if stop is None else stop
+            for start, end in pairwise([begin, *(cut for cut in cuts if begin < cut < last), last]):
+                data = "\n".join(json.dumps(row) for row in log[start:end]).encode()
+                poll = Poll("log", "log", 0, Lines(data, start), start, {"row": end}, end=end == len(log))
+                worker.deliver(worker.advance(worker.decode(poll)))
+            worker.finish()
+        finally:
+            owner.release()
+        rows = {table: lake.scan(table.name).collect() for table in (WINDOWS, VIOLATIONS, COMPLIANCE)}
+        for table, frame in rows.items():
+            assert frame.select(*table.key, "revision").is_unique().all()
+        return {table.name: current(frame.lazy(), table.key).collect() for table, frame in rows.items()}
+
+    return run
