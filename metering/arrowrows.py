@@ -6,64 +6,57 @@ Here: strict column types, and the rows that fail them. Not here: JSON (`jsonlin
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from datetime import datetime
-from io import BytesIO
+from functools import partial
 
 import polars as pl
 
 from metering.admission import instant, judge, origin_of, rejects, with_times
 from metering.jsonlines import PROBLEM_SCHEMA
 from metering.lookup import MeterIndex
-from metering.payloads import ACCEPTED_SCHEMA, ARROW, JSON, REJECTED_SCHEMA, Decoded, Messages
+from metering.payloads import (
+    ACCEPTED_SCHEMA,
+    ARROW,
+    FIELDS,
+    JSON,
+    REJECTED_SCHEMA,
+    Columnar,
+    Decoded,
+    Messages,
+)
 from metering.tables.lake import MEASURED, READINGS
 
-_FIELDS = ("meter_id", "ts", *MEASURED, "status")
 
-
-def decode_arrow_messages(messages: Messages, index: MeterIndex, tolerance_s: int, now: datetime) -> list[Decoded]:
-    decoded = []
-    frames: list[pl.DataFrame] = []
-    origins: list[pl.DataFrame] = []
-    keys: list[bytes | None] = []
-    for value, offset, logged_ms, key in zip(
-        messages.values, messages.offsets, messages.logged_ms, messages.keys, strict=True
-    ):
-        frame = _read_arrow(value or b"")
-        readable = _typed(frame) if isinstance(frame, pl.DataFrame) else frame
-        if isinstance(readable, str):
-            reason = "wrong_type" if isinstance(frame, pl.DataFrame) else "unparsable"
-            decoded.append(_whole_message(reason, readable, value or b"", offset, logged_ms, key))
+def decode_arrow_messages(
+    messages: Messages, arrow: Columnar, index: MeterIndex, tolerance_s: int, now: datetime
+) -> list[Decoded]:
+    """Rows of like columns are decoded together; a message whose columns are of wrong types is rejected whole."""
+    decoded = [_whole_message(messages, number, *why) for number, why in arrow.broken.items()]
+    offsets = pl.Series(messages.offsets, dtype=pl.Int64)
+    logged_ms = pl.Series(messages.logged_ms, dtype=pl.Int64)
+    for columns in arrow.columns:
+        typed = _typed(columns.frame)
+        if isinstance(typed, str):
+            numbers = columns.message.unique(maintain_order=True)
+            decoded += [_whole_message(messages, number, "wrong_type", typed) for number in numbers]
             continue
-        frames.append(readable)
-        keys += [key] * readable.height
-        rows = pl.int_range(0, readable.height, dtype=pl.Int32, eager=True)
-        origins.append(
-            origin_of(
-                pl.repeat(offset, readable.height, dtype=pl.Int64, eager=True),
-                rows,
-                pl.repeat(logged_ms, readable.height, dtype=pl.Int64, eager=True),
-            )
-        )
-    if frames:
-        decoded.append(_decode_typed(pl.concat(frames), pl.concat(origins), keys, index, tolerance_s, now))
+        at = columns.message
+        origin = origin_of(offsets.gather(at), columns.row, logged_ms.gather(at))
+        keys = partial(_keys_of, messages, at)
+        decoded.append(_decode_typed(typed, origin, keys, index, tolerance_s, now))
     return decoded
 
 
-def _read_arrow(value: bytes) -> pl.DataFrame | str:
-    try:
-        frame = pl.read_ipc_stream(BytesIO(value))
-        return frame if frame.width else "the Arrow IPC stream has no columns"
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # a corrupt stream may also panic, which is no Exception
-        return f"not an Arrow IPC stream: {str(error).splitlines()[0][:200] if str(error) else type(error).__name__}"
+def _keys_of(messages: Messages, message: pl.Series, rows: pl.Series) -> list[bytes | None]:
+    return [messages.keys[number] for number in message.gather(rows)]
 
 
-def _whole_message(reason: str, detail: str, value: bytes, offset: int, logged_ms: int, key: bytes | None) -> Decoded:
+def _whole_message(messages: Messages, number: int, reason: str, detail: str) -> Decoded:
     problem = pl.DataFrame([(0, reason, detail, None, None)], schema=PROBLEM_SCHEMA, orient="row")
+    offset, logged_ms = messages.offsets[number], messages.logged_ms[number]
     origin = origin_of(pl.Series([offset]), pl.Series([0], dtype=pl.Int32), pl.Series([logged_ms]))
-    refused = rejects(with_times(problem), origin, [value], ARROW, [key])
+    refused = rejects(with_times(problem), origin, [messages.values[number] or b""], ARROW, [messages.keys[number]])
     return Decoded(pl.DataFrame(schema=ACCEPTED_SCHEMA), refused)
 
 
@@ -74,7 +67,7 @@ def decode_frame(
         return Decoded(pl.DataFrame(schema=ACCEPTED_SCHEMA), pl.DataFrame(schema=REJECTED_SCHEMA))
     typed = _typed(frame)
     if isinstance(typed, pl.DataFrame):
-        return _decode_typed(typed, origin, [None] * typed.height, index, tolerance_s, now)
+        return _decode_typed(typed, origin, None, index, tolerance_s, now)
     problems = pl.DataFrame({"row": pl.int_range(frame.height, eager=True)}).select(
         pl.col("row").cast(pl.UInt32),
         reason=pl.lit("wrong_type"),
@@ -89,10 +82,10 @@ def decode_frame(
 def _typed(frame: pl.DataFrame) -> pl.DataFrame | str:
     """The reading's fields in their declared types; or what column has which wrong type.
 
-    As with JSON, `ts` is the text of a time and `ts_ms` epoch milliseconds. `misfit`: the status has over 64 bits.
+    As with JSON, `ts` is the text of a time and `ts_ms` epoch milliseconds. `misfit`: a status of over 64 bits.
     """
     columns: list[pl.Expr] = []
-    for name in _FIELDS:
+    for name in FIELDS:
         dtype = frame.schema.get(name, pl.Null())
         if name == "ts":
             columns.extend(_time(dtype))
@@ -105,9 +98,9 @@ def _typed(frame: pl.DataFrame) -> pl.DataFrame | str:
             good = dtype.is_integer() if name == "status" else dtype.is_numeric()
         if not good and dtype != pl.Null:
             return f"column {name} has type {dtype}"
-    misfit = pl.lit(False)
+    misfit = pl.lit(None, pl.Int128)
     if "status" in frame.columns:
-        misfit = pl.col("status").is_not_null() & columns[-1].is_null()
+        misfit = pl.when(columns[-1].is_null()).then(pl.col("status").cast(pl.Int128))
     # Not select, which makes one row of literals alone.
     typed = frame.with_columns(*(column.name.prefix("typed ") for column in columns), misfit=misfit)
     return typed.select(pl.col(r"^typed .*$").name.map(lambda name: name.removeprefix("typed ")), "misfit")
@@ -138,16 +131,16 @@ def _time(dtype: pl.DataType) -> list[pl.Expr]:
 def _decode_typed(
     typed: pl.DataFrame,
     origin: pl.DataFrame,
-    keys: Sequence[bytes | None],
+    keys: Callable[[pl.Series], list[bytes | None]] | None,
     index: MeterIndex,
     tolerance_s: int,
     now: datetime,
 ) -> Decoded:
     rows = typed.with_columns(index.code(typed["meter_id"])).with_row_index("row")
     infinite = pl.any_horizontal((~pl.col(name).is_finite()).fill_null(False) for name in (*MEASURED, "ts_ms"))
-    bad = rows.select(pl.col("misfit") | infinite).to_series()
+    bad = rows.select(pl.col("misfit").is_not_null() | infinite).to_series()
     accepted, refused = judge(rows.filter(~bad), origin.filter(~bad), index, tolerance_s, now)
-    misfit = pl.col("misfit")
+    misfit = pl.col("misfit").is_not_null()
     unfit = rows.filter(bad).select(
         "row",
         reason=pl.when(misfit).then(pl.lit("wrong_type")).otherwise(pl.lit("non_finite")),
@@ -160,13 +153,14 @@ def _decode_typed(
     problems = pl.concat([unfit, refused]).sort("row")
     at = problems["row"]
     payload = _rows_as_json(_told(typed[at]))
-    return Decoded(accepted, rejects(problems, origin[at], payload, JSON, [keys[row] for row in at]))
+    return Decoded(accepted, rejects(problems, origin[at], payload, JSON, keys(at) if keys else None))
 
 
 def _told(typed: pl.DataFrame) -> pl.DataFrame:
     """Rows under the names they came by, so that they can be read again once what was wrong with them is mended."""
     time = pl.coalesce("ts", instant(typed).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ"), pl.col("ts_ms").cast(pl.String))
-    return typed.with_columns(ts=time).drop("ts_ms", "misfit")
+    status = pl.coalesce(pl.col("status").cast(pl.Int128), "misfit")
+    return typed.with_columns(ts=time, status=status).drop("ts_ms", "misfit")
 
 
 def _rows_as_json(frame: pl.DataFrame) -> list[bytes]:

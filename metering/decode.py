@@ -1,6 +1,7 @@
 """Payload bytes to accepted readings and rejects: nothing that came in is in neither.
 
-Here: JSON, NDJSON and Arrow IPC payloads, a whole batch at a time, and where each row stood in its source.
+Here: JSON and NDJSON payloads and rows that came in columns, a whole batch at a time, and where each row stood in its
+source.
 Not here: how JSON is read (`jsonlines`), which rows are readings (`admission`).
 """
 
@@ -15,7 +16,7 @@ from metering.admission import judge, origin_of, rejects, with_times
 from metering.arrowrows import decode_arrow_messages, decode_frame
 from metering.jsonlines import PROBLEM_SCHEMA, parse
 from metering.lookup import MeterIndex
-from metering.payloads import JSON, REJECTED_SCHEMA, Decoded
+from metering.payloads import JSON, REJECTED_SCHEMA, Columnar, Decoded
 from metering.payloads import Lines as Lines
 from metering.payloads import Messages as Messages
 
@@ -32,19 +33,21 @@ def decode(
         rows = pl.int_range(first_row, first_row + content.height, dtype=pl.Int64, eager=True)
         origin = origin_of(rows, pl.repeat(0, content.height, dtype=pl.Int32, eager=True), None)
         return decode_frame(content, origin, index, tolerance_s, now)
-    if content.arrow is None or not any(content.arrow):
+    if content.arrow is None:
         return _decode_json_messages(content, index, tolerance_s, now)
-    parts = [_decode_json_messages(_pick(content, False), index, tolerance_s, now)]
-    parts += decode_arrow_messages(_pick(content, True), index, tolerance_s, now)
+    parts = [
+        _decode_json_messages(_without_columns(content, content.arrow), index, tolerance_s, now),
+        *decode_arrow_messages(content, content.arrow, index, tolerance_s, now),
+    ]
     order = ("source_offset", "source_row")
     return Decoded(
         pl.concat([p.accepted for p in parts]).sort(order), pl.concat([p.rejects for p in parts]).sort(order)
     )
 
 
-def _pick(messages: Messages, arrow: bool) -> Messages:
-    flags = messages.arrow or []
-    at = [i for i, flag in enumerate(flags) if flag == arrow]
+def _without_columns(messages: Messages, arrow: Columnar) -> Messages:
+    columnar = set(arrow.broken).union(*(columns.message.unique() for columns in arrow.columns))
+    at = [i for i in range(len(messages.values)) if i not in columnar]
     return Messages(
         [messages.values[i] for i in at],
         [messages.offsets[i] for i in at],

@@ -5,15 +5,17 @@ Here: types only. Not here: decoding (`decode`), judging (`admission`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from metering.tables.lake import READINGS, REJECTS
+from metering.tables.lake import MEASURED, READINGS, REJECTS
 
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
+
+FIELDS = ("meter_id", "ts", *MEASURED, "status")
 
 _CONSTANT = {"source", "source_partition", "date", "customer_no"}
 ACCEPTED_SCHEMA = pl.Schema(
@@ -23,18 +25,39 @@ REJECTED_SCHEMA = pl.Schema({n: t for n, t in REJECTS.schema.items() if n not in
 
 
 @dataclass(frozen=True, slots=True)
+class Columns:
+    """Rows that came in columns, of messages whose columns are alike: for each row of `frame` its `message`, by number
+    in the batch, and its `row` in that.
+    """
+
+    frame: pl.DataFrame
+    message: pl.Series
+    row: pl.Series
+
+
+@dataclass(frozen=True, slots=True)
+class Columnar:
+    """What the Arrow IPC streams among a batch's messages held: rows, and for each stream that could not be read
+    reason and detail, by number in the batch.
+    """
+
+    columns: Sequence[Columns]
+    broken: Mapping[int, tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Messages:
     """Kafka messages of one partition, in offset order; all sequences have one entry a message.
 
     `values` are the payloads (None for a tombstone), `logged_ms` the messages' own timestamps (epoch ms),
-    `arrow` tells which payloads are Arrow IPC streams (None: none of them), `keys` the message keys.
+    `keys` the message keys, `arrow` what those payloads held that are Arrow IPC streams (None: none of them is one).
     """
 
     values: Sequence[bytes | None]
     offsets: Sequence[int]
     logged_ms: Sequence[int]
     keys: Sequence[bytes | None]
-    arrow: Sequence[bool] | None = None
+    arrow: Columnar | None = None
 
 
 @dataclass(frozen=True, slots=True)

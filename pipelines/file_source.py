@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from metering.decode import Lines
 from metering.errors import OperationError, UserError
+from pipelines.arrow import frame_of
 from pipelines.poll import Poll, Position, Positions
 
 LINE_SUFFIXES = (".ndjson", ".jsonl", ".json")
@@ -211,7 +212,7 @@ class _ParquetFile:
             return
         with self._opened() as file:
             for batch in self._batches(file):
-                yield self._poll(pl.from_arrow(batch))
+                yield self._poll(frame_of(batch))
 
     def _batches(self, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
         groups, skip = _groups_from(file, self.row)

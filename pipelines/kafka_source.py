@@ -20,6 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from metering.decode import Messages
 from metering.errors import GapError, OperationError
+from pipelines.arrow import columnar
 from pipelines.poll import Poll, Positions
 
 ARROW_STREAM = b"application/vnd.apache.arrow.stream"
@@ -138,14 +139,15 @@ class KafkaReader:
         offsets = list(map(Message.offset, messages))
         self._next[partition] = offsets[-1] + 1
         self._untouched.discard(partition)
-        headers = list(map(Message.headers, messages))
-        arrow = list(map(_is_arrow, headers)) if any(headers) else None
+        values = list(map(Message.value, messages))
+        headers = map(Message.headers, messages)
+        streams = {i: values[i] or b"" for i, own in enumerate(headers) if own and _is_arrow(own)}
         content = Messages(
-            values=list(map(Message.value, messages)),
+            values=values,
             offsets=offsets,
             logged_ms=[milliseconds for _, milliseconds in map(Message.timestamp, messages)],
             keys=list(map(Message.key, messages)),
-            arrow=arrow if arrow and any(arrow) else None,
+            arrow=columnar(streams) if streams else None,
         )
         end = self._log_end(partition)
         return Poll(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from metering.decode import Decoded, Lines, Messages, decode
 from metering.lookup import MeterIndex
 from metering.payloads import ACCEPTED_SCHEMA, ARROW, JSON, REJECTED_SCHEMA
+from pipelines.arrow import columnar
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 AT = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
@@ -53,7 +54,8 @@ def _messages(
 ) -> Decoded:
     keys = [f"key {i}".encode() for i in range(len(values))]
     offsets = list(range(100, 100 + len(values)))
-    content = Messages(values, offsets, [logged_ms] * len(values), keys, arrow)
+    streams = {i: value or b"" for i, value in enumerate(values) if arrow and arrow[i]}
+    content = Messages(values, offsets, [logged_ms] * len(values), keys, columnar(streams) if streams else None)
     return decode(content, 0, index, TOLERANCE_S, NOW)
 
 

@@ -144,25 +144,25 @@ def test_parquet_rows_are_whole_and_resumable(
     tmp_path: Path, rows: int, group_rows: int, batch_rows: int, stop_after: int
 ) -> None:
     path = tmp_path / "a.parquet"
-    frame = pl.DataFrame({"meter_id": [f"M{i}" for i in range(rows)], "n": range(rows)})
+    frame = pl.DataFrame({"meter_id": [f"M{i}" for i in range(rows)], "p_kw": range(rows)})
     frame.write_parquet(path, row_group_size=group_rows)
     first = drain(FileSource(path, batch_rows).open(0, 1, never), stop_after)
     position = first[-1].after if first else None
     second = drain(FileSource(path, batch_rows).open(0, 1, lambda _: position))
-    numbers = [n for part in frames(first + second) if part.height for n in part["n"]]
+    numbers = [n for part in frames(first + second) if part.height for n in part["p_kw"]]
     assert numbers == list(range(rows))
     assert second[-1].end
     assert all(part.height <= batch_rows for part in frames(first + second))
-    firsts = [poll.content["n"][0] for poll in first + second if poll.content.height]  # type: ignore[union-attr]
+    firsts = [poll.content["p_kw"][0] for poll in first + second if poll.content.height]  # type: ignore[union-attr]
     assert firsts == [poll.first_row for poll in first + second if poll.content.height]  # type: ignore[union-attr]
 
 
 def test_another_parquet_file_of_the_same_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    pl.DataFrame({"n": range(10)}).write_parquet(path)
+    pl.DataFrame({"p_kw": range(10)}).write_parquet(path)
     position = read(path, 100)[-1].after
     assert [poll.end for poll in read(path, 100, {"a.parquet": position})] == [True]
-    pl.DataFrame({"n": range(1, 11)}).write_parquet(path)
+    pl.DataFrame({"p_kw": range(1, 11)}).write_parquet(path)
     with pytest.raises(UserError, match="is not the file that was read before"):
         read(path, 100, {"a.parquet": position})
 
@@ -173,7 +173,7 @@ def test_a_broken_parquet_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.parquet is not a Parquet file that can be read"):
         read(tmp_path, 10)
     numbers = random.Random(1)
-    pl.DataFrame({"n": [numbers.random() for _ in range(5000)]}).write_parquet(path)
+    pl.DataFrame({"p_kw": [numbers.random() for _ in range(5000)]}).write_parquet(path)
     data = bytearray(path.read_bytes())
     data[8:4000] = bytes(3992)
     path.write_bytes(data)
@@ -193,7 +193,7 @@ def test_a_path_without_telemetry_is_a_users_mistake(tmp_path: Path, name: str, 
 
 def test_progress_runs_from_none_to_all_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.ndjson").write_bytes(b"{}\n" * 1000)
-    pl.DataFrame({"n": range(100)}).write_parquet(tmp_path / "b.parquet")
+    pl.DataFrame({"p_kw": range(100)}).write_parquet(tmp_path / "b.parquet")
     total = sum(path.stat().st_size for path in tmp_path.iterdir())
     reader = FileSource(tmp_path, 40).open(0, 1, never)
     assert reader.progress == Progress(0, total)
