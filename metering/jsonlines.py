@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +30,9 @@ PROBLEM_SCHEMA = pl.Schema(
 _EXACT_BELOW = 32
 _SPLIT = 8
 _LONGEST_INT = 400
+_DEEPEST = 1024  # what Polars reads
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_NO_BRACKETS = re.compile(rb"[^][{}]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,17 +161,34 @@ def _exactly(numbered: Iterable[tuple[int, bytes]]) -> tuple[pl.DataFrame, pl.Da
 
 def exact(line: bytes) -> dict[str, Any] | Problem:
     """One line by the book: the reading's fields, or what is wrong with it."""
+    if _too_deep(line):
+        return Problem("unparsable", f"nested more than {_DEEPEST} levels deep")
     try:
-        value = json.loads(line.decode("utf-8"), object_pairs_hook=_first_wins, parse_int=_int)
+        value = _loads(line)
     except UnicodeDecodeError as error:
         return Problem("unparsable", f"not UTF-8: byte {error.start}")
-    except RecursionError:
-        return Problem("unparsable", "nested too deeply")
     except ValueError as error:
         return Problem("unparsable", f"not JSON: {error}")
     if not isinstance(value, dict):
         return Problem("unparsable", "not a JSON object")
     return _fields(value)
+
+
+def _too_deep(line: bytes) -> bool:
+    if line.count(b"{") + line.count(b"[") <= _DEEPEST:
+        return False
+    level, brackets = 0, _NO_BRACKETS.sub(b"", _STRINGS.sub(b"", line))
+    return any((level := level + (1 if bracket in b"{[" else -1)) > _DEEPEST for bracket in brackets)
+
+
+def _loads(line: bytes) -> Any:
+    """As deep as any line may be, however deep the caller's stack is already."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + 2 * _DEEPEST)
+    try:
+        return json.loads(line.decode("utf-8"), object_pairs_hook=_first_wins, parse_int=_int)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def _fields(value: dict[str, Any]) -> dict[str, Any] | Problem:
