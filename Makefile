@@ -9,12 +9,13 @@ CYCLES ?= 200
 READINGS ?= 1000000
 SEED ?= 1
 VERY_LATE ?= 0
+HOURS ?= 24
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format lock clean
+.PHONY: help demo test soak bench bench-quick check format lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Kilowatch needs Python 3.11 or 3.12 on the PATH (found neither)." >&2; exit 2; }
@@ -37,6 +38,12 @@ soak: $(READY) ## Kill the stream 200 times over a million readings; figures go 
 	@$(BIN)/python -m tests.faults.soak --cycles $(CYCLES) --readings $(READINGS) --seed $(SEED) \
 		--very-late $(VERY_LATE)
 
+bench: $(READY) ## Measure speed against other engines; figures go to docs/performance.md (ROWS=file,kafka: some)
+	@$(BIN)/python -m tests.benchmarks --rows "$(ROWS)" --hours $(HOURS)
+
+bench-quick: $(READY) ## Show how speed has drifted from the recorded figures, in under 2 minutes (RECORD=1: record)
+	@$(BIN)/python -m tests.benchmarks --quick --rows "$(ROWS)" $(if $(RECORD),--record)
+
 check: $(READY) ## Lint, check types and imports, without tests
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
@@ -46,6 +53,8 @@ format: $(READY) ## Format the code
 lock: ## Pin every dependency with hashes (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-header --extra dev pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-header --group bench -o tests/benchmarks/rivals.lock
 
 clean: ## Remove the environment and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

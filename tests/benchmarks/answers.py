@@ -1,0 +1,88 @@
+"""What every contender must find: the 15-minute windows of a load, and its violations.
+
+Here: the windows of a load, from its frames, and comparing answers with them. Not here: who answers. DuckDB, which
+answers from the file in SQL of its own, keeps this account honest.
+
+A window is (end - 15 min, end]. Figures that all contenders give: n, p_mean_kw, p_max_kw, p_min_kw, q_mean_kvar,
+u_min_v, u_max_v. Sums may be added in any order, so means may differ in the last digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from tests.benchmarks.contenders.polars_batch import windows
+from tests.benchmarks.data import Load
+from tests.benchmarks.measure import ContenderError
+
+KEY = ("meter_id", "window_end")
+VALUES = ("n", "p_mean_kw", "p_max_kw", "p_min_kw", "q_mean_kvar", "u_min_v", "u_max_v")
+
+
+def windows_of(load: Load, folder: Path) -> pl.DataFrame:
+    """The load's windows, from its frames and not from any file a contender reads; kept in `folder`."""
+    path = folder / f"{load.name}.windows.parquet"
+    if not path.exists():
+        whole_windows = load.meters * (15 // load.interval_min) * 32
+        frames = [windows(frame.lazy()).collect() for frame in load.frames(whole_windows)]
+        pl.concat(frames).select(*KEY, *VALUES).write_parquet(path)
+    return pl.read_parquet(path)
+
+
+def check_windows(expected: pl.DataFrame, found: pl.DataFrame, who: str) -> None:
+    """Raises ContenderError unless `found` has the same windows with the same figures."""
+    keyed = found.with_columns(pl.col("window_end").dt.cast_time_unit("us").dt.convert_time_zone("UTC"))
+    both = expected.join(keyed.select(*KEY, *VALUES), on=KEY, how="full", suffix="_found", coalesce=True)
+    if found.height != expected.height or both.height != expected.height:
+        raise ContenderError(f"{who}: {found.height} windows, not {expected.height}")
+    differing = both.filter(~pl.all_horizontal(_close(name) for name in VALUES))
+    if differing.height:
+        raise ContenderError(f"{who}: {differing.height} windows differ, such as {differing.row(0, named=True)}")
+
+
+def _close(name: str) -> pl.Expr:
+    expected, found = pl.col(name).cast(pl.Float64), pl.col(f"{name}_found").cast(pl.Float64)
+    return ((expected - found).abs() <= 1e-9 * pl.max_horizontal(expected.abs(), pl.lit(1.0))).fill_null(False)
+
+
+def check_violations(expected: pl.DataFrame, found: pl.DataFrame, who: str) -> None:
+    """Raises ContenderError unless the last state of each violation in `found` (rows of `violations`) is as expected.
+
+    A voltage rule broken on phase a only, as the loads do it, counts once.
+    """
+    last = found.sort("violation_id", "revision").unique("violation_id", keep="last")
+    columns = ("meter_id", "rule", "started_at", "ended_at")
+    missing = expected.join(last.select(columns), on=columns, how="anti", nulls_equal=True)
+    if missing.height or last.height != expected.height:
+        raise ContenderError(f"{who}: {last.height} violations, not {expected.height}; {missing.height} are not found")
+
+
+def check_rows(expected: int, found: int, who: str, what: str) -> None:
+    if expected != found:
+        raise ContenderError(f"{who}: {found} {what}, not {expected}")
+
+
+def lake(home: Path, table: str) -> pl.DataFrame:
+    """All rows of a lake table, as an analyst reads it; empty when it has no part."""
+    parts: Sequence[Path] = sorted(home.glob(f"lake/{table}/date=*/*.parquet"))
+    return pl.read_parquet(parts) if parts else pl.DataFrame()
+
+
+def check_lake(load: Load, expected: pl.DataFrame, home: Path, closed_by: object = None) -> None:
+    """Raises ContenderError unless the lake of `home` holds the load: readings, windows, violations; and no reject.
+
+    On Kafka windows after the watermark are open: only those up to `closed_by` are expected then.
+    """
+    readings = pl.scan_parquet(home / "lake/readings/*/*.parquet").select(
+        pl.len(), pl.struct("source", "source_partition", "source_offset", "source_row").n_unique().alias("distinct")
+    )
+    for name in ("len", "distinct"):
+        check_rows(load.readings, readings.collect()[name][0], "kilowatch", f"readings ({name})")
+    check_rows(0, lake(home, "rejects").height, "kilowatch", "rejects")
+    due = expected if closed_by is None else expected.filter(pl.col("window_end") <= closed_by)
+    check_windows(due, lake(home, "windows"), "kilowatch")
+    if load.violations().height or lake(home, "violations").height:
+        check_violations(load.violations(), lake(home, "violations"), "kilowatch")

@@ -1,0 +1,71 @@
+"""Where the stream's CPU goes: stages, by the functions that they are made of.
+
+Here: which function begins which stage, and splitting a profile by them. Not here: running the stream under one
+(`contenders.profiled`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+STAGES = (
+    "start-up", "poll", "join", "parse", "registry join", "windows", "rules", "compliance", "state", "state snapshot",
+    "lake", "topics", "rest",
+)  # fmt: skip
+_BEGINS = {
+    ("pipelines/kafka_source.py", "poll"): "poll",
+    ("pipelines/file_source.py", "poll"): "poll",
+    ("metering/decode.py", "decode"): "join",
+    ("metering/jsonlines.py", "parse"): "parse",
+    ("metering/arrowrows.py", "decode_arrow_messages"): "parse",
+    ("metering/arrowrows.py", "decode_frame"): "parse",
+    ("metering/admission.py", "judge"): "registry join",
+    ("metering/lookup.py", "code"): "registry join",
+    ("pipelines/advance.py", "advance"): "state",
+    ("pipelines/advance.py", "_recomputed"): "windows",
+    ("pipelines/judging.py", "judge_batch"): "rules",
+    ("pipelines/judging.py", "evict"): "rules",
+    ("pipelines/advance.py", "_comply"): "compliance",
+    ("pipelines/worker.py", "_tables"): "lake",
+    ("sinks/lake.py", "parts"): "lake",
+    ("sinks/commits.py", "commit"): "lake",
+    ("pipelines/state.py", "dump"): "state snapshot",
+    ("pipelines/worker.py", "_publish"): "topics",
+    ("pipelines/worker.py", "_acknowledged"): "topics",
+}
+
+Stats = Mapping[Any, tuple[int, int, float, float, Mapping[Any, tuple[int, int, float, float]]]]
+
+
+def split(stats: Stats, total_s: float, startup_s: float) -> dict[str, float]:
+    """Seconds of each of STAGES, from a profile's cumulative times: a stage has what the stages within it have not."""
+    seconds = dict.fromkeys(STAGES, 0.0)
+    stage_of = {function: stage for function in stats if (stage := _stage(function)) is not None}
+    for function, stage in stage_of.items():
+        cumulative = stats[function][3]
+        seconds[stage] += cumulative
+        outer = _enclosing(function, stats, stage_of)
+        if outer is not None:
+            seconds[outer] -= cumulative
+    seconds["start-up"] = startup_s
+    seconds["rest"] = max(0.0, total_s - sum(seconds.values()))
+    return {stage: round(max(0.0, value), 4) for stage, value in seconds.items()}
+
+
+def _stage(function: tuple[str, int, str]) -> str | None:
+    path, _, name = function
+    return next((stage for (end, begins), stage in _BEGINS.items() if name == begins and path.endswith(end)), None)
+
+
+def _enclosing(function: Any, stats: Stats, stage_of: Mapping[Any, str]) -> str | None:
+    """The stage that calls it, directly or through functions of none; every stage here has at most one."""
+    seen, waiting = {function}, list(stats[function][4])
+    while waiting:
+        caller = waiting.pop()
+        if caller in stage_of:
+            return stage_of[caller]
+        if caller not in seen:
+            seen.add(caller)
+            waiting += list(stats.get(caller, (0, 0, 0.0, 0.0, {}))[4])
+    return None

@@ -1,0 +1,110 @@
+"""The targets: for each row of the benchmark its measures, what must be reached and what is aimed at.
+
+Not here: how a row is measured (`rows`), what was found (docs/performance.json).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`must` and `aim` for a measure of a row; without them it is told only. `most`: smaller is better."""
+
+    measure: str
+    what: str
+    must: float | None = None
+    aim: float | None = None
+    most: bool = False
+    unit: str = ""
+    decimals: int = 2
+
+    def met(self, value: float, bound: float | None) -> bool:
+        return bound is None or (value <= bound if self.most else value >= bound)
+
+    def verdict(self, value: float) -> str:
+        """Whether the target is met, or how far from it."""
+        if self.must is None or self.aim is None:
+            return ""
+        if self.met(value, self.aim):
+            return "met, and the aim"
+        if self.met(value, self.must):
+            return "met"
+        reached = self.must / value if self.most else value / self.must
+        return f"not met: {reached:.0%} of it"
+
+
+@dataclass(frozen=True, slots=True)
+class RowOf:
+    """A row of the benchmark: its name on the command line, the work, its measures."""
+
+    name: str
+    work: str
+    targets: tuple[Target, ...]
+
+
+ROWS = (
+    RowOf(
+        "file",
+        "file NDJSON → windows, all rules → lake; CPU, start-up included",
+        (
+            Target("of_duckdb", "readings per CPU-second, of DuckDB's batch parse and aggregate", 0.25, 0.40),
+            Target("of_polars", "the same of Polars' batch"),
+        ),
+    ),
+    RowOf(
+        "kafka",
+        "Kafka JSON, one reading a message → everything → lake and topics; CPU",
+        (
+            Target("x_quix", "readings per CPU-second, times Quix Streams'", 8, 12, decimals=1),
+            Target("x_bytewax", "times idiomatic Bytewax's", 4, 6, decimals=1),
+        ),
+    ),
+    RowOf(
+        "arrow",
+        "Kafka Arrow messages of 1,000 readings → everything; CPU",
+        (Target("of_duckdb", "readings per CPU-second, of DuckDB's batch on NDJSON", 0.6, 1.0),),
+    ),
+    RowOf(
+        "processes",
+        "two processes on two cores against one at one thread, files; wall",
+        (Target("speed_up", "speed-up", 1.7, 1.9),),
+    ),
+    RowOf(
+        "live",
+        "20,000 readings/s live: violation readable on its topic; wall",
+        (
+            Target("p50_ms", "median wait", 250, 100, most=True, unit="ms", decimals=0),
+            Target("p99_ms", "99th percentile", 1000, 400, most=True, unit="ms", decimals=0),
+        ),
+    ),
+    RowOf(
+        "catchup",
+        "catching up after an outage, 10,000 meters at 1 min; wall, one core",
+        (Target("x_real_time", "times real time", 800, 1500, decimals=0),),
+    ),
+    RowOf(
+        "state",
+        "state of meters at 15 min; resident memory",
+        (
+            Target("bytes_per_meter", "a meter", 1000, 500, most=True, unit="bytes", decimals=0),
+            Target("gib_at_1m", "1 million meters, once caught up", 3.0, 1.5, most=True, unit="GiB"),
+            Target("peak_gib", "largest on the way there", unit="GiB"),
+        ),
+    ),
+    RowOf(
+        "daily",
+        "daily batch of 100,000 customers x 96 points, all but forecasts, with publish; CPU",
+        (Target("x_sql", "CPU, times that of plain DuckDB SQL for the same tables", 3.0, 1.5, most=True),),
+    ),
+    RowOf(
+        "growth",
+        "time per reading as work grows; CPU",
+        (
+            Target("meters_pct", "1,000 to 100,000 meters", 20, 10, most=True, unit="% more", decimals=0),
+            Target("partitions_pct", "1 to 32 partitions", 20, 10, most=True, unit="% more", decimals=0),
+        ),
+    ),
+)
+BY_NAME = {row.name: row for row in ROWS}

@@ -1,0 +1,217 @@
+"""The benchmark's own parts on tiny inputs: its data, its checks of answers, its arithmetic, its pages."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests.benchmarks import drift, record, report, scaling
+from tests.benchmarks.answers import check_lake, check_violations, check_windows, windows_of
+from tests.benchmarks.bench import CONTENDERS
+from tests.benchmarks.data import FIELDS, Load, arrow_messages, lines, ndjson
+from tests.benchmarks.homes import Home, stages
+from tests.benchmarks.measure import KILOWATCH, ContenderError, Cost, Result, alternate, process
+from tests.benchmarks.profile import STAGES, split
+from tests.benchmarks.rivals import LOCK
+from tests.benchmarks.rows import daily
+from tests.benchmarks.targets import BY_NAME, ROWS, Target
+
+TINY = Load(meters=60, minutes=120)
+
+
+def test_a_load_is_the_same_however_it_is_cut(tmp_path: Path) -> None:
+    whole = pl.concat(TINY.frames())
+    assert whole.columns == list(FIELDS)
+    assert whole.height == TINY.readings
+    assert whole.equals(pl.concat(TINY.frames(rows=7)))
+    text = ndjson(TINY, tmp_path).read_bytes()
+    assert text.splitlines() == [value for _, value in lines(TINY)]
+    messages = [(key, pl.read_ipc_stream(value)) for key, value in arrow_messages(TINY, rows=50)]
+    assert pl.concat(frame for _, frame in messages).sort("ts", "meter_id").equals(whole.sort("ts", "meter_id"))
+    assert all(frame.height <= 50 for _, frame in messages)
+    homes = pl.concat(frame.select("meter_id").unique().with_columns(key=pl.lit(key)) for key, frame in messages)
+    assert homes.unique().height == TINY.meters, "a meter always goes through one head-end"
+
+
+def test_the_batch_contenders_agree_with_the_load(tmp_path: Path) -> None:
+    source, expected = ndjson(TINY, tmp_path), windows_of(TINY, tmp_path)
+    assert expected.height == TINY.windows
+    for script in ("duckdb_batch.py", "polars_batch.py"):
+        out = tmp_path / f"{script}.parquet"
+        cost = process([sys.executable, CONTENDERS / script, source, out], log=tmp_path / "log")
+        assert cost.cpu_s > 0
+        assert cost.peak_bytes > 1_000_000
+        check_windows(expected, pl.read_parquet(out), script)
+
+
+def test_wrong_answers_do_not_count(tmp_path: Path) -> None:
+    expected = windows_of(TINY, tmp_path)
+    check_windows(expected, expected.reverse(), "itself")
+    for wrong in (
+        expected.head(-1),
+        pl.concat([expected, expected.head(1)]),
+        expected.with_columns(pl.col("p_max_kw") + (pl.int_range(pl.len()) == 3).cast(pl.Float64) * 0.001),
+        expected.with_columns(u_min_v=pl.lit(None, pl.Float64)),
+    ):
+        with pytest.raises(ContenderError):
+            check_windows(expected, wrong, "wrong")
+    violations = TINY.violations().with_columns(violation_id=pl.col("meter_id") + pl.col("rule"), revision=pl.lit(0))
+    assert violations.height > 3
+    check_violations(TINY.violations(), violations, "itself")
+    for wrong in (violations.head(-1), violations.with_columns(ended_at=pl.col("started_at"))):
+        with pytest.raises(ContenderError):
+            check_violations(TINY.violations(), wrong, "wrong")
+
+
+def test_kilowatch_finds_what_the_load_holds(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", TINY)
+    expected = windows_of(TINY, tmp_path)
+    home.files(ndjson(TINY, tmp_path))
+    check_lake(TINY, expected, home.path)
+    part = next(home.path.glob("lake/readings/*/*.parquet"))
+    pl.read_parquet(part).head(-1).write_parquet(part)
+    with pytest.raises(ContenderError, match="readings"):
+        check_lake(TINY, expected, home.path)
+
+
+def test_the_profile_covers_all_of_the_time(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", TINY)
+    out = tmp_path / "stages.json"
+    folder = tmp_path / "telemetry"
+    folder.mkdir()
+    for seed in (1, 2):
+        ndjson(Load(TINY.meters, TINY.minutes, seed=seed), folder)
+    cost = process([sys.executable, CONTENDERS / "profiled.py", home.path, out, folder], log=home.log)
+    found = json.loads(out.read_text("utf-8"))
+    assert tuple(found) == STAGES
+    assert sum(found.values()) == pytest.approx(cost.cpu_s, rel=0.3)
+    for stage in ("start-up", "poll", "parse", "registry join", "windows", "rules", "state snapshot", "lake"):
+        assert found[stage] > 0, stage
+
+
+def test_a_stage_has_what_the_stages_within_it_have_not() -> None:
+    decode, helper, parse = (
+        ("metering/decode.py", 1, "decode"),
+        ("x.py", 2, "help"),
+        ("metering/jsonlines.py", 3, "parse"),
+    )
+    stats = {
+        decode: (1, 1, 0.1, 5.0, {}),
+        helper: (1, 1, 0.1, 4.0, {decode: (1, 1, 0.1, 4.0)}),
+        parse: (1, 1, 0.1, 3.0, {helper: (1, 1, 0.1, 3.0)}),
+    }
+    found = split(stats, total_s=10.0, startup_s=1.0)
+    assert (found["join"], found["parse"], found["start-up"], found["rest"]) == (2.0, 3.0, 1.0, 4.0)
+
+
+def test_the_daily_batch_and_its_sql_agree(tmp_path: Path) -> None:
+    load = Load(meters=60, minutes=1440, interval_min=15)
+    home = Home(tmp_path / "home", load)
+    pl.concat(load.frames()).write_parquet(tmp_path / "day.parquet")
+    home.files(tmp_path / "day.parquet")
+    process([sys.executable, CONTENDERS / "daily_kilowatch.py", home.path, daily.DAY], log=home.log)
+    out = tmp_path / "sql.duckdb"
+    process([sys.executable, CONTENDERS / "daily_sql.py", home.path, daily.DAY, out], log=home.log)
+    daily.compare(home.path / "warehouse.duckdb", out)
+
+
+def test_costs_and_failures_of_processes(tmp_path: Path) -> None:
+    busy = "import time; t = time.process_time()\nwhile time.process_time() < t + 0.3: pass"
+    assert 0.3 <= process([sys.executable, "-c", busy]).cpu_s < 3
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}])"
+    assert process([sys.executable, "-c", child]).cpu_s >= 0.3, "children's time counts"
+    with pytest.raises(ContenderError, match="so it goes"):
+        process([sys.executable, "-c", "raise SystemExit('so it goes')"], log=tmp_path / "log")
+    waiting = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); time.sleep(60)"
+    asked = iter((False, False, False, False, False, True))
+    assert process([sys.executable, "-c", waiting], done=lambda: next(asked)).wall_s < 60
+
+
+def test_contenders_take_turns() -> None:
+    order: list[str] = []
+
+    def contender(name: str) -> Any:
+        return lambda: order.append(name) or Cost(len(order), 1.0, 1)
+
+    found = alternate({"a": contender("a"), "b": contender("b")}, {"a": 3, "b": 1}, 10, lambda _: None)
+    assert order == ["a", "b", "a", "a"]
+    assert found["a"].cpu_s == 3.0
+    assert found["a"].per_cpu_s == pytest.approx(10 / 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "most", "verdict"),
+    [(0.5, False, "met, and the aim"), (0.3, False, "met"), (0.2, False, "not met: 80% of it"),
+     (0.1, True, "met, and the aim"), (0.5, True, "not met: 50% of it")],
+)  # fmt: skip
+def test_verdicts(value: float, most: bool, verdict: str) -> None:
+    target = Target("m", "m", 0.25, 0.15 if most else 0.4, most=most)
+    assert target.verdict(value) == verdict
+
+
+def _recorded() -> dict[str, Any]:
+    contender = Result("kilowatch", 1000, (Cost(1.0, 2.0, 2**20),)).as_dict()
+    row = {
+        "date": "2026-01-01", "load": "a load", "contenders": [contender], "stages": dict.fromkeys(STAGES, 1.0),
+        "figures": {"lake_bytes_per_reading": 50.0}, "notes": ["A note."], "skipped": {"quix streams": "no reason"},
+    }  # fmt: skip
+    rows = {r.name: {**row, "measures": {t.measure: 1.5 for t in r.targets}} for r in ROWS}
+    machine = {"cpu": "a core", "cores": 2, "memory_gib": 8, "system": "Linux"}
+    return {"rows": rows, "quick": {}, "machine": machine, "versions": {"polars": "2"}}
+
+
+def test_the_report_tells_every_row() -> None:
+    known = _recorded()
+    text = report.performance(known)
+    for row in ROWS:
+        assert row.work in text
+        assert f"make bench ROWS={row.name}" in text
+    assert "quix streams was left out: no reason." in text
+    assert "| parse | 1.00 |" in text
+    del known["rows"]["live"]
+    assert "not measured" in report.performance(known)
+
+
+def test_scaling_is_computed_from_what_was_measured() -> None:
+    known = _recorded()
+    figures = scaling.measured(known)
+    assert figures is not None
+    small, *_, large = (scaling.needs(fleet, figures) for fleet in scaling.FLEETS)
+    assert small["lake_bytes_day"] == 10_000 / 60 * 86_400 * 50
+    assert large["state_bytes"] == 100_000_000 * 1.5
+    assert large["processes"] == -(-100_000_000 / 900 * scaling.HEADROOM // 1000)
+    assert "100,000,000 meters" in scaling.page(known)
+    assert "Nothing is measured" in scaling.page({"rows": {}})
+
+
+def test_the_pages_are_current(tmp_path: Path) -> None:
+    known = record.load()
+    assert (record.DOCS / "performance.md").read_text("utf-8") == report.performance(known), "run `make bench`"
+    assert (record.DOCS / "scaling.md").read_text("utf-8") == scaling.page(known)
+    record.merge({"file": {"measures": {}}}, quick=True, path=tmp_path / "some.json")
+    assert record.load(tmp_path / "some.json")["quick"] == {"file": {"measures": {}}}
+    assert set(known["rows"]) <= set(BY_NAME)
+
+
+def test_drift_is_marked() -> None:
+    assert drift.line("file", "of_duckdb", 0.40, 0.30).endswith("-25%  <--")
+    assert not drift.line("file", "of_duckdb", 0.40, 0.39).endswith("<--")
+    assert "-" in drift.line("file", "of_duckdb", None, 0.39)
+
+
+def test_stages_are_read_from_the_stream_s_own_metrics() -> None:
+    assert stages({'kilowatch_stage_cpu_seconds_total{stage="poll"}': 2.5, "kilowatch_x": 1.0}) == {"poll": 2.5}
+
+
+def test_the_rivals_are_pinned_with_hashes_and_no_registry_is_named() -> None:
+    lock = LOCK.read_text("utf-8")
+    pinned = [line for line in lock.splitlines() if "==" in line and not line.lstrip().startswith("#")]
+    assert {line.partition("==")[0] for line in pinned} >= {"quixstreams", "bytewax", "orjson"}
+    assert all(line.rstrip().endswith("\\") for line in pinned)
+    assert "://" not in lock
+    assert KILOWATCH.exists()
