@@ -62,7 +62,7 @@ class StreamPart(_Part):
     poll_ms: int = Field(ge=1)
     commit_interval_s: float = Field(gt=0)
     commit_rows: int = Field(ge=1)
-    undelivered_most: int = Field(ge=1)
+    stalled_after_s: float = Field(ge=3)
     metrics_port: int = Field(ge=-1, le=65535)
     registry_check_s: float = Field(gt=0)
 

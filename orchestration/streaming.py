@@ -6,9 +6,10 @@ Not here: the dataflow itself (`pipelines`), the command's options and output (`
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,8 +28,8 @@ from pipelines.settings import ResultTopics, StreamSettings
 from pipelines.worker import Sinks
 from sinks.commits import CommitLog
 from sinks.lake_reader import LakeReader
-from sinks.owner import take
-from sinks.topics import TopicSink
+from sinks.owner import Owner, take
+from sinks.transactions import TransactionalSink, fence, transactional_id
 
 log = structlog.get_logger(__name__)
 
@@ -61,15 +62,17 @@ def stream_kafka(home: Path, settings: Settings, run: Run, accept_gap: bool = Fa
 
 def _stream(home: Path, settings: Settings, source: Source, kafka: dict[str, str] | None, run: Run) -> Outcome:
     registry = RegistryWatch(home, settings)
-    owner = take(home)
+    owner = take(home, stalled_after_s=settings.stream.stalled_after_s)
     try:
+        if kafka and owner.processes_before > 1:
+            fence(kafka, owner.identity, owner.processes_before)
         names = settings.topics
         results = (names.windows, names.violations, names.compliance, names.rejected)
         sinks = Sinks(
             lake=LakeReader(home),
             commits=CommitLog(home, owner),
             topics=ResultTopics(*results) if kafka else None,
-            publisher=(lambda: TopicSink(kafka, _kafka_trouble, patient=True, topics=results)) if kafka else None,
+            publisher=partial(_publisher, kafka, results, owner) if kafka else None,
         )
         figures = StreamSettings(
             metering=settings.metering,
@@ -77,13 +80,16 @@ def _stream(home: Path, settings: Settings, source: Source, kafka: dict[str, str
             silent_s=settings.stream.silent_days * 86_400,
             commit_interval_s=settings.stream.commit_interval_s,
             commit_rows=settings.stream.commit_rows,
-            undelivered_most=settings.stream.undelivered_most,
         )
         with _stopped_by_signals(run), served(settings.stream.metrics_port, run.metrics.registry, run.health):
             run_flow(build(source, sinks, figures, registry, run), run)
     finally:
         owner.release()
     return Outcome(run.metrics.readings, run.metrics.rejected_by_reason())
+
+
+def _publisher(kafka: dict[str, str], topics: Sequence[str], owner: Owner, process: int) -> TransactionalSink:
+    return TransactionalSink(kafka, transactional_id(owner.identity, process), topics, owner.check, _kafka_trouble)
 
 
 def _kafka_trouble(reason: str) -> None:

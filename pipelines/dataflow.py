@@ -65,7 +65,7 @@ def build(source: Source, sinks: Sinks, settings: StreamSettings, registry: Regi
 
     def worker(number: int) -> Worker:
         if number not in run.workers:
-            run.workers[number] = Worker(sinks, settings, registry, run.metrics)
+            run.workers[number] = Worker(sinks, settings, registry, run.metrics, number)
         return run.workers[number]
 
     flow = Dataflow("kilowatch")

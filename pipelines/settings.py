@@ -31,10 +31,9 @@ class ResultTopics:
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
     """`windows_kept` closed windows are held for late readings; a meter not heard for `silent_s`, by the time of the
-    data, leaves the state. A commit is due after `commit_interval_s` or
-    `commit_rows`. A commit waits `flush_s` for the brokers, then lets the flow go on and is tried again after
-    `retry_s`; the last one, at a stop, waits `last_flush_s`. While more than `undelivered_most` results are not
-    acknowledged, nothing more is published or read.
+    data, leaves the state. A commit is due after `commit_interval_s` or `commit_rows`. Brokers have `flush_s` to settle
+    the results of a batch, and are asked again after `retry_s`, while nothing more is read; at a stop they have
+    `last_flush_s`.
     """
 
     metering: MeteringSettings
@@ -42,7 +41,6 @@ class StreamSettings:
     commit_interval_s: float
     commit_rows: int
     silent_s: float = 7 * 86_400
-    undelivered_most: int = 500_000
     flush_s: float = 2.0
     retry_s: float = 1.0
     last_flush_s: float = 4.0

@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 
 class Publisher(Protocol):
-    """Where result messages go (`sinks.topics.TopicSink`)."""
+    """Where result messages go (`sinks.transactions.TransactionalSink`)."""
 
     def publish(
         self,
@@ -56,10 +56,7 @@ class Publisher(Protocol):
         partition_keys: list[str | bytes | None],
     ) -> None: ...
 
-    @property
-    def undelivered(self) -> int: ...
-
-    def acknowledged(self, timeout: float) -> bool: ...
+    def settled(self, timeout_s: float) -> bool: ...
 
     def poll(self) -> None: ...
 
@@ -73,7 +70,7 @@ class Sinks:
     lake: LakeReader
     commits: CommitLog
     topics: ResultTopics | None = None
-    publisher: Callable[[], Publisher] | None = None
+    publisher: Callable[[int], Publisher] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +97,8 @@ class Step:
 
 @dataclass(slots=True)
 class Shard:
-    """A shard between batches. `pending`: steps not committed yet, the first of them for `pending_since`; the first
-    `delivered` of them are published.
+    """A shard between batches. `pending`: steps not committed yet, the first of them for `pending_since`; the results
+    of the first `delivered` of them are on the brokers.
     """
 
     state: ShardState
@@ -117,14 +114,17 @@ class Shard:
 class Worker:
     """The shards of one worker. Its stages are called one after the other, in one thread."""
 
-    def __init__(self, sinks: Sinks, settings: StreamSettings, registry: Registry, metrics: Metrics) -> None:
+    def __init__(
+        self, sinks: Sinks, settings: StreamSettings, registry: Registry, metrics: Metrics, number: int = 0
+    ) -> None:
         self._sinks = sinks
         self._settings = settings
         self._registry = registry
         self._metrics = metrics
         self._shards: dict[str, Shard] = {}
-        self._publisher = sinks.publisher() if sinks.publisher else None
+        self._publisher = sinks.publisher(number) if sinks.publisher else None
         self._unpublished: deque[Step] = deque()
+        self._under_way: Step | None = None
         self._blocked_since: float | None = None
         self._retry_at = 0.0
 
@@ -158,7 +158,7 @@ class Worker:
     def deliver(self, step: Step) -> None:
         """Publish a step's results, and commit the shard if that is due."""
         self._unpublished.append(step)
-        self._publish()
+        self._publish(self._settings.flush_s)
         shard = self._shards[step.shard]
         if shard.delivered and (step.end or self._due(shard)):
             self._commit(step.shard)
@@ -166,13 +166,14 @@ class Worker:
     @property
     def held(self) -> bool:
         """Whether nothing more should be read for now: the brokers owe answers."""
-        return self._blocked_since is not None or bool(self._unpublished)
+        return bool(self._unpublished) or self._under_way is not None
 
     def tick(self) -> None:
-        """Publish and commit what is due although nothing came."""
+        """Publish and commit what is due although nothing came. Raises OperationError once another stream is owner."""
+        self._sinks.commits.check()
         if self._publisher:
             self._publisher.poll()
-        self._publish()
+        self._publish(self._settings.flush_s)
         lateness_s = self._settings.metering.lateness_s
         for name, shard in self._shards.items():
             if shard.delivered and self._due(shard):
@@ -182,18 +183,18 @@ class Worker:
                 self._metrics.watermark_delay.labels(name).set(delay_s)
 
     def finish(self) -> None:
-        """Commit everything. Raises OperationError when the brokers do not acknowledge it in time."""
-        self._publish(everything=True)
+        """Commit everything. Raises OperationError when the brokers do not take all of it in time."""
         self._retry_at = 0.0
-        if not self._acknowledged(self._settings.last_flush_s):
-            left = sum(step.rows for shard in self._shards.values() for step in shard.pending)
+        self._publish(self._settings.last_flush_s)
+        for name, shard in self._shards.items():
+            if shard.delivered:
+                self._commit(name)
+        left = sum(step.rows for shard in self._shards.values() for step in shard.pending)
+        if self.held:
             raise OperationError(
                 f"stopped while the brokers do not answer: {left} readings since the last commit do not count, and "
                 "are read again at the next start"
             )
-        for name, shard in self._shards.items():
-            if shard.delivered:
-                self._commit(name)
 
     def close(self) -> None:
         """Let go of what was not delivered."""
@@ -210,35 +211,35 @@ class Worker:
         pending_s = now - shard.pending_since if shard.pending else 0.0
         return ShardHealth(shard.told_at, pending_s, max(0.0, pending_s - self._interval(shard)))
 
-    def _publish(self, everything: bool = False) -> None:
-        """Publish steps in order, as long as the brokers keep up."""
-        while self._unpublished and (everything or self._has_room()):
-            step = self._unpublished.popleft()
+    def _publish(self, timeout_s: float) -> None:
+        """Publish steps in order, each once the brokers have settled the one before; readers see a step whole."""
+        deadline = time.monotonic() + timeout_s
+        while self._settled(max(deadline - time.monotonic(), 0.0)) and self._unpublished:
+            step = self._under_way = self._unpublished.popleft()
             if self._publisher and self._sinks.topics:
                 with self._metrics.stage("topics"):
                     for topic, out in _messages(step.tables, self._sinks.topics):
                         if out.values:
                             self._publisher.publish(topic, out.keys, out.values, out.partition_keys)
-            self._shards[step.shard].delivered += 1
 
-    def _has_room(self) -> bool:
-        return self._publisher is None or self._publisher.undelivered <= self._settings.undelivered_most
-
-    def _acknowledged(self, timeout_s: float) -> bool:
-        """Whether the brokers have everything published; not asked again right after a no."""
-        if self._publisher is None:
+    def _settled(self, timeout_s: float) -> bool:
+        """Whether the brokers have all of the step under way; not asked again right after a no."""
+        step = self._under_way
+        if step is None:
             return True
-        if time.monotonic() < self._retry_at:
-            return False
-        with self._metrics.stage("topics"):
-            done = self._publisher.acknowledged(timeout_s)
-        now = time.monotonic()
-        if done:
-            self._blocked_since = None
-        else:
-            self._retry_at = now + self._settings.retry_s
-            self._blocked_since = now - timeout_s if self._blocked_since is None else self._blocked_since
-        return done
+        if self._publisher is not None:
+            if time.monotonic() < self._retry_at:
+                return False
+            with self._metrics.stage("topics"):
+                done = self._publisher.settled(timeout_s)
+            if not done:
+                now = time.monotonic()
+                self._retry_at = now + self._settings.retry_s
+                self._blocked_since = now - timeout_s if self._blocked_since is None else self._blocked_since
+                return False
+        self._blocked_since, self._under_way = None, None
+        self._shards[step.shard].delivered += 1
+        return True
 
     def _due(self, shard: Shard) -> bool:
         since = time.monotonic() - shard.committed_at
@@ -298,8 +299,6 @@ class Worker:
     def _commit(self, name: str) -> None:
         shard = self._shards[name]
         start = time.monotonic()
-        if not self._acknowledged(self._settings.flush_s):
-            return
         steps = shard.pending[: shard.delivered]
         last = steps[-1]
         tables = {table: [step.tables[table] for step in steps] for table in last.tables}

@@ -64,6 +64,10 @@ class CommitLog:
         for leftover in self._staging.iterdir():
             leftover.unlink()
 
+    def check(self) -> None:
+        """Raises OperationError once another stream has taken over."""
+        self._owner.check()
+
     def last(self, shard: str) -> Record | None:
         return self._known.get(shard)
 

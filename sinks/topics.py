@@ -35,12 +35,6 @@ _REQUIRED = {
     "partitioner": "murmur2_random",  # as Java clients do, and as `_Partitions` does for partition keys
     "delivery.report.only.error": True,  # failures are reported; what is neither reported nor queued was delivered
 }
-_PATIENT = {  # nothing times out, and there is always room: who publishes looks at `undelivered`
-    "message.timeout.ms": 0,
-    "queue.buffering.max.messages": 0,
-    "queue.buffering.max.kbytes": 2_147_483_647,
-    "reconnect.backoff.max.ms": 1000,
-}
 _METADATA_TIMEOUT_S = 10.0
 _PARTITIONS_TRUSTED_S = 60.0
 _PARTITIONS_TIMEOUT_S = 0.5
@@ -51,6 +45,15 @@ _FORBIDDEN = {
     KafkaError.UNSUPPORTED_SASL_MECHANISM,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
+LASTING = {
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.INVALID_RECORD,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+}
+"""Why a message is refused that would be refused again."""
 _KEYS_REMEMBERED = 1_000_000
 _FAILURES_KEPT = 100
 
@@ -61,8 +64,8 @@ class TopicSink:
     `client_config` is librdkafka configuration. `on_error` is told about the client's trouble that it mends itself
     (brokers unreachable); it must not raise. Made and used in one thread of one process.
 
-    A `patient` sink waits for brokers as long as they are away: messages do not time out, and only the caller's care
-    (`undelivered`) bounds the queue. `topics` are those that it will publish to: they are looked up at once.
+    `topics` are those that it will publish to: they are looked up at once. With a `transactional.id` in its
+    configuration it publishes between `begin` and `end` only, after `open` (see `sinks.transactions`).
     """
 
     def __init__(
@@ -70,16 +73,21 @@ class TopicSink:
         client_config: ClientConfig,
         on_error: Callable[[str], None] | None = None,
         *,
-        patient: bool = False,
         topics: Sequence[str] = (),
     ) -> None:
         self._on_error = on_error
         self._failures: list[str] = []
         self._failed = 0
+        self.lasting: str | None = None
         self.published = 0
-        own = {**_QUIET, **_PREFERRED, **client_config, **(_PATIENT if patient else {}), **_REQUIRED}
+        own = {**_QUIET, **_PREFERRED, **client_config, **_REQUIRED}
         self._producer = Producer({**own, "error_cb": self._trouble})
-        self._partitions = {topic: _Partitions(partition_count(self._producer, topic)) for topic in topics}
+        self._partitions: dict[str, _Partitions] = {}
+        self.look_up(topics)
+
+    def look_up(self, topics: Sequence[str]) -> None:
+        """Learn the topics' partitions. Raises OperationError when one does not exist or no broker answers."""
+        self._partitions |= {topic: _Partitions(partition_count(self._producer, topic)) for topic in topics}
 
     def publish(
         self,
@@ -121,19 +129,24 @@ class TopicSink:
         """Messages that the brokers have not acknowledged yet."""
         return len(self._producer)
 
-    def acknowledged(self, timeout: float) -> bool:
-        """Wait until everything published is on the brokers; False when it is not in time, and may be yet.
+    def open(self, timeout: float) -> None:
+        """Take the transactional id from whoever had it. Raises KafkaException."""
+        self._producer.init_transactions(timeout)
 
-        Raises OperationError naming topic and reason when the brokers refused a message.
-        """
-        left = self._producer.flush(timeout)
-        self._raise_failures()
-        return not left
+    def begin(self) -> None:
+        """Begin a transaction. Raises KafkaException."""
+        self._producer.begin_transaction()
+
+    def end(self, timeout: float) -> None:
+        """Commit the transaction, and with it everything published since it began. Raises KafkaException."""
+        self._producer.commit_transaction(timeout)
+        self.raise_refused()
 
     def flush(self, timeout: float = 60.0) -> None:
         """Wait until everything published is on the brokers. Raises OperationError naming topic and reason if not."""
-        if not self.acknowledged(timeout):
-            left = self.undelivered
+        left = self._producer.flush(timeout)
+        self.raise_refused()
+        if left:
             raise OperationError(
                 f"{left} messages could not be delivered to {', '.join(self._partitions) or 'Kafka'} within "
                 f"{timeout:.0f} s: check that the brokers are up"
@@ -142,16 +155,17 @@ class TopicSink:
     def close(self) -> None:
         """Let go of what was not flushed."""
         self._producer.purge()
-        self._producer.flush(1)
+        with contextlib.suppress(KafkaException):  # a producer that was fenced has nothing to say any more
+            self._producer.flush(1)
         self._failures.clear()
-        self._failed = 0
+        self._failed, self.lasting = 0, None
 
     def _produce_when_there_is_room(
         self, topic: str, value: bytes, key: Key | None, partition: int, extra: tuple[Any, ...]
     ) -> None:
         while True:  # ends: messages are delivered, or time out and are reported
             self._producer.poll(0.05)
-            self._raise_failures()
+            self.raise_refused()
             with contextlib.suppress(BufferError):
                 self._producer.produce(topic, value, key, partition, self._delivered, None, *extra)
                 return
@@ -160,10 +174,14 @@ class TopicSink:
         if error is None:
             return
         self._failed += 1
+        text = f"topic {message.topic()}, key {_shown(message.key())}: {error.str()}"
         if len(self._failures) < _FAILURES_KEPT:
-            self._failures.append(f"topic {message.topic()}, key {_shown(message.key())}: {error.str()}")
+            self._failures.append(text)
+        if error.code() in LASTING and self.lasting is None:
+            self.lasting = text
 
-    def _raise_failures(self) -> None:
+    def raise_refused(self) -> None:
+        """Raises OperationError naming topic and reason when the brokers refused a message."""
         if not self._failed:
             return
         first, count = self._failures[0], self._failed

@@ -16,8 +16,8 @@ from typing import Any
 
 import duckdb
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
+from tests.faults import topics
 from tests.faults.harness import Home, settings
 from tests.faults.telemetry import Fleet
 
@@ -139,25 +139,7 @@ def stream_home(tmp_path: Path) -> Iterator[Callable[..., StreamHome]]:
 @pytest.fixture(scope="session")
 def last_by_key() -> Callable[[str, str], dict[bytes, Any]]:
     """What a keyed consumer ends up with: the last value of each key of a topic, by a plain consumer."""
-
-    def read(address: str, topic: str) -> dict[bytes, Any]:
-        consumer = Consumer({"bootstrap.servers": address, "group.id": "test", "enable.auto.commit": False})
-        try:
-            partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-            ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10) for p in partitions}
-            wanted = sum(high - low for low, high in ends.values())
-            consumer.assign([TopicPartition(topic, p, low) for p, (low, _) in ends.items()])
-            final: dict[bytes, Any] = {}
-            while wanted:
-                found = [message for message in consumer.consume(wanted, timeout=10) if message.error() is None]
-                assert found, f"{topic}: {wanted} messages are missing"
-                wanted -= len(found)
-                final.update((message.key(), json.loads(message.value())) for message in found)
-            return final
-        finally:
-            consumer.close()
-
-    return read
+    return lambda address, topic: {key: json.loads(value) for key, value in topics.last_by_key(address, topic).items()}
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ import duckdb
 import jsonschema
 import polars as pl
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
+
+from tests.faults.topics import read_topic
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
 
@@ -61,20 +63,7 @@ def _produce(address: str, topic: str) -> int:
 
 def _consume(address: str, topic: str) -> list[tuple[bytes | None, Any]]:
     """Everything in a topic, by a plain consumer."""
-    consumer = Consumer({"bootstrap.servers": address, "group.id": "test", "enable.auto.commit": False})
-    try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        left = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10) for p in partitions}
-        consumer.assign([TopicPartition(topic, p, low) for p, (low, high) in left.items() if high > low])
-        wanted = sum(high - low for low, high in left.values())
-        messages: list[Any] = []
-        while len(messages) < wanted:
-            found = consumer.consume(wanted - len(messages), timeout=10)
-            assert found, f"{topic}: {len(messages)} of {wanted}"
-            messages.extend(message for message in found if message.error() is None)
-        return [(message.key(), json.loads(message.value())) for message in messages]
-    finally:
-        consumer.close()
+    return [(message.key(), json.loads(message.value() or b"")) for message in read_topic(address, topic)]
 
 
 def test_telemetry_in_results_out(make_home: Callable[..., Any], kafka: str) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from metering.errors import OperationError, UserError
-from sinks.owner import take
+from sinks.owner import join, take
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from sinks.owner import take
+from sinks.owner import join, take
 owner = take(Path(sys.argv[1]))
 print("taken", flush=True)
 time.sleep(600)
@@ -111,3 +112,55 @@ def test_an_owner_that_has_not_signed_yet(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match="it has just started"):
         take(tmp_path)
     owner.release()
+
+
+def test_a_stalled_stream_is_taken_over_and_one_that_lives_is_not(
+    tmp_path: Path, holder: Callable[[], subprocess.Popen[str]]
+) -> None:
+    process = holder()
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(UserError, match=f"pid {process.pid}"):
+        take(tmp_path, stalled_after_s=60)
+    past = time.time() - 100
+    os.utime(tmp_path / "stream" / "owner.json", (past, past))
+    owner = take(tmp_path, stalled_after_s=60)
+    owner.check()
+    os.kill(process.pid, signal.SIGCONT)
+    with pytest.raises(UserError, match=f"pid {os.getpid()}"):
+        take(tmp_path)
+    owner.release()
+
+
+def test_an_owner_gives_signs_of_life(tmp_path: Path) -> None:
+    owner = take(tmp_path)
+    signed = tmp_path / "stream" / "owner.json"
+    past = time.time() - 100
+    os.utime(signed, (past, past))
+    with pytest.raises(UserError, match="running"):  # a clock that was set makes no owner stalled
+        take(tmp_path)
+    assert signed.stat().st_mtime > past + 50
+    owner.release()
+
+
+def test_a_home_keeps_its_identity(tmp_path: Path) -> None:
+    found = []
+    for processes in (3, 1):
+        owner = take(tmp_path, processes=processes)
+        found.append((owner.identity, owner.processes_before))
+        owner.release()
+    assert found == [(found[0][0], 1), (found[0][0], 3)]
+    assert len(found[0][0]) == 32
+
+
+def test_processes_join_the_owner_that_announces_them(tmp_path: Path) -> None:
+    addresses = ["127.0.0.1:1", "127.0.0.2:2"]
+    owner = take(tmp_path, processes=2)
+    owner.announce(addresses)
+    other = join(tmp_path, addresses)
+    assert (other.folder, other.identity) == (owner.folder, owner.identity)
+    owner.release()
+    next_owner = take(tmp_path)
+    with pytest.raises(OperationError, match="taken over"):
+        other.check()
+    assert next_owner.processes_before == 2
+    next_owner.release()

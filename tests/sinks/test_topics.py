@@ -159,19 +159,6 @@ def test_flush_tells_when_no_broker_took_the_messages() -> None:
     assert told
 
 
-def test_a_patient_sink_gives_up_nothing_and_bounds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "_PARTITIONS_TRUSTED_S", 0.0)  # each time anew, and no broker knows
-    sink = TopicSink({**NOBODY, "message.timeout.ms": 100, "queue.buffering.max.messages": 10}, patient=True)
-    sink._partitions["t"] = topics._Partitions(3)
-    for _ in range(2):
-        sink.publish("t", ["k"] * 50, [b"1"] * 50, ["k"] * 50)
-    assert not sink.acknowledged(1.0)  # ten times what the settings would let a message live
-    assert not sink.acknowledged(0.1)
-    assert sink.undelivered == 100
-    sink.close()
-    assert sink.undelivered == 0
-
-
 def test_unequal_lengths_are_a_programming_error() -> None:
     sink = TopicSink(NOBODY)
     sink._partitions["t"] = topics._Partitions(1)
