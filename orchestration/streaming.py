@@ -1,16 +1,22 @@
 """Running the stream in this process: everything it needs, made from a home's settings, and a clean end.
 
+It may be one process of several that share the shards (`Place`): on one machine (`processes`) or on several.
+
 Not here: the dataflow itself (`pipelines`), the command's options and output (`orchestration.cli.stream`).
 """
 
 from __future__ import annotations
 
+import json
+import os
 import signal
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from types import FrameType
 from typing import Any
 
@@ -21,17 +27,21 @@ from orchestration.health_server import served
 from orchestration.registry_watch import RegistryWatch
 from orchestration.settings import Settings
 from pipelines.dataflow import Run, build, run_flow
-from pipelines.file_source import FileSource
+from pipelines.file_source import FileReader, FileSource
 from pipelines.kafka_source import KafkaSource
-from pipelines.poll import Source
+from pipelines.poll import Reader, Source
 from pipelines.settings import ResultTopics, StreamSettings
 from pipelines.worker import Sinks
 from sinks.commits import CommitLog
 from sinks.lake_reader import LakeReader
-from sinks.owner import Owner, take
+from sinks.owner import Owner, join, take
 from sinks.transactions import TransactionalSink, fence, transactional_id
 
 log = structlog.get_logger(__name__)
+
+
+_LOOK_EVERY_S = 0.2
+_REPORT_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +52,38 @@ class Outcome:
     rejected: dict[str, int]
 
 
-def stream_files(home: Path, settings: Settings, path: Path, run: Run) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: readings so far, and bytes of its files (0 of 0 for Kafka)."""
+
+    accepted: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    read_bytes: int = 0
+    total_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which process of a stream this is: number `process` of those at `addresses`, or the only one. Where it is told
+    to, it writes its progress into `report`.
+    """
+
+    addresses: tuple[str, ...] = ()
+    process: int = 0
+    report: Path | None = None
+
+
+ALONE = Place()
+
+
+def stream_files(home: Path, settings: Settings, path: Path, run: Run, place: Place = ALONE) -> Outcome:
     """Run files to their end into the lake. Raises KilowatchError."""
     source = FileSource(path, settings.stream.batch_rows)
     _ = source.files  # a wrong path is said before anything is started
-    return _stream(home, settings, source, None, run)
+    return _stream(home, settings, source, None, run, place)
 
 
-def stream_kafka(home: Path, settings: Settings, run: Run, accept_gap: bool = False) -> Outcome:
+def stream_kafka(home: Path, settings: Settings, run: Run, accept_gap: bool = False, place: Place = ALONE) -> Outcome:
     """Run from Kafka into the lake and the result topics until told to stop. Raises KilowatchError.
 
     With `accept_gap`, offsets that the log no longer holds at the start are left out, and leave a row in lake.gaps.
@@ -57,23 +91,25 @@ def stream_kafka(home: Path, settings: Settings, run: Run, accept_gap: bool = Fa
     config = broker.ensure_topics(home, settings)
     stream = settings.stream
     source = KafkaSource(config, settings.topics.readings, stream.batch_rows, stream.poll_ms, accept_gap)
-    return _stream(home, settings, source, config, run)
+    return _stream(home, settings, source, config, run, place)
 
 
-def _stream(home: Path, settings: Settings, source: Source, kafka: dict[str, str] | None, run: Run) -> Outcome:
+def _stream(
+    home: Path, settings: Settings, source: Source, kafka: dict[str, str] | None, run: Run, place: Place
+) -> Outcome:
     registry = RegistryWatch(home, settings)
-    owner = take(home, stalled_after_s=settings.stream.stalled_after_s)
-    try:
-        if kafka and owner.processes_before > 1:
-            fence(kafka, owner.identity, owner.processes_before)
+    with _owned(home, settings, place) as owner:
         names = settings.topics
         results = (names.windows, names.violations, names.compliance, names.rejected)
         sinks = Sinks(
             lake=LakeReader(home),
-            commits=CommitLog(home, owner),
+            commits=CommitLog(home, owner, finish=place.process == 0),
             topics=ResultTopics(*results) if kafka else None,
             publisher=partial(_publisher, kafka, results, owner) if kafka else None,
         )
+        if kafka and max(owner.processes_before, len(place.addresses)) > 1:
+            fence(kafka, owner.identity, max(owner.processes_before, len(place.addresses)))
+        owner.announce(place.addresses)
         figures = StreamSettings(
             metering=settings.metering,
             windows_kept=settings.stream.windows_kept,
@@ -81,11 +117,80 @@ def _stream(home: Path, settings: Settings, source: Source, kafka: dict[str, str
             commit_interval_s=settings.stream.commit_interval_s,
             commit_rows=settings.stream.commit_rows,
         )
-        with _stopped_by_signals(run), served(settings.stream.metrics_port, run.metrics.registry, run.health):
-            run_flow(build(source, sinks, figures, registry, run), run)
+        port = settings.stream.metrics_port
+        own_port = port + place.process if port > 0 else port
+        with (
+            stopped_by_signals(run.stop.set),
+            served(own_port, run.metrics.registry, run.health),
+            _together(owner, run, place),
+        ):
+            run_flow(build(source, sinks, figures, registry, run), run, place.addresses, place.process)
+    return Outcome(run.metrics.readings, run.metrics.rejected_by_reason())
+
+
+@contextmanager
+def _owned(home: Path, settings: Settings, place: Place) -> Iterator[Owner]:
+    """The home, owned by process 0; the others join it."""
+    if place.process:
+        owner = join(home, place.addresses)
+    else:
+        owner = take(home, max(1, len(place.addresses)), settings.stream.stalled_after_s)
+    try:
+        yield owner
     finally:
         owner.release()
-    return Outcome(run.metrics.readings, run.metrics.rejected_by_reason())
+
+
+@contextmanager
+def _together(owner: Owner, run: Run, place: Place) -> Iterator[None]:
+    """Processes of one stream end together: when one is told to stop or fails, the others commit and end; and so they
+    do when who started them is gone."""
+    over = Event()
+    parent = os.getppid()
+
+    def look() -> None:
+        while not over.wait(_LOOK_EVERY_S):
+            if os.getppid() != parent:
+                run.stop.set()
+            if run.stop.is_set() or run.failure is not None:
+                owner.end()
+            elif owner.ended:
+                run.stop.set()
+
+    watching = Thread(target=look, daemon=True)
+    if place.addresses:
+        watching.start()
+    try:
+        with _reported(run, place.report):
+            yield
+    finally:
+        over.set()
+
+
+@contextmanager
+def _reported(run: Run, report: Path | None) -> Iterator[None]:
+    """Keep `report` up to date, for who started this process."""
+    if report is None:
+        yield
+        return
+    last = 0.0
+
+    def update(reader: Reader | None, always: bool = False) -> None:
+        nonlocal last
+        if not always and time.monotonic() - last < _REPORT_EVERY_S:
+            return
+        last = time.monotonic()
+        read = reader.progress if isinstance(reader, FileReader) else (0, 0)
+        progress = Progress(run.metrics.readings, run.metrics.rejected_by_reason(), *read)
+        aside = report.with_suffix(".new")
+        aside.write_text(json.dumps(asdict(progress)), "utf-8")
+        aside.rename(report)
+
+    run.on_poll = update
+    try:
+        yield
+    finally:
+        update(None, always=True)
 
 
 def _publisher(kafka: dict[str, str], topics: Sequence[str], owner: Owner, process: int) -> TransactionalSink:
@@ -97,12 +202,12 @@ def _kafka_trouble(reason: str) -> None:
 
 
 @contextmanager
-def _stopped_by_signals(run: Run) -> Iterator[None]:
+def stopped_by_signals(stop_now: Callable[[], None]) -> Iterator[None]:
     """SIGTERM and SIGINT let the flow commit and end."""
 
     def stop(number: int, _: FrameType | None) -> None:
         log.info("stopping", signal=signal.Signals(number).name)
-        run.stop.set()
+        stop_now()
 
     before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

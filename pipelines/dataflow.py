@@ -9,7 +9,7 @@ shards out by worker, and no stage is keyed (docs/adr/0001-one-commit-record.md)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -22,6 +22,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
+from metering.errors import OperationError
 from pipelines.health import Health
 from pipelines.metrics import Metrics
 from pipelines.poll import Poll, Reader, Source
@@ -193,10 +194,18 @@ class _Delivery(StatelessSinkPartition[Item]):
             self._deliver(item)
 
 
-def run_flow(flow: Dataflow, run: Run) -> None:
-    """Run the flow in this process until its source ends or `run.stop` is set. Raises what a stage raised."""
+def run_flow(flow: Dataflow, run: Run, addresses: Sequence[str] = (), process: int = 0) -> None:
+    """Run the flow in this process until its source ends or `run.stop` is set; as number `process` of the processes at
+    `addresses`, if there are several. Raises what a stage raised, and OperationError when another process has died.
+    """
+    together = {"addresses": list(addresses), "process_id": process} if addresses else {}
     try:
-        cli_main(flow, epoch_interval=EPOCH)
+        cli_main(flow, epoch_interval=EPOCH, **together)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # what Bytewax raises when a connection breaks
+            raise
+        if run.failure is None:
+            raise OperationError("another process of this stream has died: start all of them again") from error
     finally:
         for worker in run.workers.values():
             worker.close()

@@ -50,15 +50,23 @@ class Record:
 class CommitLog:
     """Commit records of the shards of one home, written by its owner.
 
-    Making one finishes what a dead owner left: parts of a record are revealed, all else in staging is removed.
+    With `finish` (a stream's first process) what a dead owner left is finished: parts of a record are revealed, all
+    else in staging is removed.
     """
 
-    def __init__(self, home: Path, owner: Owner) -> None:
+    def __init__(self, home: Path, owner: Owner, finish: bool = True) -> None:
         self._home = home
         self._owner = owner
         self._staging = owner.folder / "staging"
         self._records = owner.folder / "commits"
         self._known = {record.shard: record for record in self._read_all()}
+        if finish:
+            self._finish()
+
+    def _finish(self) -> None:
+        for path in self._records.iterdir():
+            if path.suffix != ".commit":
+                path.unlink()
         for record in self._known.values():
             self._reveal(record)
         for leftover in self._staging.iterdir():
@@ -128,8 +136,6 @@ class CommitLog:
         for path in sorted(self._records.iterdir()):
             if path.suffix == ".commit":
                 yield _decode(path)
-            else:
-                path.unlink()
 
     def _record_path(self, shard: str) -> Path:
         return self._records / f"{slug(shard)}.commit"

@@ -55,6 +55,16 @@ class Owner:
         if self._lock is not None:
             _sign(self._lock, addresses=list(addresses), folder=self.folder.name)
 
+    def end(self) -> None:
+        """Tell every process of this stream to end."""
+        with contextlib.suppress(FileNotFoundError):  # taken over: nobody is left to tell
+            (self.folder / "ended").touch()
+
+    @property
+    def ended(self) -> bool:
+        """Whether a process of this stream has told the others to end."""
+        return (self.folder / "ended").exists()
+
     def release(self) -> None:
         if self._released is not None:
             self._released.set()
@@ -198,6 +208,7 @@ def _next_folder(root: Path) -> Path:
     if numbers:
         (root / f"{numbers[-1]}").rename(folder)
         sync_folder(root)
+        (folder / "ended").unlink(missing_ok=True)
     for name in ("staging", "commits"):  # also where a first start got no further
         make_folder(folder / name)
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from metering.errors import UserError
 from orchestration.cli import home_option
 
 if TYPE_CHECKING:
-    from orchestration.streaming import Outcome
+    from orchestration.streaming import Outcome, Progress
     from pipelines.dataflow import Run
 
 
@@ -30,14 +31,29 @@ if TYPE_CHECKING:
     is_flag=True,
     help="With --kafka: go on where the log no longer holds what comes next, leaving a row in the lake's table gaps.",
 )
-@click.option("--workers", type=click.IntRange(1, 1), default=1, show_default=True, help="Processes; one so far.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes of this machine that share the files or partitions; may be another number at each start.",
+)
+@click.option(
+    "--addresses",
+    help="host:port of every process of one stream on several machines, with commas; they share the home's folder.",
+)
+@click.option("--process", type=click.IntRange(0), default=0, help="Which of --addresses this one is, from 0.")
+@click.option("--report", type=click.Path(path_type=Path), hidden=True, help="Where progress is written.")
 @home_option
 def command(
     home: Path,
     source: Path | None,
     kafka: bool,
     accept_gap: bool,
-    workers: int,  # noqa: ARG001 - one worker so far
+    workers: int,
+    addresses: str | None,
+    process: int,
+    report: Path | None,
 ) -> None:
     """Run the dataflow: readings in; windows, violations and compliance out, to the lake and, with --kafka, to topics.
 
@@ -50,19 +66,52 @@ def command(
         raise UserError("--accept-gap goes with --kafka: files have no gaps")
     from orchestration.logs import configure
     from orchestration.settings import load_settings
-    from orchestration.streaming import stream_files, stream_kafka
+    from orchestration.streaming import Place, stream_files, stream_kafka
     from pipelines.dataflow import Run
 
+    place = Place(_addresses(addresses, process, workers), process, report)
     configure()
-    settings = load_settings(home)
-    run = Run()
     start = time.monotonic()
-    if kafka:
-        outcome = stream_kafka(home, settings, run, accept_gap)
+    if workers > 1:
+        given = ["--home", str(home), *(["--kafka"] if kafka else []), *(["--accept-gap"] if accept_gap else [])]
+        outcome, code = _in_processes([*given, *(["--source", str(source)] if source else [])], workers)
+        if code:
+            raise click.exceptions.Exit(code)
     else:
-        with file_progress(run):
-            outcome = stream_files(home, settings, source or home / "telemetry", run)
-    show(outcome, time.monotonic() - start)
+        settings = load_settings(home)
+        run = Run()
+        if kafka:
+            outcome = stream_kafka(home, settings, run, accept_gap, place)
+        else:
+            with file_progress(run):
+                outcome = stream_files(home, settings, source or home / "telemetry", run, place)
+    if report is None:
+        show(outcome, time.monotonic() - start)
+
+
+def _addresses(given: str | None, process: int, workers: int) -> tuple[str, ...]:
+    addresses = tuple(part.strip() for part in given.split(",")) if given else ()
+    if addresses and workers > 1:
+        raise UserError("--addresses and --workers exclude each other: each address is one process")
+    if not all(re.fullmatch(r"[^\s:]+:\d+", address) for address in addresses):
+        raise UserError(f"--addresses {given}: give host:port of each process, with commas between")
+    if process >= max(1, len(addresses)):
+        raise UserError(f"--process {process}: --addresses names {len(addresses)}, counted from 0")
+    return addresses
+
+
+def _in_processes(options: list[str], workers: int) -> tuple[Outcome, int]:
+    from orchestration.processes import stream_in_processes
+    from orchestration.progress import progress_bar
+
+    with progress_bar() as bar:
+        task = bar.add_task("streaming")
+
+        def update(done: Progress) -> None:
+            text = f"streaming, {done.accepted:,} readings, {workers} processes"
+            bar.update(task, description=text, completed=done.read_bytes, total=done.total_bytes or None)
+
+        return stream_in_processes(options, workers, update)
 
 
 @contextmanager
