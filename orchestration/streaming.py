@@ -107,9 +107,9 @@ def _stream(
             topics=ResultTopics(*results) if kafka else None,
             publisher=partial(_publisher, kafka, results, owner) if kafka else None,
         )
-        if kafka and max(owner.processes_before, len(place.addresses)) > 1:
-            fence(kafka, owner.identity, max(owner.processes_before, len(place.addresses)))
-        owner.announce(place.addresses)
+        if place.process == 0:
+            _fence(owner, kafka, place)
+            owner.announce(place.addresses)
         figures = StreamSettings(
             metering=settings.metering,
             windows_kept=settings.stream.windows_kept,
@@ -126,6 +126,13 @@ def _stream(
         ):
             run_flow(build(source, sinks, figures, registry, run), run, place.addresses, place.process)
     return Outcome(run.metrics.readings, run.metrics.rejected_by_reason())
+
+
+def _fence(owner: Owner, kafka: dict[str, str] | None, place: Place) -> None:
+    """Of several processes none may read on while one of the stream before can still publish."""
+    processes = max(owner.processes_before, len(place.addresses))
+    if kafka and processes > 1:
+        fence(kafka, owner.identity, processes)
 
 
 @contextmanager
