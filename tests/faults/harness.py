@@ -37,10 +37,10 @@ class Home:
         self._environment = {**os.environ, "KILOWATCH_HOME": str(path), "KILOWATCH_STREAM__METRICS_PORT": "-1"}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, *options: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [KILOWATCH, "stream", "--kafka"], env=self._environment, stdout=log, stderr=subprocess.STDOUT
+                [KILOWATCH, "stream", "--kafka", *options], env=self._environment, stdout=log, stderr=subprocess.STDOUT
             )
         return self.process
 
