@@ -9,10 +9,11 @@ CYCLES ?= 200
 READINGS ?= 1000000
 SEED ?= 1
 VERY_LATE ?= 0
+INPUTS ?= 1000000
 HOURS ?= 24
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench bench-quick check format lock clean
+.PHONY: help demo test soak fuzz bench bench-quick check format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -34,9 +35,12 @@ test: $(READY) ## Lint, check types and imports, run every test
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-soak: $(READY) ## Kill the stream 200 times over a million readings; figures go to docs/reliability.md
+soak: fuzz ## Fuzz, and kill the stream 200 times over a million readings; figures go to docs/reliability.md
 	@$(BIN)/python -m tests.faults.soak --cycles $(CYCLES) --readings $(READINGS) --seed $(SEED) \
 		--very-late $(VERY_LATE)
+
+fuzz: $(READY) ## Put a million inputs from hell through the decoding; figures go to docs/reliability.md
+	@$(BIN)/python -m tests.faults.fuzz --inputs $(INPUTS) --seed $(SEED)
 
 bench: $(READY) ## Measure speed against other engines; figures go to docs/performance.md (ROWS=file,kafka: some)
 	@$(BIN)/python -m tests.benchmarks --rows "$(ROWS)" --hours $(HOURS)

@@ -152,7 +152,9 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return _plain(column.cast(dtype.value_type))
     if pa.types.is_timestamp(dtype) and dtype.tz:
         return _instants(column)
-    return column.cast(pa.float64()) if pa.types.is_decimal256(dtype) else column
+    if pa.types.is_decimal(dtype):
+        return column.cast(pa.string()).cast(pa.float64())  # the nearest double; the direct way may miss it by one
+    return column
 
 
 def _instants(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -15,7 +15,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -113,18 +113,18 @@ def batch_of(rng: random.Random) -> Batch:
 
 def _examine(batch: Batch, meters: MeterIndex, report: Report) -> None:
     got, reasons = _decoded(batch, meters)
-    expected = dict(_expected(batch, got))
+    wanted = dict(expected(batch, got))
     report.messages += len(batch.values)
     report.arrow += len(batch.arrow)
-    report.inputs += len(expected)
+    report.inputs += len(wanted)
     report.accepted += sum("payload" not in row for row in got.values())
     report.rejected += sum("payload" in row for row in got.values())
     report.reasons.update(reasons)
-    for place in expected.keys() | got.keys():
-        if not _same(expected.get(place), got.get(place)):
+    for place in wanted.keys() | got.keys():
+        if not same(wanted.get(place), got.get(place)):
             report.differing += 1
             if len(report.examples) < _MOST_EXAMPLES:
-                report.examples.append(_shrunk(batch, place, expected.get(place), got.get(place), meters))
+                report.examples.append(_shrunk(batch, place, wanted.get(place), got.get(place), meters))
 
 
 def _shrunk(batch: Batch, place: Place, wanted: _Told, found: _Told, meters: MeterIndex) -> str:
@@ -135,8 +135,8 @@ def _shrunk(batch: Batch, place: Place, wanted: _Told, found: _Told, meters: Met
     line = value if is_stream or value is None else value.split(b"\n")[row]
     alone = Batch([line], frozenset({0} if is_stream else ()))
     got, _ = _decoded(alone, meters)
-    expected = dict(_expected(alone, got))
-    agree = expected.keys() == got.keys() and all(_same(expected[at], got[at]) for at in expected)
+    due = dict(expected(alone, got))
+    agree = due.keys() == got.keys() and all(same(due[at], got[at]) for at in due)
     where = "in its batch only" if agree else "alone too"
     shown = line.hex() if is_stream and line else repr(line and line[:400])
     return f"{where}: wanted {_short(wanted)}, got {_short(found)}, row {row} of {shown}"
@@ -146,26 +146,28 @@ def _short(row: _Told) -> str:
     return str({name: value for name, value in (row or {}).items() if value is not None})[:400]
 
 
-def _expected(batch: Batch, got: dict[Place, referee.Row]) -> Iterator[tuple[Place, referee.Row]]:
+def expected(
+    batch: Batch, got: Mapping[Place, referee.Row], meters: Collection[str] = hell_lines.METERS
+) -> Iterator[tuple[Place, referee.Row]]:
     """A damaged stream may be refused whole although pyarrow would read it: it need not be believed that far."""
     for number, value in enumerate(batch.values):
         bytes_ = value or b""
         if number in batch.arrow:
-            refused = _reject(number, bytes_)
+            refused = reject(number, bytes_)
             forgiven = got.get((number, 0)) == refused and not hell_arrow.is_sound(bytes_)
-            rows = [None] if forgiven else hell_arrow.readings(bytes_, hell_lines.METERS, hell_lines.NOW_MS)
+            rows = [None] if forgiven else hell_arrow.readings(bytes_, meters, hell_lines.NOW_MS)
             for row, reading in enumerate(rows):
-                yield (number, row), reading or (refused if rows == [None] else _reject(number, None))
+                yield (number, row), reading or (refused if rows == [None] else reject(number, None))
         elif referee.is_blank(bytes_):
-            yield (number, 0), _reject(number, bytes_.split(b"\n")[0])
+            yield (number, 0), reject(number, bytes_.split(b"\n")[0])
         else:
             for row, line in enumerate(bytes_.split(b"\n")):
                 if not referee.is_blank(line):
-                    reading = referee.reading(line, hell_lines.METERS, hell_lines.NOW_MS)
-                    yield (number, row), reading or _reject(number, line)
+                    reading = referee.reading(line, meters, hell_lines.NOW_MS)
+                    yield (number, row), reading or reject(number, line)
 
 
-def _reject(number: int, payload: bytes | None) -> referee.Row:
+def reject(number: int, payload: bytes | None) -> referee.Row:
     """What a reject keeps: bytes (None: a row of a stream, whose fields are told as JSON) and key."""
     return {"payload": payload, "key": _key(number)}
 
@@ -185,7 +187,7 @@ def _decoded(batch: Batch, meters: MeterIndex) -> tuple[dict[Place, referee.Row]
     return found, decoded.rejects["reason"].to_list()
 
 
-def _same(wanted: _Told, found: _Told) -> bool:
+def same(wanted: _Told, found: _Told) -> bool:
     if wanted is None or found is None:
         return False
     if wanted.get("payload", b"") is None and found.get("payload") is not None:
