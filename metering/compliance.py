@@ -113,9 +113,10 @@ def _rows(days: pl.DataFrame, touched: pl.DataFrame, facts: pl.DataFrame) -> pl.
 
 
 def _figures(span: str) -> list[pl.Expr]:
-    minutes = {n: pl.col(f"{span}_{n}_s") / 60 for n in ("monitored", "over", "under")}
+    # Times a fraction: Polars divides a single row otherwise than many, and a value must not depend on its batch.
+    minutes = {n: pl.col(f"{span}_{n}_s") * (1 / 60) for n in ("monitored", "over", "under")}
     active, imported, exported = (
-        pl.col(f"{span}_{n}") / _MILLI for n in ("active_mwh", "import_mvarh", "export_mvarh")
+        pl.col(f"{span}_{n}") * (1 / _MILLI) for n in ("active_mwh", "import_mvarh", "export_mvarh")
     )
     return [
         *(value.alias(f"{span}_{name}_min") for name, value in minutes.items()),

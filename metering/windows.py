@@ -19,24 +19,34 @@ USED = tuple(name for name in MEASURED if name not in CURRENTS)
 """The measured values that windows, and the rules, look at."""
 _SPAN_BITS = 40
 _METER_BITS = 23
-_ORDER = ("meter", "ts", "source_offset", "source_row")
+_ORDER = ("source_offset", "source_row")
 _FACTS = ("interval_s", "wiring", "u_lower_v", "u_upper_v", "u_band_lower_v", "u_band_upper_v")
 _FLOATS = tuple(n for n, t in WINDOWS.schema.items() if t == pl.Float64)
 
 
 def latest(readings: pl.DataFrame) -> pl.DataFrame:
-    """One reading for each (meter, ts): the one that stands later in its source; sorted by meter and ts.
+    """One reading for each (meter, ts), the one that came last; sorted by meter and ts.
 
-    `readings`: columns of `readings` with `meter` (code [UInt32]), in any order.
+    `readings`: columns of `readings` with `meter` (code [UInt32]), in any order. Of one partition that is the reading
+    with the higher offset. Offsets of different partitions say nothing of each other (a meter moves when its topic
+    gets more of them): of each partition's last reading the one counts that was logged later. Without a column
+    `source_partition` all are of one.
     """
     if readings.height <= 1:
         return readings
     ordered = readings.with_columns(_key(readings).alias("key")).sort("key", maintain_order=True)
-    doubled = ordered["key"] == ordered["key"].shift(-1)
-    if not doubled.any():
-        return ordered.drop("key")
-    ordered = ordered.sort(_ORDER)
-    return ordered.filter((ordered["key"] != ordered["key"].shift(-1)).fill_null(True)).drop("key")
+    if (ordered["key"] == ordered["key"].shift(-1)).any():
+        if "source_partition" in readings.columns:
+            ordered = _last_of("key", "source_partition", rows=ordered, order=_ORDER)
+            ordered = _last_of("key", rows=ordered, order=("logged_at", "source_partition"))
+        else:
+            ordered = _last_of("key", rows=ordered, order=_ORDER)
+    return ordered.drop("key")
+
+
+def _last_of(*group: str, rows: pl.DataFrame, order: tuple[str, ...]) -> pl.DataFrame:
+    ordered = rows.sort(*group, *order)
+    return ordered.filter(pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(-1)) for name in group))
 
 
 def _key(readings: pl.DataFrame) -> pl.Series:
@@ -80,7 +90,7 @@ def _start_edges() -> list[pl.Expr]:
 
 
 def _voltage_minutes() -> list[pl.Expr]:
-    minutes = pl.col("interval_s") / 60.0
+    minutes = pl.col("interval_s") * (1 / 60)  # times: see compliance
 
     def total(condition: list[pl.Expr]) -> pl.Expr:
         return pl.sum_horizontal(c.cast(pl.UInt8) for c in condition) * minutes
@@ -96,7 +106,7 @@ def _voltage_minutes() -> list[pl.Expr]:
 
 
 def _aggregates() -> list[pl.Expr]:
-    hours = pl.col("interval_s").first() / 3600.0
+    hours = pl.col("interval_s").first() * (1 / 3600)
     q = pl.col("q_kvar")
     at_end = pl.col("ts").last() == pl.col("window_end").first()
     return [

@@ -24,7 +24,7 @@ from metering.windows import latest, windows
 from pipelines.environment import Environment
 from pipelines.judging import evict, judge_batch
 from pipelines.silence import dismiss
-from pipelines.state import EMITTED_SCHEMA, HELD_SCHEMA, ROW_SCHEMA, Chunk, ShardState, rows_of, split
+from pipelines.state import EMITTED_SCHEMA, HELD_SCHEMA, PLACE, ROW_SCHEMA, Chunk, ShardState, rows_of, split
 
 WINDOW_US = WINDOW_S * 1_000_000
 _KEY = ("meter", "window_end")
@@ -39,14 +39,28 @@ class Results:
     compliance: pl.DataFrame
 
 
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What a batch raises a state to at least: its highest time, and up to where its windows are closed."""
+
+    max_us: int | None = None
+    closed_us: int | None = None
+
+
+NO_MARKS = Marks()
+
+
 def advance(
-    state: ShardState, accepted: pl.DataFrame, env: Environment, end: bool = False
+    state: ShardState, accepted: pl.DataFrame, env: Environment, end: bool = False, marks: Marks = NO_MARKS
 ) -> tuple[ShardState, Results]:
-    """Take accepted readings (in source order) into the state; `end` closes every window, for nothing will follow."""
-    rows = _placed(accepted.select(ROW_SCHEMA.names()), state, env)
+    """Take accepted readings (in source order) into the state; `end` closes every window, for nothing will follow.
+
+    Where `accepted` has a column `high_us`, that is the running maximum of time: of more readings than these.
+    """
+    rows = _placed(accepted, state, env)
     held = rows.filter("held")
     judged, violations = judge_batch(state, rows, _horizon(state.closed_us, env), env)
-    filled, max_us, closed_us = _filled(state, rows, held, judged.suspects, env, end)
+    filled, max_us, closed_us = _filled(state, rows, held, judged.suspects, env, end, marks)
     fresh = _recomputed(state, rows, filled, closed_us, env)
     horizon_us = _horizon(closed_us, env)
     days, compliance_rows = _comply(state, fresh, horizon_us, env)
@@ -68,24 +82,28 @@ def advance(
     return left, Results(WINDOWS.conform(dated), violations, compliance_rows)
 
 
-def _highest(*values: object) -> int | None:
+def highest(*values: object) -> int | None:
+    """The highest of the integers among the values."""
     known = [value for value in values if isinstance(value, int)]
     return max(known, default=None)
 
 
-def _placed(rows: pl.DataFrame, state: ShardState, env: Environment) -> pl.DataFrame:
-    """Adds, by row: running maximum of time `max_us`, `end_us` of its window, `late` for it, `edge_late` for the window
-    that it is the start edge of, and `held`: its window is one that the state holds readings of.
+def _placed(accepted: pl.DataFrame, state: ShardState, env: Environment) -> pl.DataFrame:
+    """Readings (ROW_SCHEMA) with, by row: running maximum of time `max_us`, `end_us` of its window, `late` for it,
+    `edge_late` for the window that it is the start edge of, and `held`: its window is one that the state holds
+    readings of.
     """
     ts = pl.col("ts").to_physical()
-    highest = ts.cum_max() if state.max_us is None else ts.cum_max().clip(lower_bound=state.max_us)
+    high = pl.col("high_us") if "high_us" in accepted.columns else ts.cum_max()
+    high = high if state.max_us is None else high.clip(lower_bound=state.max_us)
     watermark = pl.col("max_us") - env.settings.lateness_s * 1_000_000
     if state.closed_us is not None:
         watermark = watermark.clip(lower_bound=state.closed_us)
     end = -(-ts // WINDOW_US) * WINDOW_US
     horizon = _horizon(state.closed_us, env)
     return (
-        rows.with_columns(highest.alias("max_us"), end.alias("end_us"))
+        accepted.with_columns(source_partition=pl.lit(env.partition, pl.Int32))
+        .select(*ROW_SCHEMA.names(), high.alias("max_us"), end.alias("end_us"))
         .with_columns(
             (watermark >= pl.col("end_us")).alias("late"),
             ((ts == pl.col("end_us")) & (watermark >= pl.col("end_us") + WINDOW_US)).alias("edge_late"),
@@ -116,17 +134,23 @@ class _Filled:
 
 
 def _filled(
-    state: ShardState, rows: pl.DataFrame, held: pl.DataFrame, suspects: pl.DataFrame, env: Environment, end: bool
+    state: ShardState,
+    rows: pl.DataFrame,
+    held: pl.DataFrame,
+    suspects: pl.DataFrame,
+    env: Environment,
+    end: bool,
+    marks: Marks,
 ) -> tuple[_Filled, int | None, int | None]:
     """The state's readings with the batch's, the highest time, and up to where windows are closed."""
-    max_us = _highest(rows["max_us"].max() if rows.height else None, state.max_us)
+    max_us = highest(rows["max_us"].max() if rows.height else None, state.max_us, marks.max_us)
     watermark = None if max_us is None else max_us - env.settings.lateness_s * 1_000_000
     fresh = (Chunk.of(held.select(HELD_SCHEMA.names()), suspects),) if held.height else ()
     of_closed, of_open = ((), fresh) if state.closed_us is None else split(fresh, state.closed_us)
     all_open = (*state.open, *of_open)
     last = max((chunk.last_us for chunk in all_open), default=None) if end else None
     passed = None if watermark is None else watermark // WINDOW_US * WINDOW_US
-    closed_us = _highest(state.closed_us, passed, last)
+    closed_us = highest(state.closed_us, passed, last, marks.closed_us)
     closing, still_open = ((), all_open) if closed_us is None else split(all_open, closed_us)
     filled = _Filled(still_open, (*state.closed, *of_closed, *closing), rows_of(closing))
     return filled, max_us, closed_us
@@ -252,8 +276,8 @@ def _past_revisions(env: Environment, unknown: pl.DataFrame) -> pl.DataFrame:
 
 def _punctual(closing: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """Windows that had a reading before they closed."""
-    late = rows.filter("late").select("source_offset", "source_row")
-    on_time = closing.join(late, on=("source_offset", "source_row"), how="anti") if late.height else closing
+    late = rows.filter("late").select(PLACE)
+    on_time = closing.join(late, on=PLACE, how="anti") if late.height else closing
     return _keyed(on_time).unique().with_columns(punctual=pl.lit(True))
 
 

@@ -64,9 +64,9 @@ class Run:
 def build(source: Source, sinks: Sinks, settings: StreamSettings, registry: Registry, run: Run) -> Dataflow:
     """The dataflow from `source` to `sinks`. Run it with bytewax's `cli_main`, or `run_main` in tests."""
 
-    def worker(number: int) -> Worker:
+    def worker(number: int, count: int) -> Worker:
         if number not in run.workers:
-            run.workers[number] = Worker(sinks, settings, registry, run.metrics, number)
+            run.workers[number] = Worker(sinks, settings, registry, run.metrics, number, count)
         return run.workers[number]
 
     flow = Dataflow("kilowatch")
@@ -120,13 +120,13 @@ class _Input(DynamicSource[Item]):
     source: Source
     settings: StreamSettings
     run: Run
-    worker: Callable[[int], Worker]
+    worker: Callable[[int, int], Worker]
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> _Partition:  # noqa: ARG002 - bytewax's
         return _Partition(partial(self._open, worker_index, worker_count), self.settings, self.run)
 
     def _open(self, number: int, count: int) -> tuple[Reader, Worker]:
-        worker = self.worker(number)
+        worker = self.worker(number, count)
         return self.source.open(number, count, worker.position), worker
 
 

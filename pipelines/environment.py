@@ -36,7 +36,8 @@ class History(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a step depends on beside its state: registry, settings, how much is kept, and the past.
+    """What a step depends on beside its state: registry, settings, how much is kept, the past, and the partition of
+    its source that the readings come from.
 
     Meters not heard for `silent_s`, by the time of the data, leave the state.
     """
@@ -46,6 +47,7 @@ class Environment:
     windows_kept: int
     history: History
     silent_s: float = 7 * 86_400
+    partition: int = 0
 
     @property
     def facts(self) -> pl.DataFrame:

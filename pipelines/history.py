@@ -24,19 +24,18 @@ from sinks.lake_reader import LakeReader
 
 
 class LakeHistory:
-    """The past of one shard: only what came from the same source and partition, before the batch at hand."""
+    """The past of a source's meters, before the batch at hand: from all its partitions, for meters move."""
 
     def __init__(
         self,
         lake: LakeReader,
         source: str,
-        partition: int,
         index: MeterIndex,
         settings: MeteringSettings,
         pending: Sequence[Mapping[str, pl.DataFrame]],
     ) -> None:
         self._lake = lake
-        self._mine = (pl.col("source") == source) & (pl.col("source_partition") == partition)
+        self._mine = pl.col("source") == source
         self._index = index
         self._settings = settings
         self._pending = pending

@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from metering.decode import Messages
 from metering.errors import GapError, OperationError
 from pipelines.arrow import columnar
-from pipelines.poll import Poll, Positions
+from pipelines.poll import Poll, Positions, shard_name
 
 ARROW_STREAM = b"application/vnd.apache.arrow.stream"
 
@@ -92,6 +92,7 @@ class KafkaReader:
         self._accept_gap = source.accept_gap
         self._left_out: list[Poll] = []
         self._forbidden: str | None = None
+        self._partitions = 0
         self._behind = True
         self._look_at = time.monotonic() + _LOOK_EVERY_S
         config = {**_PREFERRED, **source.client_config, **_REQUIRED, "error_cb": self._trouble}
@@ -161,7 +162,7 @@ class KafkaReader:
         )
 
     def _shard(self, partition: int) -> str:
-        return f"{self.topic}-{partition}"
+        return shard_name(self.topic, partition)
 
     def _log_end(self, partition: int) -> int:
         """End of the partition's log, as last heard; -1 before anything was."""
@@ -179,6 +180,7 @@ class KafkaReader:
             if count is None:
                 raise OperationError(f"topic {self.topic} does not exist on the brokers: create it, or check [topics]")
             self._refuse_vanished(count)
+            self._partitions = count
             self._consumer.assign(self._assignable(count, _START_TIMEOUT_S))
             self._accept_gap = False
         except KafkaException as error:
@@ -201,6 +203,14 @@ class KafkaReader:
             if position["offset"] > 0 and vanished % self._workers == self._worker:
                 self._gap(vanished, 0, position["offset"] - 1, go_on_at=0)
             vanished += 1
+
+    def _refuse_apart(self, count: int) -> None:
+        """Meters that move to a new partition can do so within one process only."""
+        if count > self._partitions and self._workers > 1:
+            raise OperationError(
+                f"topic {self.topic} has {count - self._partitions} new partitions, to which meters move: run "
+                "`kilowatch stream --kafka` without --workers until all have moved"
+            )
 
     def _assignable(self, count: int, timeout_s: float) -> list[TopicPartition]:
         """This worker's partitions that are not being read yet, each at the offset to start from."""
@@ -316,6 +326,7 @@ class KafkaReader:
         try:
             count = self._partition_count(_LOOK_TIMEOUT_S)
             if count is not None:  # absent for a moment, or deleted: reading says which
+                self._refuse_apart(count)
                 new = self._assignable(count, _LOOK_TIMEOUT_S)
                 if new:
                     self._consumer.incremental_assign(new)

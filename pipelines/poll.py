@@ -18,6 +18,17 @@ Position = Mapping[str, int]
 """Where to go on in a shard: {"offset": n} for Kafka, {"row": n, "byte": m} for files. Opaque to all but its source."""
 
 
+def shard_name(topic: str, partition: int) -> str:
+    """The shard that a topic's partition is."""
+    return f"{topic}-{partition}"
+
+
+def partition_of(source: str, shard: str) -> int | None:
+    """Which partition of the source the shard is; None for those of others, and for files, which have none."""
+    topic, _, partition = shard.rpartition("-")
+    return int(partition) if topic == source and partition.isdecimal() else None
+
+
 @dataclass(frozen=True, slots=True)
 class Poll:
     """One poll's content of one shard (a Kafka partition or a file), in offset order, never reordered.

@@ -27,6 +27,8 @@ from pipelines.migrations import MIGRATIONS
 
 VERSION = 2
 _MAGIC = b"KWST"
+PLACE = ("source_partition", "source_offset", "source_row")
+"""Where a reading stands in its source."""
 
 ROW_SCHEMA = pl.Schema(
     {
@@ -34,8 +36,8 @@ ROW_SCHEMA = pl.Schema(
         "fact": pl.UInt32(),
         "ts": TIMESTAMP,
         **{name: READINGS.schema[name] for name in USED},
-        "source_offset": pl.Int64(),
-        "source_row": pl.Int32(),
+        **{name: READINGS.schema[name] for name in PLACE},
+        "logged_at": TIMESTAMP,
     }
 )
 HELD_SCHEMA = pl.Schema({**ROW_SCHEMA, "end_us": pl.Int64()})
@@ -103,7 +105,8 @@ class ShardState:
     `open`: readings of open windows; `closed`: those of the last closed ones. `emitted`: the closed windows held, with
     what each added to its day. `seen_us`: newest time of each meter, by code (0: none, or it left). `days`: sums to
     date. `pairs`: where checks stand now; `base`: where they stood before the oldest reading held; `told`: what was
-    told last of violations since then.
+    told last of violations since then. `guests`: states of meters that came over from other shards, whose watermark is
+    ahead of this one's (`handover`).
     """
 
     max_us: int | None = None
@@ -117,23 +120,26 @@ class ShardState:
     pairs: pl.DataFrame = field(default_factory=lambda: _empty(STATE_SCHEMA))
     base: pl.DataFrame = field(default_factory=lambda: _empty(STATE_SCHEMA))
     told: pl.DataFrame = field(default_factory=lambda: _empty(CHANGE_SCHEMA))
+    guests: tuple[ShardState, ...] = ()
 
     @property
     def readings_open(self) -> int:
         """Readings in windows that are still open."""
-        return sum(chunk.rows.height for chunk in self.open)
+        guests = sum(guest.readings_open for guest in self.guests)
+        return sum(chunk.rows.height for chunk in self.open) + guests
 
     @property
     def meters_held(self) -> int:
         """Meters that have been heard and have not left."""
-        return int((self.seen_us != 0).sum())
+        return int((self.seen_us != 0).sum()) + sum(guest.meters_held for guest in self.guests)
 
     @property
     def windows_open(self) -> int:
         """Windows of a meter that have readings and are not closed. Costs a look at all of these."""
         number = pl.col("end_us") // (WINDOW_S * 1_000_000)
         keys = [chunk.rows.select(number * (1 << 32) + pl.col("meter")).to_series() for chunk in self.open]
-        return pl.concat(keys).n_unique() if keys else 0
+        guests = sum(guest.windows_open for guest in self.guests)
+        return guests + (pl.concat(keys).n_unique() if keys else 0)
 
 
 _FRAMES = {
@@ -158,15 +164,17 @@ def dump(state: ShardState, index: MeterIndex) -> bytes:
         named = frame.with_columns(names.gather(frame["meter"]).alias("meter_id")).drop("meter", "fact", strict=False)
         named.write_ipc_stream(buffer, compression="zstd")
         blobs.append(buffer.getvalue())
+    guests = [dump(guest, index) for guest in state.guests]
     header = {
         "version": VERSION,
         "max_us": state.max_us,
         "closed_us": state.closed_us,
         "left_us": state.left_us,
         "frames": [[name, len(blob)] for name, blob in zip(frames, blobs, strict=True)],
+        "guests": [len(guest) for guest in guests],
     }
     head = json.dumps(header, separators=(",", ":")).encode()
-    return b"".join([_MAGIC, struct.pack("<I", len(head)), head, *blobs])
+    return b"".join([_MAGIC, struct.pack("<I", len(head)), head, *blobs, *guests])
 
 
 def load(data: bytes, index: MeterIndex) -> ShardState:
@@ -174,18 +182,24 @@ def load(data: bytes, index: MeterIndex) -> ShardState:
 
     Bytes of an older version are migrated. Raises OperationError for what cannot be read.
     """
-    header, raw = _read(data)
+    header, raw, within = _read(data)
     for version in range(header["version"], VERSION):
         raw = MIGRATIONS[version](raw)
     frames = {name: _taken_up(frame, _schema_of(name), index) for name, frame in raw.items()}
     chunks = {part: _chunks(frames[f"{part}/rows"], frames[f"{part}/pairs"]) for part in ("open", "closed")}
     plain = {name: frames[name] for name in _FRAMES}
     seen = never_heard(index).scatter(frames["seen"]["meter"], frames["seen"]["seen_us"])
-    return ShardState(header["max_us"], header["closed_us"], header.get("left_us"), seen_us=seen, **chunks, **plain)
+    guests = tuple(load(guest, index) for guest in within)
+    return ShardState(
+        header["max_us"], header["closed_us"], header.get("left_us"), seen_us=seen, guests=guests, **chunks, **plain
+    )
 
 
-def _read(data: bytes) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
-    """Header and frames, as they were written. Raises OperationError when there is no way to the version in force."""
+def _read(data: bytes) -> tuple[dict[str, Any], dict[str, pl.DataFrame], list[bytes]]:
+    """Header, frames and the bytes of guests, as they were written.
+
+    Raises OperationError when there is no way to the version in force.
+    """
     known = data[:4] == _MAGIC
     (length,) = struct.unpack("<I", data[4:8]) if known else (0,)
     header = json.loads(data[8 : 8 + length]) if known else {}
@@ -200,7 +214,11 @@ def _read(data: bytes) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
     for name, size in header["frames"]:
         frames[name] = pl.read_ipc_stream(data[at : at + size])
         at += size
-    return header, frames
+    guests = []
+    for size in header.get("guests", ()):
+        guests.append(data[at : at + size])
+        at += size
+    return header, frames, guests
 
 
 def never_heard(index: MeterIndex) -> pl.Series:
@@ -223,7 +241,9 @@ def _chunks(rows: pl.DataFrame, pairs: pl.DataFrame) -> tuple[Chunk, ...]:
 
 
 def _taken_up(frame: pl.DataFrame, schema: pl.Schema, index: MeterIndex) -> pl.DataFrame:
-    coded = frame.with_columns(index.code(frame["meter_id"])).filter(pl.col("meter").is_not_null())
+    known = {*frame.columns, "meter", "fact"}
+    absent = [pl.lit(None, dtype).alias(name) for name, dtype in schema.items() if name not in known]
+    coded = frame.with_columns(*absent, index.code(frame["meter_id"])).filter(pl.col("meter").is_not_null())
     if "fact" in schema:
         time = next(name for name in ("ts", "as_of", "window_end", "at") if name in schema)
         coded = coded.with_columns(index.version(coded["meter"], coded[time])).filter(pl.col("fact").is_not_null())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -29,16 +29,18 @@ from metering.messages import (
     window_messages,
 )
 from metering.payloads import Decoded
+from metering.tables import LAKE
 from metering.tables.lake import GAPS, READINGS, REJECTS
-from pipelines.advance import Results, advance
+from pipelines import handover
+from pipelines.advance import Results
 from pipelines.environment import Environment
 from pipelines.health import Progress, ShardHealth
 from pipelines.history import LakeHistory
 from pipelines.metrics import Metrics
-from pipelines.poll import Poll, Position
+from pipelines.poll import Poll, Position, partition_of
 from pipelines.settings import Registry, ResultTopics, StreamSettings
 from pipelines.state import ShardState, dump, load, rebased
-from sinks.commits import CommitLog
+from sinks.commits import Commit, CommitLog
 from sinks.lake import parts
 from sinks.lake_reader import LakeReader
 
@@ -84,15 +86,19 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a poll did: rows for the lake by table, and where the shard stands after it."""
+    """What a poll did: rows for the lake by table, and where the shard stands after it.
+
+    `others`: steps of shards that let meters go to this one, just before it.
+    """
 
     shard: str
     tables: Mapping[str, pl.DataFrame]
     after: Position
     state: ShardState
     index: MeterIndex
-    end: bool
-    rows: int
+    end: bool = False
+    rows: int = 0
+    others: tuple[Step, ...] = ()
 
 
 @dataclass(slots=True)
@@ -110,12 +116,25 @@ class Shard:
     committed_at: float = field(default_factory=time.monotonic)
     commit_took: float = 0.0
 
+    def taken(self, step: Step) -> None:
+        """A step has been made."""
+        self.state = step.state
+        if not self.pending:
+            self.pending_since = time.monotonic()
+        self.pending.append(step)
+
 
 class Worker:
     """The shards of one worker. Its stages are called one after the other, in one thread."""
 
     def __init__(
-        self, sinks: Sinks, settings: StreamSettings, registry: Registry, metrics: Metrics, number: int = 0
+        self,
+        sinks: Sinks,
+        settings: StreamSettings,
+        registry: Registry,
+        metrics: Metrics,
+        number: int = 0,
+        workers: int = 1,
     ) -> None:
         self._sinks = sinks
         self._settings = settings
@@ -127,6 +146,8 @@ class Worker:
         self._under_way: Step | None = None
         self._blocked_since: float | None = None
         self._retry_at = 0.0
+        self._number, self._workers = number, workers
+        self._elsewhere: pl.Series | None = None
 
     def position(self, shard: str) -> Position | None:
         """Where a shard goes on, by its last commit."""
@@ -143,16 +164,14 @@ class Worker:
     def advance(self, decided: Decided) -> Step:
         poll, decoded, index = decided.poll, decided.decoded, decided.index
         shard = self._shard(poll.shard, index)
-        env = self._environment(poll, shard, index)
+        others = self._claim(decided, shard)
+        env = self._environment(poll, index)
         with self._metrics.stage("advance"):
-            state, results = advance(shard.state, decoded.accepted, env, poll.end)
+            state, results = handover.step(shard.state, decoded.accepted, env, poll.end)
         rows = decoded.accepted.height + decoded.rejects.height
-        step = Step(poll.shard, self._tables(decided, results), poll.after, state, index, poll.end, rows)
-        shard.state = state
-        if not shard.pending:
-            shard.pending_since = time.monotonic()
-        shard.pending.append(step)
-        self._measure(poll, decoded, results, state)
+        step = Step(poll.shard, self._tables(decided, results), poll.after, state, index, poll.end, rows, others)
+        shard.taken(step)
+        self._measure(poll, decoded, results, [*others, step])
         return step
 
     def deliver(self, step: Step) -> None:
@@ -238,7 +257,8 @@ class Worker:
                 self._blocked_since = now - timeout_s if self._blocked_since is None else self._blocked_since
                 return False
         self._blocked_since, self._under_way = None, None
-        self._shards[step.shard].delivered += 1
+        for done in (*step.others, step):
+            self._shards[done.shard].delivered += 1
         return True
 
     def _due(self, shard: Shard) -> bool:
@@ -262,11 +282,65 @@ class Worker:
             shard.state, shard.index = rebased(shard.state, shard.index, index), index
         return shard
 
-    def _environment(self, poll: Poll, shard: Shard, index: MeterIndex) -> Environment:
-        pending = [step.tables for step in shard.pending]
-        history = LakeHistory(self._sinks.lake, poll.source, poll.partition, index, self._settings.metering, pending)
+    def _claim(self, decided: Decided, shard: Shard) -> tuple[Step, ...]:
+        """Meters that the shard hears for the first time come with what another shard of its source knows of them."""
+        meters = decided.decoded.accepted["meter"].unique()
+        strangers = meters.filter(~handover.heard(shard.state, meters))
+        self._refuse_apart(decided, strangers)
+        steps = []
+        for name in self._other_partitions(decided.poll) if len(strangers) else ():
+            other = self._shard(name, decided.index)
+            theirs = strangers.filter(handover.heard(other.state, strangers))
+            rest, pieces = handover.take(other.state, theirs)
+            shard.state = handover.give(shard.state, pieces, other.state.left_us)
+            if pieces:
+                steps.append(Step(name, _nothing(), self._reached(name), rest, decided.index))
+                other.taken(steps[-1])
+                log.info("meters moved", source=name, target=decided.poll.shard, meters=len(theirs))
+        return tuple(steps)
+
+    def _other_partitions(self, poll: Poll) -> Iterator[str]:
+        """Shards of the poll's source that this process reads, or has a commit of."""
+        for name in sorted({*self._shards, *self._sinks.commits.shards} - {poll.shard}):
+            partition = partition_of(poll.source, name)
+            if partition is not None and partition % self._workers == self._number:
+                yield name
+
+    def _refuse_apart(self, decided: Decided, strangers: pl.Series) -> None:
+        """Raises OperationError for meters that another process's shard knew at the start: they cannot move here."""
+        if len(strangers) and self._workers > 1 and self._elsewhere is None:
+            self._elsewhere = self._heard_elsewhere(decided)
+        known = pl.Series(decided.index.ids.categories).gather(strangers)
+        moved = known.filter(known.is_in((self._elsewhere if self._elsewhere is not None else known.clear()).implode()))
+        if len(moved):
+            raise OperationError(
+                f"meters such as {moved[0]} have moved to {decided.poll.shard} from a partition that another process "
+                "reads: run `kilowatch stream --kafka` without --workers until all have moved"
+            )
+
+    def _heard_elsewhere(self, decided: Decided) -> pl.Series:
+        """Ids of the meters that shards of other processes had heard at the start."""
+        codes = pl.int_range(len(decided.index.first), dtype=pl.UInt32, eager=True)
+        found = codes.clear()
+        for name in self._sinks.commits.shards:
+            partition, record = partition_of(decided.poll.source, name), self._sinks.commits.last(name)
+            if partition is not None and partition % self._workers != self._number and record is not None:
+                found = found.append(codes.filter(handover.heard(load(record.state, decided.index), codes)))
+        return pl.Series(decided.index.ids.categories).gather(found)
+
+    def _reached(self, name: str) -> Position:
+        """Where a shard goes on that has been heard of."""
+        pending = self._shards[name].pending
+        position = pending[-1].after if pending else self.position(name)
+        assert position is not None, "a shard that holds meters has read them"
+        return position
+
+    def _environment(self, poll: Poll, index: MeterIndex) -> Environment:
+        names = [n for n in sorted(self._shards) if n == poll.shard or partition_of(poll.source, n) is not None]
+        pending = [step.tables for name in names for step in self._shards[name].pending]
         figures = self._settings
-        return Environment(index, figures.metering, figures.windows_kept, history, figures.silent_s)
+        history = LakeHistory(self._sinks.lake, poll.source, index, figures.metering, pending)
+        return Environment(index, figures.metering, figures.windows_kept, history, figures.silent_s, poll.partition)
 
     def _tables(self, decided: Decided, results: Results) -> dict[str, pl.DataFrame]:
         zone = self._settings.metering.timezone
@@ -297,31 +371,38 @@ class Worker:
         return GAPS.conform(dated, source=poll.source, source_partition=poll.partition)
 
     def _commit(self, name: str) -> None:
-        shard = self._shards[name]
+        """Commit what is delivered of a shard; once meters have moved, of all shards, for those belong together."""
         start = time.monotonic()
-        steps = shard.pending[: shard.delivered]
-        last = steps[-1]
-        tables = {table: [step.tables[table] for step in steps] for table in last.tables}
+        delivered = {other: shard.pending[: shard.delivered] for other, shard in self._shards.items()}
+        moved = any(step.others for steps in delivered.values() for step in steps)
+        names = [other for other, steps in delivered.items() if steps] if moved else [name]
         with self._metrics.stage("lake"):
-            frames = parts(tables)
-            with self._metrics.stage("snapshot"):
-                state = dump(last.state, last.index)
-            self._sinks.commits.commit(name, last.after, state, frames)
-        shard.pending, shard.delivered = shard.pending[shard.delivered :], 0
+            self._sinks.commits.commit_together({name: self._commit_of(delivered[name]) for name in names})
+        for done in names:
+            self._committed(self._shards[done], delivered[done], time.monotonic() - start)
+
+    def _commit_of(self, steps: Sequence[Step]) -> Commit:
+        last = steps[-1]
+        frames = parts({table: [step.tables[table] for step in steps] for table in last.tables})
+        with self._metrics.stage("snapshot"):
+            return Commit(last.after, dump(last.state, last.index), frames)
+
+    def _committed(self, shard: Shard, steps: Sequence[Step], took_s: float) -> None:
+        shard.pending, shard.delivered = shard.pending[len(steps) :], 0
         shard.committed_at = shard.pending_since = time.monotonic()
         shard.told_at = datetime.now(UTC)
-        shard.commit_took = shard.committed_at - start
-        self._metrics.commit_seconds.observe(shard.commit_took)
-        self._metrics.committed(name)
+        shard.commit_took = took_s
+        self._metrics.commit_seconds.observe(took_s)
+        self._metrics.committed(steps[-1].shard)
         log.debug(
             "committed",
-            shard=name,
+            shard=steps[-1].shard,
             rows=sum(step.rows for step in steps),
-            seconds=round(shard.commit_took, 3),
-            position=dict(last.after),
+            seconds=round(took_s, 3),
+            position=dict(steps[-1].after),
         )
 
-    def _measure(self, poll: Poll, decoded: Decoded, results: Results, state: ShardState) -> None:
+    def _measure(self, poll: Poll, decoded: Decoded, results: Results, steps: Sequence[Step]) -> None:
         metrics = self._metrics
         metrics.readings += decoded.accepted.height
         metrics.rejects += decoded.rejects.height
@@ -333,8 +414,13 @@ class Worker:
             metrics.results.labels(table).inc(getattr(results, table).height)
         if poll.newest_offset is not None:
             metrics.lag.labels(poll.shard).set(max(0, poll.newest_offset + 1 - poll.after.get("offset", 0)))
-        metrics.readings_open.labels(poll.shard).set(state.readings_open)
-        metrics.meters_held.labels(poll.shard).set(state.meters_held)
+        for step in steps:
+            metrics.readings_open.labels(step.shard).set(step.state.readings_open)
+            metrics.meters_held.labels(step.shard).set(step.state.meters_held)
+
+
+def _nothing() -> dict[str, pl.DataFrame]:
+    return {name: table.empty() for name, table in LAKE.items()}
 
 
 def _windows_open(shard: Shard) -> int:

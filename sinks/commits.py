@@ -4,6 +4,7 @@ Here: writing parts aside, the record that commits them, revealing them, finishi
 parts (`lake`), when to commit (`pipelines`). See docs/adr/0001-one-commit-record.md.
 
 Whatever moment the process dies: before the record is renamed into place nothing has happened, after it everything has.
+Shards that must be committed together have their records in one file first, from which each is then written.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -47,6 +48,15 @@ class Record:
     state: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Where a shard goes on, its state there, and `frames` by folder relative to the home (`lake/<table>/date=...`)."""
+
+    position: Mapping[str, int]
+    state: bytes
+    frames: Mapping[str, pl.DataFrame]
+
+
 class CommitLog:
     """Commit records of the shards of one home, written by its owner.
 
@@ -65,8 +75,9 @@ class CommitLog:
 
     def _finish(self) -> None:
         for path in self._records.iterdir():
-            if path.suffix != ".commit":
+            if path.suffix not in (".commit", ".joint"):
                 path.unlink()
+        self._finish_joint()
         for record in self._known.values():
             self._reveal(record)
         for leftover in self._staging.iterdir():
@@ -75,6 +86,11 @@ class CommitLog:
     def check(self) -> None:
         """Raises OperationError once another stream has taken over."""
         self._owner.check()
+
+    @property
+    def shards(self) -> Set[str]:
+        """Shards that have been committed."""
+        return self._known.keys()
 
     def last(self, shard: str) -> Record | None:
         return self._known.get(shard)
@@ -85,17 +101,29 @@ class CommitLog:
         """Commit a shard: `frames` by folder relative to the home (`lake/<table>/date=...`), the state after them, and
         where to go on. Raises OperationError when the disk is full, or when another stream has taken over.
         """
+        return self.commit_together({shard: Commit(position, state, frames)})[shard]
+
+    def commit_together(self, commits: Mapping[str, Commit]) -> dict[str, Record]:
+        """Commit several shards, all of them or none. Raises as `commit` does."""
+        with self._told():
+            records = [self._staged(shard, commit) for shard, commit in sorted(commits.items())]
+            if any(record.parts for record in records):
+                sync_folder(self._staging)
+            if len(records) > 1:
+                self._write(self._joint_path(records), b"".join(map(_encode_sized, records)))
+            for record in records:
+                self._write_record(record)
+            for record in records:
+                self._reveal(record)
+            if len(records) > 1:
+                self._joint_path(records).unlink()
+        return {record.shard: record for record in records}
+
+    def _staged(self, shard: str, commit: Commit) -> Record:
         last = self._known.get(shard)
         sequence = last.sequence + 1 if last else 1
-        with self._told():
-            parts = tuple(self._stage(shard, sequence, folder, frame) for folder, frame in sorted(frames.items()))
-            if parts:
-                sync_folder(self._staging)
-            record = Record(shard, sequence, dict(position), parts, state)
-            self._write(record)
-            self._known[shard] = record
-            self._reveal(record)
-        return record
+        parts = tuple(self._stage(shard, sequence, folder, frame) for folder, frame in sorted(commit.frames.items()))
+        return Record(shard, sequence, dict(commit.position), parts, commit.state)
 
     def _stage(self, shard: str, sequence: int, folder: str, frame: pl.DataFrame) -> Part:
         name = f"{slug(shard)}-{sequence:010d}"
@@ -109,15 +137,30 @@ class CommitLog:
             os.fsync(file.fileno())
         return Part(staged, f"{folder}/{name}.parquet")
 
-    def _write(self, record: Record) -> None:
-        path = self._record_path(record.shard)
-        aside = path.with_suffix(f".{record.sequence}")
+    def _write_record(self, record: Record) -> None:
+        self._write(self._records / f"{slug(record.shard)}.commit", _encode(record))
+        self._known[record.shard] = record
+
+    def _write(self, path: Path, data: bytes) -> None:
+        aside = path.with_name(f"{path.name}.new")
         with aside.open("wb") as file:
-            file.write(_encode(record))
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         aside.rename(path)
         sync_folder(self._records)
+
+    def _joint_path(self, records: Sequence[Record]) -> Path:
+        return self._records / f"{slug(records[0].shard)}.joint"
+
+    def _finish_joint(self) -> None:
+        """Write the records of a joint commit that its owner did not come to write."""
+        for path in self._records.glob("*.joint"):
+            for record in _decode_sized(path):
+                last = self._known.get(record.shard)
+                if last is None or last.sequence < record.sequence:
+                    self._write_record(record)
+            path.unlink()
 
     def _reveal(self, record: Record) -> None:
         """Idempotent: a part that is not in staging any more has been revealed."""
@@ -135,10 +178,7 @@ class CommitLog:
     def _read_all(self) -> Iterator[Record]:
         for path in sorted(self._records.iterdir()):
             if path.suffix == ".commit":
-                yield _decode(path)
-
-    def _record_path(self, shard: str) -> Path:
-        return self._records / f"{slug(shard)}.commit"
+                yield _decode(path.read_bytes(), path)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -172,8 +212,7 @@ def _encode(record: Record) -> bytes:
     return _MAGIC + struct.pack("<I", zlib.crc32(body)) + body
 
 
-def _decode(path: Path) -> Record:
-    data = path.read_bytes()
+def _decode(data: bytes, path: Path) -> Record:
     body = data[8:]
     if data[:4] != _MAGIC or len(data) < 12 or struct.unpack("<I", data[4:8])[0] != zlib.crc32(body):
         raise OperationError(f"commit record {path} is damaged: restore it, or start again with a new home")
@@ -181,3 +220,16 @@ def _decode(path: Path) -> Record:
     header = json.loads(body[4 : 4 + length])
     parts = tuple(Part(*names) for names in header["parts"])
     return Record(header["shard"], header["sequence"], header["position"], parts, body[4 + length :])
+
+
+def _encode_sized(record: Record) -> bytes:
+    data = _encode(record)
+    return struct.pack("<Q", len(data)) + data
+
+
+def _decode_sized(path: Path) -> Iterator[Record]:
+    data, at = path.read_bytes(), 0
+    while at < len(data):
+        (length,) = struct.unpack_from("<Q", data, at)
+        yield _decode(data[at + 8 : at + 8 + length], path)
+        at += 8 + length

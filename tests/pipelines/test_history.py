@@ -122,11 +122,11 @@ def test_windows_are_those_of_all_readings_at_once(tmp_path: Path, index: MeterI
 def history(
     tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings, stream_log: StreamLog
 ) -> Callable[..., LakeHistory]:
-    """A lake with 16 hours of readings; history(source, partition, pending) reads it."""
+    """A lake with 16 hours of readings; history(source, pending) reads it."""
     stream_log(tmp_path, index, _log(4), [], 1000, 1)
 
-    def make(source: str = "log", partition: int = 0, pending: tuple[Any, ...] = ()) -> LakeHistory:
-        return LakeHistory(LakeReader(tmp_path), source, partition, index, metering_settings, pending)
+    def make(source: str = "log", pending: tuple[Any, ...] = ()) -> LakeHistory:
+        return LakeHistory(LakeReader(tmp_path), source, index, metering_settings, pending)
 
     return make
 
@@ -150,9 +150,8 @@ def test_readings_of_a_window_and_its_start_edge(history: Callable[..., LakeHist
     assert {360, 365} <= set((over_midnight["ts"] - START).dt.total_minutes())
 
 
-def test_only_what_came_from_the_same_place(history: Callable[..., LakeHistory]) -> None:
+def test_only_what_came_from_the_same_source(history: Callable[..., LakeHistory]) -> None:
     assert history(source="other").readings(_wanted((1, 360))).is_empty()
-    assert history(partition=1).readings(_wanted((1, 360))).is_empty()
 
 
 def test_the_current_windows_count_those_on_their_way(history: Callable[..., LakeHistory]) -> None:

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from metering.errors import OperationError
-from sinks.commits import CommitLog, Record, slug
+from sinks.commits import Commit, CommitLog, Record, slug
 from sinks.owner import Owner, take
 
 SHARD = "meter.readings.v1/0"
@@ -167,6 +167,62 @@ def test_dying_at_any_step_of_a_commit_leaves_all_or_nothing(tmp_path: Path, aft
     assert outcomes == {1, 2}
 
 
+def _commit_two(log: CommitLog, number: int) -> None:
+    own = {name: pl.DataFrame({"commit": [number], "folder": [name]}) for name in ("a", "b")}
+    commits = {name: Commit({"offset": number}, name.encode() * number, {FOLDERS[0]: own[name]}) for name in own}
+    log.commit_together(commits)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_dying_at_any_step_of_a_joint_commit_leaves_all_shards_or_none(tmp_path: Path, after: bool) -> None:
+    outcomes = set()
+    for at in itertools.count():
+        home = tmp_path / f"{at}"
+        owner = take(home)
+        log = CommitLog(home, owner)
+        _commit_two(log, 1)
+        with pytest.MonkeyPatch.context() as patch:
+            _die_at(patch, at, after)
+            try:
+                _commit_two(log, 2)
+                died = False
+            except _Died:
+                died = True
+        owner.release()
+        left = _seen(home)
+
+        owner = take(home)
+        log = CommitLog(home, owner)
+        a, b = log.last("a"), log.last("b")
+        assert a is not None
+        assert b is not None
+        assert a.sequence == b.sequence == a.position["offset"] == b.position["offset"]
+        assert (a.state, b.state) == (b"a" * a.sequence, b"b" * a.sequence)
+        numbers = range(1, a.sequence + 1)
+        assert _seen(home) == [(number, name) for number in numbers for name in ("a", "b")]
+        assert set(left) <= set(_seen(home))
+        assert list((owner.folder / "staging").iterdir()) == []
+        assert sorted(path.name for path in (owner.folder / "commits").iterdir()) == ["a.commit", "b.commit"]
+        outcomes.add(a.sequence)
+        _commit_two(log, a.sequence + 1)
+        owner.release()
+        if not died:
+            break
+    assert outcomes == {1, 2}
+    assert at > 10
+
+
+def test_a_damaged_joint_record_is_named(tmp_path: Path, owner: Owner) -> None:
+    log = CommitLog(tmp_path, owner)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda _: None)
+        _commit_two(log, 1)
+    (path,) = (owner.folder / "commits").glob("*.joint")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(OperationError, match=f"{path.name} is damaged"):
+        CommitLog(tmp_path, owner)
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_dying_at_any_step_of_a_start_loses_nothing(tmp_path: Path, after: bool) -> None:
     """Of a first start, and of one that has to reveal what a dead owner committed and to clear what it did not."""
@@ -244,7 +300,7 @@ def test_a_full_disk_is_told_and_nothing_counts(tmp_path: Path, owner: Owner, co
     assert _seen(tmp_path) == _rows(1, 2)
 
 
-@pytest.mark.parametrize("where", [".parquet", ".1"], ids=["part", "record"])
+@pytest.mark.parametrize("where", [".parquet", ".new"], ids=["part", "record"])
 def test_a_disk_that_fills_while_writing(
     tmp_path: Path, owner: Owner, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
