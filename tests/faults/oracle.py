@@ -32,7 +32,7 @@ from (select *, case when json_valid(line) then line::json end as j from log)
 left join facts f on f.meter_id = case when json_type(j, '$.meter_id') = 'VARCHAR' then j->>'$.meter_id' end;
 
 create table judged as
-select partition, "offset", row, meter_id, customer_no, wiring, nominal_v, interval_s,
+select partition, "offset", row, logged_us, meter_id, customer_no, wiring, nominal_v, interval_s,
   epoch_us(try_cast(v[2] as timestamptz)) as ts, {", ".join(f"try_cast(v[{i}] as double) as {n}" for i, n in enumerate(FIELDS, 3))},
   coalesce(meter_id is not null and t[2] = 'VARCHAR' and try_cast(v[2] as timestamptz) is not null
     and epoch_us(try_cast(v[2] as timestamptz)) <= logged_us + 300000000
@@ -45,8 +45,11 @@ select *, (ts + 899999999) // 900000000 * 900000000 as w, row_number() over log_
   max(ts) over log_order - 300000000 as wm
 from judged where good window log_order as (partition by partition order by "offset", row);
 
-create table counted as  -- of two readings of a time the later in the log counts
-select * from r qualify row_number() over (partition by meter_id, ts order by "offset" desc, row desc) = 1;
+create table counted as  -- of two readings of a time the later in its partition counts, of two partitions' the later
+with last as (
+  select * from r qualify row_number() over (partition by meter_id, ts, partition order by "offset" desc, row desc) = 1
+)
+select * from last qualify row_number() over (partition by meter_id, ts order by logged_us desc, partition desc) = 1;
 """  # noqa: E501
 
 _WINDOWS = """
