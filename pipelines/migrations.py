@@ -13,6 +13,7 @@ import polars as pl
 
 from metering.compliance import SUMS
 from metering.tables.lake import CURRENTS
+from metering.tables.schema import TIMESTAMP
 
 Frames = dict[str, pl.DataFrame]
 
@@ -26,5 +27,11 @@ def _settled_days(frames: Frames) -> Frames:
     return {**frames, **changed}
 
 
-MIGRATIONS: dict[int, Callable[[Frames], Frames]] = {1: _settled_days}
+def _placed_readings(frames: Frames) -> Frames:
+    """Readings tell which partition they came from, and when they were logged: of those so far that is not known."""
+    unknown = {"source_partition": pl.lit(None, pl.Int32), "logged_at": pl.lit(None, TIMESTAMP)}
+    return {**frames, **{name: frames[name].with_columns(**unknown) for name in ("open/rows", "closed/rows")}}
+
+
+MIGRATIONS: dict[int, Callable[[Frames], Frames]] = {1: _settled_days, 2: _placed_readings}
 """By version: what leads to the next one."""

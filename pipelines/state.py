@@ -25,7 +25,7 @@ from metering.violations import CHANGE_SCHEMA, STATE_SCHEMA
 from metering.windows import USED
 from pipelines.migrations import MIGRATIONS
 
-VERSION = 2
+VERSION = 3
 _MAGIC = b"KWST"
 PLACE = ("source_partition", "source_offset", "source_row")
 """Where a reading stands in its source."""
@@ -241,9 +241,7 @@ def _chunks(rows: pl.DataFrame, pairs: pl.DataFrame) -> tuple[Chunk, ...]:
 
 
 def _taken_up(frame: pl.DataFrame, schema: pl.Schema, index: MeterIndex) -> pl.DataFrame:
-    known = {*frame.columns, "meter", "fact"}
-    absent = [pl.lit(None, dtype).alias(name) for name, dtype in schema.items() if name not in known]
-    coded = frame.with_columns(*absent, index.code(frame["meter_id"])).filter(pl.col("meter").is_not_null())
+    coded = frame.with_columns(index.code(frame["meter_id"])).filter(pl.col("meter").is_not_null())
     if "fact" in schema:
         time = next(name for name in ("ts", "as_of", "window_end", "at") if name in schema)
         coded = coded.with_columns(index.version(coded["meter"], coded[time])).filter(pl.col("fact").is_not_null())

@@ -334,3 +334,15 @@ def test_latest_is_sorted_and_keeps_every_column(facts: Frame) -> None:
     assert kept.columns == readings.columns
     assert kept.select("meter", "ts").equals(kept.select("meter", "ts").unique().sort("meter", "ts"))
     assert latest(kept).equals(kept)
+
+
+def test_of_two_readings_of_a_time_the_later_in_its_partition_counts_and_of_two_partitions_the_later_logged() -> None:
+    places = [(0, 900, 10), (0, 901, 20), (1, 3, 30), (1, 2, 40)]  # partition, offset, minute it was logged at
+    rows = _frame([{"minute": 1, "p_kw": float(n), "source_offset": at} for n, (_, at, _) in enumerate(places)])
+    rows = rows.with_columns(
+        pl.Series("source_partition", [partition for partition, _, _ in places], pl.Int32),
+        logged_at=pl.Series([T0 + timedelta(minutes=minute) for _, _, minute in places], dtype=SCHEMA["ts"]),
+    )
+    assert latest(rows)["p_kw"].to_list() == [2.0]  # not offset 901, nor what was logged last but came before
+    assert latest(rows.filter(pl.col("source_partition") == 0))["p_kw"].to_list() == [1.0]
+    assert latest(rows.with_columns(logged_at=pl.lit(T0)))["p_kw"].to_list() == [2.0]  # the higher partition

@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 from metering.decode import Messages
+from metering.errors import OperationError
 from metering.facts import facts
 from metering.lookup import MeterIndex
 from metering.settings import MeteringSettings
@@ -165,10 +166,13 @@ class Home:
     kept: int = 8
     commit_rows: int = 150
     topics: tuple[str, ...] = ("t",) * PARTITIONS
+    silent_s: float = 7 * 86_400
 
-    def worker(self, commits: CommitLog) -> Worker:
-        settings = StreamSettings(self.figures, self.kept, commit_interval_s=1e9, commit_rows=self.commit_rows)
-        return Worker(Sinks(LakeReader(self.path), commits), settings, _Registry(self.index), Metrics())
+    def worker(self, commits: CommitLog, *place: int) -> Worker:
+        settings = StreamSettings(
+            self.figures, self.kept, silent_s=self.silent_s, commit_interval_s=1e9, commit_rows=self.commit_rows
+        )
+        return Worker(Sinks(LakeReader(self.path), commits), settings, _Registry(self.index), Metrics(), *place)
 
     def run(self, order: str = ORDERS[0], seed: int = 0, until: int | None = None) -> None:
         """Read from where the last commit says; after `until` polls end as a killed process does."""
@@ -328,3 +332,42 @@ def test_dying_at_any_step_of_a_commit_leaves_a_meter_in_one_place(
         if not died:
             break
     assert {False, True} <= set(moved_on[:-1])  # deaths before the commit, and within it
+
+
+def test_a_meter_that_left_the_state_in_silence_moves_too(
+    tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings
+) -> None:
+    """Its violation, open all the while, is cleared where it speaks again; its day is summed up on."""
+    many, one = Log(), Log()
+    sent = [(0, "M0", minute, 1100.0) for minute in range(5, 120, 5)]
+    sent += [(0, "S0", minute, 1.0) for minute in range(600, 660, 5)]
+    sent += [(1, "M0", minute, 100.0) for minute in range(700, 800, 5)]
+    sent += [(1, "M0", 60, 900.0), (0, "S0", 2000, 1.0), (1, "S1", 2000, 1.0)]
+    for partition, meter, minute, p in sent:
+        reading = {"meter_id": meter, "ts": (START + timedelta(minutes=minute)).isoformat(), "p_kw": p, "q_kvar": 0.0}
+        came = 2000 + len(one.partitions[0])
+        many.partitions[partition].append((came, reading))
+        one.partitions[0].append((came, reading))
+    wanted = _in_one_partition(tmp_path / "one", one, index, metering_settings)
+    assert wanted[VIOLATIONS].filter(pl.col("ended_at").is_not_null()).height > 0
+    home = Home(tmp_path / "many", many, index, metering_settings, commit_rows=10, silent_s=3600)
+    home.run()
+    _alike(home.final(), wanted)
+
+
+def test_a_meter_does_not_move_away_from_another_process(
+    tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings
+) -> None:
+    many, _ = _one_move()
+    home = Home(tmp_path, many, index, metering_settings, commit_rows=1)
+    home.run(until=4)
+    owner = take(tmp_path)
+    try:
+        commits = CommitLog(tmp_path, owner)
+        worker = home.worker(commits, 1, 2)
+        with pytest.raises(OperationError, match=r"M0 have moved to t-1 from .* another process .* without --workers"):
+            worker.advance(worker.decode(many.poll(1, 0, 5)))
+        worker = home.worker(commits, 1, 2)
+        worker.advance(worker.decode(many.poll(1, len(many.partitions[1]) - 1, 1)))  # a meter that is new everywhere
+    finally:
+        owner.release()

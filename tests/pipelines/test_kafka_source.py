@@ -302,7 +302,7 @@ def test_a_new_partition_is_read_from_its_first_message(
     monkeypatch.setattr(kafka_source, "_LOOK_EVERY_S", 0.5)
     topic = kafka_topic(1)
     send(kafka, topic, [b"old"])
-    reader, other = reading(topic, worker=0, workers=2), reading(topic, worker=1, workers=2)
+    reader, one_of_two = reading(topic), reading(topic, worker=1, workers=2)
     take(reader, 1)
     admin = AdminClient({"bootstrap.servers": kafka})
     admin.create_partitions([NewPartitions(topic, 3)])[topic].result()
@@ -311,8 +311,11 @@ def test_a_new_partition_is_read_from_its_first_message(
         for partition in (1, 2):
             sink._producer.produce(topic, str(n).encode(), partition=partition)
     sink.flush()
-    assert values(take(other, 20), 1) == numbers(0, 20)
-    assert values(take(reader, 20), 2) == numbers(0, 20)
+    polls = take(reader, 40)
+    assert values(polls, 1) == numbers(0, 20)
+    assert values(polls, 2) == numbers(0, 20)
+    with pytest.raises(OperationError, match=r"2 new partitions, to which meters move: .* without --workers"):
+        take(one_of_two, 1)
 
 
 def test_an_absent_topic_and_silent_brokers_are_one_line(
