@@ -24,7 +24,8 @@ def lots(batch: Batch, days: Sequence[date]) -> Iterator[list[date]]:
     lot: list[date] = []
     rows = 0
     for day in days:
-        of_day = batch.lake.scan("readings", [day]).select(pl.len()).collect().item()
+        with batch.lake.held():
+            of_day = batch.lake.scan("readings", [day]).select(pl.len()).collect().item()
         if lot and rows + of_day > LOT_ROWS:
             yield lot
             lot, rows = [], 0
@@ -40,11 +41,9 @@ def readings(batch: Batch, days: Sequence[date]) -> pl.DataFrame:
     One row for each (meter_id, ts): the one that counts, with the columns of the registry's facts joined.
     """
     start, _ = day_bounds(days[0], batch.settings.timezone)
-    rows = (
-        batch.lake.scan("readings", [days[0] - timedelta(days=1), *days])
-        .filter(pl.col("ts") > start - timedelta(seconds=WINDOW_S + 1))
-        .collect()
-    )
+    since = pl.col("ts") > start - timedelta(seconds=WINDOW_S + 1)
+    with batch.lake.held():
+        rows = batch.lake.scan("readings", [days[0] - timedelta(days=1), *days]).filter(since).collect()
     return with_facts(rows, batch.registry.facts)
 
 

@@ -31,8 +31,9 @@ def reconciliations(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     dates = batch.lake.dates("readings")
     for day in days:
         following = next((d for d in dates if d > day), day)
-        unfinished = _open_windows(batch, day, following)
-        rows = [_windows(batch, day, unfinished), _compliance(batch, day, unfinished)]
+        with batch.lake.held():
+            unfinished = _open_windows(batch, day, following)
+            rows = [_windows(batch, day, unfinished), _compliance(batch, day, unfinished)]
         yield Part(day_partition(day), pl.concat(rows), day)
 
 

@@ -105,7 +105,8 @@ class LakeHistory:
         """The table's rows of some meters (codes) on some days, of the lake and on their way into it."""
         names = pl.Series(self._index.ids.categories).gather(meters.unique()).implode()
         mine = pl.col("meter_id").is_in(names)
-        kept = self._lake.scan(table, days).filter(mine).collect()
+        with self._lake.held():
+            kept = self._lake.scan(table, days).filter(mine).collect()
         return pl.concat([kept, *(step[table].filter(pl.col("date").is_in(days) & mine) for step in self._pending)])
 
     def _days(self, wanted: pl.DataFrame) -> list[date]:

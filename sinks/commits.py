@@ -18,12 +18,13 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import polars as pl
 
 from metering.errors import OperationError
+from sinks.lake import write_part
+from sinks.lake_lock import shared
 from sinks.owner import Owner, make_folder, sync_folder
 
 _MAGIC = b"KWCR"
@@ -128,13 +129,7 @@ class CommitLog:
     def _stage(self, shard: str, sequence: int, folder: str, frame: pl.DataFrame) -> Part:
         name = f"{slug(shard)}-{sequence:010d}"
         staged = f"{name}-{slug(folder)}.parquet"
-        # Polars would turn a full disk into an error of its own, so it writes to memory.
-        content = BytesIO()
-        frame.write_parquet(content, compression="zstd", statistics=True)
-        with (self._staging / staged).open("xb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
+        write_part(self._staging / staged, frame)
         return Part(staged, f"{folder}/{name}.parquet")
 
     def _write_record(self, record: Record) -> None:
@@ -164,15 +159,15 @@ class CommitLog:
 
     def _reveal(self, record: Record) -> None:
         """Idempotent: a part that is not in staging any more has been revealed."""
-        folders = set()
-        for part in record.parts:
-            staged, final = self._staging / part.staged, self._home / part.final
-            if staged.exists():
-                make_folder(final.parent)
-                staged.rename(final)
-                folders.add(final.parent)
-        for folder in folders:
-            sync_folder(folder)
+        waiting = [(self._staging / part.staged, self._home / part.final) for part in record.parts]
+        if waiting := [(staged, final) for staged, final in waiting if staged.exists()]:
+            make_folder(self._home / "lake")
+            with shared(self._home):  # a folder is not swapped for a compacted one meanwhile
+                for staged, final in waiting:
+                    make_folder(final.parent)
+                    staged.rename(final)
+                for folder in {final.parent for _, final in waiting}:
+                    sync_folder(folder)
         self._owner.check()
 
     def _read_all(self) -> Iterator[Record]:

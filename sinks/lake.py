@@ -1,12 +1,15 @@
 """Rows of the lake's tables, as they go into parts: declared columns, one folder for each local date.
 
-Here: which columns a part has and which folder it belongs in. Not here: writing and committing (`commits`), reading
-(`lake_reader`).
+Here: which columns a part has, which folder it belongs in, and its file. Not here: committing (`commits`), reading
+(`lake_reader`), merging (`compaction`).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
 
 import polars as pl
 
@@ -26,3 +29,14 @@ def parts(tables: Mapping[str, Sequence[pl.DataFrame]]) -> dict[str, pl.DataFram
         for (day,), part in whole.partition_by("date", as_dict=True, maintain_order=True, include_key=False).items():
             cut[folder(name, day)] = part
     return cut
+
+
+def write_part(path: Path, frame: pl.DataFrame) -> None:
+    """Write a new part, durably but for its name. Raises OSError."""
+    # Polars would turn a full disk into an error of its own, so it writes to memory.
+    content = BytesIO()
+    frame.write_parquet(content, compression="zstd", statistics=True)
+    with path.open("xb") as file:
+        file.write(content.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())

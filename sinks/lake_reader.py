@@ -7,13 +7,15 @@ parts, or anything computed from them. Parts live in `<home>/lake/<table>/date=Y
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 
 from metering.tables import LAKE, Table
+from sinks.lake_lock import shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +28,31 @@ class PartFacts:
 
 @dataclass(frozen=True, slots=True)
 class LakeReader:
-    """The lake of one home. Only whole, committed parts carry the name `*.parquet`."""
+    """The lake of one home. Only whole, committed parts carry the name `*.parquet`.
+
+    What `parts` or `scan` have found is there until the end of the `with reader.held()` that they were called in;
+    outside of one, compaction may take it away before it is read.
+    """
 
     home: Path
+
+    def held(self) -> AbstractContextManager[None]:
+        """No part is taken away meanwhile. Not for long: compaction waits."""
+        return shared(self.home)
+
+    @property
+    def mark(self) -> Path:
+        """File with the last day that retention has taken out."""
+        return self.home / "lake" / "taken_until"
+
+    @property
+    def taken_until(self) -> date | None:
+        """The last day that retention has taken out, if any; of the days before it there may be late rows, no more."""
+        return date.fromisoformat(self.mark.read_text("ascii")) if self.mark.exists() else None
+
+    def whole(self, day: date) -> bool:
+        """Whether the lake still has all that came of the day and of the day before it."""
+        return (until := self.taken_until) is None or day > until + timedelta(days=1)
 
     def folder(self, table: str) -> Path:
         return self.home / "lake" / table
@@ -45,15 +69,17 @@ class LakeReader:
         """Rows of those days (None: of all) as the table is declared, `date` included; typed, also without parts."""
         declared = LAKE[table]
         days = self.dates(table) if days is None else days
-        frames = [self._day(declared, day, parts) for day in days if (parts := self.parts(table, day))]
+        frames = [scan_parts(declared, day, parts) for day in days if (parts := self.parts(table, day))]
         return pl.concat(frames) if frames else declared.empty().lazy()
 
-    def _day(self, table: Table, day: date, parts: Sequence[Path]) -> pl.LazyFrame:
-        inside = pl.Schema({name: dtype for name, dtype in table.schema.items() if name != "date"})
-        rows = pl.scan_parquet(
-            parts, schema=inside, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
-        )
-        return rows.with_columns(date=pl.lit(day, pl.Date)).select(table.names)
+
+def scan_parts(table: Table, day: date, parts: Sequence[Path]) -> pl.LazyFrame:
+    """Rows of some parts of a day as the table is declared, `date` included."""
+    inside = pl.Schema({name: dtype for name, dtype in table.schema.items() if name != "date"})
+    rows = pl.scan_parquet(
+        parts, schema=inside, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
+    )
+    return rows.with_columns(date=pl.lit(day, pl.Date)).select(table.names)
 
 
 def current(rows: pl.LazyFrame, key: Sequence[str]) -> pl.LazyFrame:

@@ -27,10 +27,13 @@ def list_rejects(home: Path, reason: str | None, limit: int) -> None:
     from metering.tables.lake import REJECTS
     from sinks.lake_reader import LakeReader
 
-    rows = LakeReader(home).scan("rejects")
-    if reason:
-        rows = rows.filter(pl.col("reason") == reason)
-    counts = rows.group_by("reason").agg(pl.len().alias("count")).sort("reason").collect()
+    lake = LakeReader(home)
+    with lake.held():
+        rows = lake.scan("rejects")
+        if reason:
+            rows = rows.filter(pl.col("reason") == reason)
+        counts = rows.group_by("reason").agg(pl.len().alias("count")).sort("reason").collect()
+        newest = rows.sort("date", *REJECTS.key).tail(limit).collect()
     console = Console()
     if counts.is_empty():
         console.print(f"No rejected readings in {home / 'lake'}.")
@@ -40,7 +43,6 @@ def list_rejects(home: Path, reason: str | None, limit: int) -> None:
     for name, count in counts.iter_rows():
         summary.add_row(name, MEANINGS.get(name, ""), f"{count:,}")
     console.print(summary)
-    newest = rows.sort("date", "source", "source_partition", "source_offset", "source_row").tail(limit).collect()
     shown = Table(
         "date", "source", "partition", "offset", "reason", "detail", "bytes", title=f"The last {newest.height}"
     )
