@@ -123,6 +123,8 @@ def _asset(
     def materialise(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         batch = context.resources.batch
         wanted = [date.fromisoformat(key) for key in context.partition_keys]
+        if result.lake:
+            _require_whole(batch, wanted)
         outcome = gated(batch, table, wanted, result.compute(batch, wanted))
         yield _check(outcome.verdict)
         if not outcome.verdict.success:
@@ -134,6 +136,16 @@ def _asset(
         yield dg.MaterializeResult()
 
     return materialise
+
+
+def _require_whole(batch: Batch, days: Sequence[date]) -> None:
+    """A day of which the lake holds but late rows must not replace results that were made from all of it."""
+    if gone := [day for day in days if not batch.lake.whole(day)]:
+        raise dg.Failure(
+            f"the lake no longer holds all of {gone[0]} (setting retention.lake_days), whose results stay as they are: "
+            f"choose days after {gone[-1]}",
+            allow_retries=False,
+        )
 
 
 def _warehouse(days: dg.PartitionsDefinition, condition: dg.AutomationCondition) -> dg.AssetsDefinition:

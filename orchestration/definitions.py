@@ -1,7 +1,7 @@
 """The Dagster definitions of one home: `build_definitions(home)`, the same for the UI, the command line and tests.
 
-Here: putting assets, automation, sensors and the job together. `defs` is for Dagster's own tools, for the home that
-KILOWATCH_HOME names; it is built when asked for, not when this module is imported.
+Here: putting assets, automation, sensors, schedule and jobs together. `defs` is for Dagster's own tools, for the home
+that KILOWATCH_HOME names; it is built when asked for, not when this module is imported.
 """
 
 import os
@@ -25,17 +25,24 @@ def build_definitions(home: Path, progress: Callable[[str, int, int], None] | No
     """
     from assets.batch import Batch
     from assets.catalogue import batch_assets, partitions
+    from assets.upkeep import UPKEEP, upkeep_asset
     from orchestration.automation import after_dependencies, automation_sensor, with_readings
     from orchestration.registry_files import load
     from orchestration.sensors import lake_sensor
     from orchestration.settings import load_settings
+    from orchestration.upkeep import keep_up, upkeep_schedule
 
     settings = load_settings(home)
     batch = Batch(home, settings.metering, lambda: load(home, settings), progress)
     days = partitions(settings.timezone)
+    results = dg.AssetSelection.all().materializable() - dg.AssetSelection.assets(UPKEEP)
     return dg.Definitions(
-        assets=batch_assets(settings.timezone, batch.tables, after_dependencies(), with_readings()),
-        jobs=[dg.define_asset_job(JOB, selection=dg.AssetSelection.all().materializable())],
+        assets=[
+            *batch_assets(settings.timezone, batch.tables, after_dependencies(), with_readings()),
+            upkeep_asset(lambda: keep_up(home, settings)),
+        ],
+        jobs=[dg.define_asset_job(JOB, selection=results)],
+        schedules=[upkeep_schedule()],
         sensors=[lake_sensor(home, days), automation_sensor()],
         resources={"batch": batch},
         executor=dg.in_process_executor,

@@ -28,9 +28,12 @@ from metering.settings import (
     VeeSettings,
     VoltageLimits,
 )
+from pipelines.past import LOOK_BACK, RUN_UP
 
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]|24:00")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+LATE_DAYS = 30
+LEAST_LAKE_DAYS = LATE_DAYS + (LOOK_BACK + RUN_UP).days + 2  # days are local, and the first is not whole
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 
 
@@ -67,6 +70,29 @@ class StreamPart(_Part):
     registry_check_s: float = Field(gt=0)
 
 
+class LakePart(_Part):
+    """When the lake's parts are merged, and into what."""
+
+    compact_parts: int = Field(ge=2)
+    part_mb: int = Field(ge=1)
+
+
+class Retention(_Part):
+    """How long things are kept."""
+
+    lake_days: int = Field(ge=0)
+
+    @field_validator("lake_days")
+    @classmethod
+    def _late_readings_find_their_past(cls, value: int) -> int:
+        if 0 < value < LEAST_LAKE_DAYS:
+            raise ValueError(
+                f"{value} days are too few: readings may come {LATE_DAYS} days late and are judged with what was "
+                f"before them; keep at least {LEAST_LAKE_DAYS} days, or 0 for ever"
+            )
+        return value
+
+
 class Calendar(_Part):
     holidays: tuple[date, ...] = ()
 
@@ -83,6 +109,8 @@ class Settings(BaseSettings):
     kafka: dict[str, str | int | float | bool] = {}
     topics: Topics
     stream: StreamPart
+    lake: LakePart
+    retention: Retention
     forecast: ForecastSettings
     vee: VeeSettings
     rulesets: tuple[RuleSet, ...]

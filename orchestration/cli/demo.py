@@ -22,7 +22,17 @@ START = date(2026, 3, 2)
 INTERVAL_S = 60
 SEED = 1
 MARK = ".demo"
-OWN = ("lake", "stream", "marts", "telemetry", "registry", "dagster", "labels.parquet", "warehouse.duckdb")
+OWN = (
+    "lake",
+    "compaction",
+    "stream",
+    "marts",
+    "telemetry",
+    "registry",
+    "dagster",
+    "labels.parquet",
+    "warehouse.duckdb",
+)
 
 
 @click.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -82,6 +83,42 @@ def test_violations_are_the_last_state_of_each_over_the_whole_lake(empty: Batch)
     (part,) = violations(empty, [D1])
     assert part.rows.select("violation_id", "state", "revision", "date").rows() == [("v", "cleared", 1, D2)]
     assert part.rows.schema == LAKE["violations"].schema
+
+
+def test_violations_that_retention_took_out_of_the_lake_stay_as_they_were_published(empty: Batch) -> None:
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    texts = dict.fromkeys(("severity", "message_zh", "message_en", "ruleset", "unit"), "warning")
+
+    def told(day: date, name: str, revision: int) -> None:
+        row = {
+            "violation_id": name,
+            "rule": "over_voltage",
+            "phase": "a",
+            "meter_id": "M1",
+            "customer_no": "C1",
+            **texts,
+        }
+        rows = LAKE["violations"].conform(
+            pl.DataFrame([row]), state="raised", revision=revision, started_at=at, value=1.0, limit_value=1.0, at=at
+        )
+        folder = empty.home / "lake" / "violations" / f"date={day}"
+        folder.mkdir(parents=True, exist_ok=True)
+        rows.drop("date").write_parquet(folder / f"{name}.parquet")
+
+    def published() -> list[tuple[str, int]]:
+        outcome = gated(empty, LAKE["violations"], [D2], violations(empty, [D2]))
+        outcome.stage.publish()
+        return sorted(empty.marts.scan(LAKE["violations"]).select("violation_id", "revision").collect().rows())
+
+    told(D1, "over", 0)
+    told(D1, "goes on", 0)
+    told(D2, "new", 0)
+    assert published() == [("goes on", 0), ("new", 0), ("over", 0)]
+    shutil.rmtree(empty.home / "lake" / "violations" / f"date={D1}")
+    empty.lake.mark.write_text(D1.isoformat(), "ascii")
+    told(D2, "goes on", 1)
+    (empty.home / "lake" / "violations" / f"date={D2}" / "new.parquet").unlink()  # not by retention: the lake is right
+    assert published() == [("goes on", 1), ("over", 0)]
 
 
 def test_the_picture_is_a_png_also_with_missing_points(batch: Batch, days: list[date]) -> None:
