@@ -55,7 +55,7 @@ def stay(log: pl.DataFrame) -> pl.Series:
 def test_meters_that_move_to_a_new_partition_keep_exact_final_values(
     kafka: str, prefix: str, make_home: Callable[..., Home]
 ) -> None:
-    fleet = Fleet(seed=31, meters=64, readings=12_000)
+    fleet = Fleet(seed=31, meters=64, readings=8_000)
     topic = f"{prefix}.readings"
     messages = [sent for sent in fleet.messages() if sent.key not in LAST]
     half = len(messages) // 2
