@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -37,6 +37,7 @@ from pipelines.environment import Environment
 from pipelines.health import Progress, ShardHealth
 from pipelines.history import LakeHistory
 from pipelines.metrics import Metrics
+from pipelines.neighbours import Neighbours
 from pipelines.poll import Poll, Position, partition_of
 from pipelines.settings import Registry, ResultTopics, StreamSettings
 from pipelines.state import ShardState, dump, load, rebased
@@ -146,8 +147,7 @@ class Worker:
         self._under_way: Step | None = None
         self._blocked_since: float | None = None
         self._retry_at = 0.0
-        self._number, self._workers = number, workers
-        self._elsewhere: pl.Series | None = None
+        self._neighbours = Neighbours(sinks.commits, number, workers)
 
     def position(self, shard: str) -> Position | None:
         """Where a shard goes on, by its last commit."""
@@ -286,9 +286,9 @@ class Worker:
         """Meters that the shard hears for the first time come with what another shard of its source knows of them."""
         meters = decided.decoded.accepted["meter"].unique()
         strangers = meters.filter(~handover.heard(shard.state, meters))
-        self._refuse_apart(decided, strangers)
+        self._neighbours.refuse_apart(decided.poll, strangers, decided.index)
         steps = []
-        for name in self._other_partitions(decided.poll) if len(strangers) else ():
+        for name in self._neighbours.within(decided.poll, self._shards) if len(strangers) else ():
             other = self._shard(name, decided.index)
             theirs = strangers.filter(handover.heard(other.state, strangers))
             rest, pieces = handover.take(other.state, theirs)
@@ -298,35 +298,6 @@ class Worker:
                 other.taken(steps[-1])
                 log.info("meters moved", source=name, target=decided.poll.shard, meters=len(theirs))
         return tuple(steps)
-
-    def _other_partitions(self, poll: Poll) -> Iterator[str]:
-        """Shards of the poll's source that this process reads, or has a commit of."""
-        for name in sorted({*self._shards, *self._sinks.commits.shards} - {poll.shard}):
-            partition = partition_of(poll.source, name)
-            if partition is not None and partition % self._workers == self._number:
-                yield name
-
-    def _refuse_apart(self, decided: Decided, strangers: pl.Series) -> None:
-        """Raises OperationError for meters that another process's shard knew at the start: they cannot move here."""
-        if len(strangers) and self._workers > 1 and self._elsewhere is None:
-            self._elsewhere = self._heard_elsewhere(decided)
-        known = pl.Series(decided.index.ids.categories).gather(strangers)
-        moved = known.filter(known.is_in((self._elsewhere if self._elsewhere is not None else known.clear()).implode()))
-        if len(moved):
-            raise OperationError(
-                f"meters such as {moved[0]} have moved to {decided.poll.shard} from a partition that another process "
-                "reads: run `kilowatch stream --kafka` without --workers until all have moved"
-            )
-
-    def _heard_elsewhere(self, decided: Decided) -> pl.Series:
-        """Ids of the meters that shards of other processes had heard at the start."""
-        codes = pl.int_range(len(decided.index.first), dtype=pl.UInt32, eager=True)
-        found = codes.clear()
-        for name in self._sinks.commits.shards:
-            partition, record = partition_of(decided.poll.source, name), self._sinks.commits.last(name)
-            if partition is not None and partition % self._workers != self._number and record is not None:
-                found = found.append(codes.filter(handover.heard(load(record.state, decided.index), codes)))
-        return pl.Series(decided.index.ids.categories).gather(found)
 
     def _reached(self, name: str) -> Position:
         """Where a shard goes on that has been heard of."""
