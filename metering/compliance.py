@@ -23,6 +23,7 @@ from metering.voltage import qualification
 SUMS = ("monitored_s", "over_s", "under_s", "active_mwh", "import_mvarh", "export_mvarh")
 _MILLI = 1_000_000  # thousandths of a Wh in a kWh
 _LARGEST = 2.0**62
+_DECIMALS = 6
 
 DAYS_SCHEMA = pl.Schema(
     {
@@ -113,10 +114,9 @@ def _rows(days: pl.DataFrame, touched: pl.DataFrame, facts: pl.DataFrame) -> pl.
 
 
 def _figures(span: str) -> list[pl.Expr]:
-    # Times a fraction: Polars divides a single row otherwise than many, and a value must not depend on its batch.
-    minutes = {n: pl.col(f"{span}_{n}_s") * (1 / 60) for n in ("monitored", "over", "under")}
+    minutes = {n: _quotient(f"{span}_{n}_s", 60) for n in ("monitored", "over", "under")}
     active, imported, exported = (
-        pl.col(f"{span}_{n}") * (1 / _MILLI) for n in ("active_mwh", "import_mvarh", "export_mvarh")
+        _quotient(f"{span}_{n}", _MILLI) for n in ("active_mwh", "import_mvarh", "export_mvarh")
     )
     return [
         *(value.alias(f"{span}_{name}_min") for name, value in minutes.items()),
@@ -126,6 +126,11 @@ def _figures(span: str) -> list[pl.Expr]:
         exported.alias(f"{span}_export_kvarh"),
         power_factor(active, imported.abs() + exported.abs()).alias(f"{span}_power_factor"),
     ]
+
+
+def _quotient(name: str, divisor: int) -> pl.Expr:
+    """Rounded, for Polars divides one row otherwise than many: by the divisor, and by its reciprocal."""
+    return (pl.col(name) / divisor).round(_DECIMALS)
 
 
 def forget(days: pl.DataFrame, today: date) -> pl.DataFrame:

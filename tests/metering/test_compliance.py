@@ -107,6 +107,21 @@ def test_a_revised_window_takes_the_place_of_what_it_said(facts: Frame, metering
     assert days.equals(direct)
 
 
+def test_a_day_alone_has_the_same_figures_as_among_others(facts: Frame, metering_settings: MeteringSettings) -> None:
+    """Polars divides one row by a number otherwise than many."""
+    rng = random.Random(1)
+    for _ in range(50):
+        windows = _windows(
+            *({"at": 1440 * day, "u_monitored_min": rng.randrange(900) / 60, "energy_kwh": rng.uniform(0, 900)}
+              for day in (0, 1))
+        )  # fmt: skip
+        together = advance(_days(), _added(windows, metering_settings), _none(), facts)[1]
+        last = advance(_days(), _added(windows[1:], metering_settings), _none(), facts)[1]
+        figures = ["day_monitored_min", "day_active_kwh"]
+        assert together[1].select(figures).equals(last.select(figures))
+        assert together["day_active_kwh"].to_list() == [round(kwh, 6) for kwh in windows["energy_kwh"]]
+
+
 def test_nothing_added_tells_nothing(facts: Frame, metering_settings: MeteringSettings) -> None:
     days, _ = advance(_days(), _added(_windows({"at": 15}), metering_settings), _none(), facts)
     same, rows = advance(days, _none(), _none(), facts)
