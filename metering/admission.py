@@ -18,6 +18,8 @@ from metering.tables.schema import TIMESTAMP
 from metering.text import filled
 
 LONGEST_METER_ID = 64
+MENDABLE = ("unknown_meter", "future_time")
+"""Reasons that registry, settings or clock have a part in; all others follow from the bytes alone, now and for ever."""
 
 _RFC3339 = "%+"
 _EARLIEST_MS, _LATEST_MS = -62_104_060_800_000, 253_370_764_799_999  # years 2 to 9998: a date in every time zone

@@ -1,7 +1,7 @@
 """Payload bytes to accepted readings and rejects: nothing that came in is in neither.
 
 Here: JSON and NDJSON payloads and rows that came in columns, a whole batch at a time, and where each row stood in its
-source.
+source; rejects that are read again.
 Not here: how JSON is read (`jsonlines`), which rows are readings (`admission`).
 """
 
@@ -19,16 +19,23 @@ from metering.lookup import MeterIndex
 from metering.payloads import JSON, REJECTED_SCHEMA, Columnar, Decoded
 from metering.payloads import Lines as Lines
 from metering.payloads import Messages as Messages
+from metering.payloads import Refused as Refused
 
 
 def decode(
-    content: Messages | Lines | pl.DataFrame, first_row: int, index: MeterIndex, tolerance_s: int, now: datetime
+    content: Messages | Lines | Refused | pl.DataFrame,
+    first_row: int,
+    index: MeterIndex,
+    tolerance_s: int,
+    now: datetime,
 ) -> Decoded:
     """Decode one poll's content. A reading more than `tolerance_s` ahead of its message's own timestamp (without one,
     of `now`) is rejected. `first_row` numbers the rows of a frame.
     """
     if isinstance(content, Lines):
         return _decode_lines(content, index, tolerance_s, now)
+    if isinstance(content, Refused):
+        return _decode_again(content.rows, index, tolerance_s, now)
     if isinstance(content, pl.DataFrame):
         rows = pl.int_range(first_row, first_row + content.height, dtype=pl.Int64, eager=True)
         origin = origin_of(rows, pl.repeat(0, content.height, dtype=pl.Int32, eager=True), None)
@@ -43,6 +50,16 @@ def decode(
     return Decoded(
         pl.concat([p.accepted for p in parts]).sort(order), pl.concat([p.rejects for p in parts]).sort(order)
     )
+
+
+def _decode_again(refused: pl.DataFrame, index: MeterIndex, tolerance_s: int, now: datetime) -> Decoded:
+    """As if each were a message of its own, but under its old position and log time."""
+    logged_ms = refused["logged_at"].dt.epoch("ms").to_list()
+    places = range(refused.height)
+    messages = Messages(refused["payload"].to_list(), places, logged_ms, refused["message_key"].to_list())
+    again = _decode_json_messages(messages, index, tolerance_s, now)
+    origin = refused.select("source_offset", "source_row")
+    return Decoded(*(rows.with_columns(*origin[rows["source_offset"]]) for rows in (again.accepted, again.rejects)))
 
 
 def _without_columns(messages: Messages, arrow: Columnar) -> Messages:

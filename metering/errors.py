@@ -4,7 +4,8 @@ KilowatchError
 ├── UserError              a user's mistake: command line exits with 2
 │   ├── RegistryError      the registry is refused whole; carries file, line and column
 │   ├── MappingError       a replay mapping that cannot be used
-│   └── SettingsError      kilowatch.toml or KILOWATCH_* that cannot be used
+│   ├── SettingsError      kilowatch.toml or KILOWATCH_* that cannot be used
+│   └── OwnedError         a stream is running on the home already
 └── OperationError         the world is not as it should be (gap in the log, disk full, broker gone)
     └── GapError           the log no longer holds offsets that the stream needs
 """
@@ -34,6 +35,10 @@ class MappingError(UserError):
 
 class SettingsError(UserError):
     """The settings cannot be used."""
+
+
+class OwnedError(UserError):
+    """Another stream is the home's owner."""
 
 
 class OperationError(KilowatchError):

@@ -69,6 +69,13 @@ class Lines:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """Rejects of one shard as the lake holds them (columns of `rejects`), to be read again: JSON, a line each."""
+
+    rows: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
     """`accepted`: the columns of `readings` that vary within a batch, plus `meter` (code) and `fact` (row in the
     registry's facts). `rejects`: those of `rejects`. Both in source order, without source, partition and date.

@@ -30,9 +30,13 @@ class RegistryWatch:
     def index(self) -> MeterIndex:
         """The index in force; another object once a changed registry has been taken up."""
         if time.monotonic() - self._looked >= self._settings.stream.registry_check_s:
-            self._looked = time.monotonic()
-            self._look()
+            self.refresh()
         return self._index
+
+    def refresh(self) -> None:
+        """Take up a changed registry at once."""
+        self._looked = time.monotonic()
+        self._look()
 
     def _look(self) -> None:
         stamp = self._stamp_now()

@@ -30,6 +30,8 @@ from pipelines.dataflow import Run, build, run_flow
 from pipelines.file_source import FileReader, FileSource
 from pipelines.kafka_source import KafkaSource
 from pipelines.poll import Reader, Source
+from pipelines.replayed import AtRest, Replayed, unwrapped
+from pipelines.requests import Requests
 from pipelines.settings import ResultTopics, StreamSettings
 from pipelines.worker import Sinks
 from sinks.commits import CommitLog
@@ -94,6 +96,14 @@ def stream_kafka(home: Path, settings: Settings, run: Run, accept_gap: bool = Fa
     return _stream(home, settings, source, config, run, place)
 
 
+def replay_at_rest(home: Path, settings: Settings, kafka: dict[str, str] | None, run: Run) -> None:
+    """Serve the home's request to replay rejects where no stream runs: those of the readings topic, with its client
+    configuration in `kafka`, or else those of files. Raises OwnedError when a stream does run, and OperationError.
+    """
+    quiet = settings.model_copy(update={"stream": settings.stream.model_copy(update={"metrics_port": -1})})
+    _stream(home, quiet, AtRest(settings.topics.readings, files=kafka is None), kafka, run, ALONE)
+
+
 def _stream(
     home: Path, settings: Settings, source: Source, kafka: dict[str, str] | None, run: Run, place: Place
 ) -> Outcome:
@@ -124,7 +134,8 @@ def _stream(
             served(own_port, run.metrics.registry, run.health),
             _together(owner, run, place),
         ):
-            run_flow(build(source, sinks, figures, registry, run), run, place.addresses, place.process)
+            replayed = Replayed(source, sinks.lake, Requests(home), registry.refresh, settings.stream.batch_rows)
+            run_flow(build(replayed, sinks, figures, registry, run), run, place.addresses, place.process)
     return Outcome(run.metrics.readings, run.metrics.rejected_by_reason())
 
 
@@ -187,7 +198,8 @@ def _reported(run: Run, report: Path | None) -> Iterator[None]:
         if not always and time.monotonic() - last < _REPORT_EVERY_S:
             return
         last = time.monotonic()
-        read = reader.progress if isinstance(reader, FileReader) else (0, 0)
+        files = unwrapped(reader)
+        read = files.progress if isinstance(files, FileReader) else (0, 0)
         progress = Progress(run.metrics.readings, run.metrics.rejected_by_reason(), *read)
         aside = report.with_suffix(".new")
         aside.write_text(json.dumps(asdict(progress)), "utf-8")

@@ -39,7 +39,8 @@ class Environment:
     """What a step depends on beside its state: registry, settings, how much is kept, the past, and the partition of
     its source that the readings come from.
 
-    Meters not heard for `silent_s`, by the time of the data, leave the state.
+    Meters not heard for `silent_s`, by the time of the data, leave the state. With `at_once` the late readings of a
+    meter are judged together: the same values, fewer revisions of them.
     """
 
     index: MeterIndex
@@ -48,6 +49,7 @@ class Environment:
     history: History
     silent_s: float = 7 * 86_400
     partition: int = 0
+    at_once: bool = False
 
     @property
     def facts(self) -> pl.DataFrame:

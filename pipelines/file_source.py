@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from metering.decode import Lines
 from metering.errors import OperationError, UserError
 from pipelines.arrow import frame_of
-from pipelines.poll import Poll, Position, Positions
+from pipelines.poll import OwnShard, Poll, Position, Positions
 
 LINE_SUFFIXES = (".ndjson", ".jsonl", ".json")
 PARQUET_SUFFIX = ".parquet"
@@ -109,6 +109,10 @@ class FileReader:
     def finished(self) -> bool:
         return self._current == len(self._shards)
 
+    def own_shard(self, source: str, partition: int) -> OwnShard | None:
+        numbers = [number for number, shard in enumerate(self._shards) if (shard.shard, 0) == (source, partition)]
+        return OwnShard(source, over=numbers[0] < self._current) if numbers else None
+
     @property
     def progress(self) -> Progress:
         return Progress(sum(s.read_bytes for s in self._shards), sum(s.total_bytes for s in self._shards))
@@ -120,6 +124,7 @@ class FileReader:
 
 
 class _Shard(Protocol):
+    shard: str
     read_bytes: int
     total_bytes: int
 

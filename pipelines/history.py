@@ -50,6 +50,17 @@ class LakeHistory:
         rows = rows.with_columns(self._index.version(rows["meter"], rows["ts"]))
         return rows.filter(pl.col("fact").is_not_null()).select(ROW_SCHEMA.names()).cast(ROW_SCHEMA)
 
+    def not_taken(self, accepted: pl.DataFrame, partition: int) -> pl.DataFrame:
+        """Those of `accepted` whose place in the partition does not stand in the readings yet, in order of time."""
+        place = ("source_offset", "source_row")
+        here = self._mine & (pl.col("source_partition") == partition)
+        coming = [step["readings"].filter(here).select(place) for step in self._pending]
+        days = accepted.select(local_date(pl.col("ts"), self._settings.timezone)).to_series().unique()
+        near = pl.col("source_offset").is_between(accepted["source_offset"].min(), accepted["source_offset"].max())
+        with self._lake.held():
+            kept = self._lake.scan("readings", days.sort()).filter(here & near).select(place).collect()
+        return accepted.join(pl.concat([kept, *coming]), on=place, how="anti").sort("ts", *place)
+
     def windows(self, wanted: pl.DataFrame) -> pl.DataFrame:
         """Current windows (columns of `windows`, with `meter` and `fact`) of `meter`, `window_end`, if any."""
         rows = self._rows("windows", wanted)

@@ -4,7 +4,8 @@ Here: which meters need a look at all, and the order in which a meter's readings
 (`metering`).
 
 Judged row by row, in the order of the log: between two late readings of a meter its other readings are taken in one go,
-and each late one is a round of its own. So nothing depends on how the log was cut into batches.
+and each late one is a round of its own. So nothing depends on how the log was cut into batches. Replayed readings
+(`Environment.at_once`) have left the log's order, and share rounds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from metering.revisions import NAME, last_told, revise
 from metering.tables.lake import VIOLATIONS
 from metering.violations import CHANGE_SCHEMA, PAIR, advance
 from pipelines.environment import Environment
-from pipelines.past import Anew, Past, said, up_to
+from pipelines.past import Anew, Past, caused_by, said, up_to
 from pipelines.silence import recall
 from pipelines.state import PAIR_SCHEMA, ROW_SCHEMA, ShardState, never_heard, pairs_of, split
 
@@ -67,11 +68,11 @@ def judge_batch(
     seen = recall(state.seen_us if len(state.seen_us) else never_heard(env.index), rows, state.left_us, env)
     suspects = rules.starts(rows, env.facts, env.settings) if rows.height else pl.DataFrame(schema=PAIR_SCHEMA)
     after = _seen(seen, rows)
-    past = Past.of(_rounds(rows, seen).filter(pl.col("out_of_order") & ~pl.col("held")), env)
+    past = Past.of(_rounds(rows, seen, env).filter(pl.col("out_of_order") & ~pl.col("held")), env)
     pairs = _pairs_to_judge(state, rows, suspects, past)
     if pairs.is_empty():
         return Judged(state.pairs, state.base, state.told, after, suspects), VIOLATIONS.empty()
-    ordered = _rounds(rows.filter(pl.col("meter").is_in(pairs["meter"].implode())), seen)
+    ordered = _rounds(rows.filter(pl.col("meter").is_in(pairs["meter"].implode())), seen, env)
     now, base, told = state.pairs, state.base, state.told
     changes = [pl.DataFrame(schema=CHANGE_SCHEMA)]
     for (_, late), part in ordered.partition_by("round", "out_of_order", as_dict=True, maintain_order=True).items():
@@ -120,13 +121,19 @@ def _seen(seen: pl.Series, rows: pl.DataFrame) -> pl.Series:
     return seen.clone().scatter(newest["meter"], newest.select(later).to_series())
 
 
-def _rounds(rows: pl.DataFrame, seen: pl.Series) -> pl.DataFrame:
-    """Adds `out_of_order` (not after all earlier times of its meter) and `round`: each such has one of its own."""
+def _rounds(rows: pl.DataFrame, seen: pl.Series, env: Environment) -> pl.DataFrame:
+    """Adds `out_of_order` (not after all earlier times of its meter) and `round`: each such has one of its own, or
+    shares it with those next to it that are held, or not, as it is.
+    """
     ts = pl.col("ts").to_physical()
     before = pl.max_horizontal(ts.cum_max().shift(1).over("meter"), pl.Series("seen", seen.gather(rows["meter"])))
     rows = rows.with_columns(out_of_order=ts <= before)
-    turn = pl.col("out_of_order") | pl.col("out_of_order").shift(1).over("meter").fill_null(False)
-    return rows.with_columns(round=turn.cast(pl.Int32).cum_sum().over("meter")).sort("round", "position")
+    late = pl.col("out_of_order")
+    if env.at_once:
+        turn = pl.struct(late, (late & pl.col("held")).alias("late_and_held")).rle_id()
+    else:
+        turn = (late | late.shift(1).over("meter").fill_null(False)).cast(pl.Int32).cum_sum()
+    return rows.with_columns(round=turn.over("meter")).sort("round", "position")
 
 
 def _anew(
@@ -137,7 +144,7 @@ def _anew(
     told: pl.DataFrame,
     env: Environment,
 ) -> Anew:
-    """One late reading of each meter: all that the state holds of these meters, up to it, judged from the base on."""
+    """Late readings of some meters: all that the state holds of these, up to them, judged from the base on."""
     meters = part["meter"].implode()
     base = state.base.join(pairs, on=PAIR, how="semi")
     if part.is_empty():
@@ -145,6 +152,6 @@ def _anew(
     held = [chunk.rows.filter(pl.col("meter").is_in(meters)) for chunk in (*state.closed, *state.open)]
     rows = pl.concat([rows.select(ROW_SCHEMA.names()) for rows in (*held, up_to(ordered, part).filter("held"))])
     of_pairs = told.join(pairs, on=PAIR, how="semi")
-    late = part.select("meter", pl.col("ts").alias("at"))
-    moved, changes = revise(said(rows, pairs, env), base, of_pairs, env.facts, env.settings.gap_intervals, late)
+    said_anew, gap = said(rows, pairs, env), env.settings.gap_intervals
+    moved, changes = revise(said_anew, base, of_pairs, env.facts, gap, caused_by(part))
     return Anew(moved, base, changes)

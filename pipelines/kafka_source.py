@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from metering.decode import Messages
 from metering.errors import GapError, OperationError
 from pipelines.arrow import columnar
-from pipelines.poll import Poll, Positions, shard_name
+from pipelines.poll import OwnShard, Poll, Positions, shard_name
 
 ARROW_STREAM = b"application/vnd.apache.arrow.stream"
 
@@ -126,6 +126,10 @@ class KafkaReader:
     def finished(self) -> bool:
         """A topic has no end."""
         return False
+
+    def own_shard(self, source: str, partition: int) -> OwnShard | None:
+        mine = source == self.topic and partition in self._next
+        return OwnShard(self._shard(partition), over=False) if mine else None
 
     def close(self) -> None:
         self._consumer.close()

@@ -30,6 +30,7 @@ class Metrics:
         self.received = counter("readings_received", "Readings received, accepted or rejected")
         self.accepted = counter("readings_accepted", "Readings accepted")
         self.rejected = counter("readings_rejected", "Readings rejected", "reason")
+        self.replayed = counter("readings_replayed", "Rejects that have been taken after all: kilowatch rejects replay")
         self.results = counter("results", "Rows of results", "table")
         self.stage_seconds = counter("stage_cpu_seconds", "CPU seconds spent, by stage", "stage")
         self.lag = gauge("lag_messages", "Messages in the log after the last one read", "shard")

@@ -33,9 +33,14 @@ def said(rows: pl.DataFrame, pairs: pl.DataFrame, env: Environment) -> pl.DataFr
 
 
 def up_to(ordered: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
-    """Of the batch (`ordered`) the readings of each meter in `part`, up to that one's `position`."""
-    until = part.select("meter", pl.col("position").alias("until"))
+    """Of the batch (`ordered`) the readings of each meter in `part`, up to its last one's `position` there."""
+    until = part.group_by("meter").agg(pl.col("position").max().alias("until"))
     return ordered.join(until, on="meter").filter(pl.col("position") <= pl.col("until"))
+
+
+def caused_by(part: pl.DataFrame) -> pl.DataFrame:
+    """`meter`, and `at`: the time of its last reading in `part`."""
+    return part.group_by("meter").agg(pl.col("ts").sort_by("position").last().alias("at"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +81,17 @@ class Past:
         horizon_us: int | None,
         env: Environment,
     ) -> Anew:
-        """One late reading of each meter in `part`: the past, with the batch up to it (`ordered`), judged anew."""
+        """Late readings of the meters in `part`: the past, with the batch up to them (`ordered`), judged anew."""
         nothing, gap = pl.DataFrame(schema=STATE_SCHEMA), env.settings.gap_intervals
         if part.is_empty():
             return Anew(nothing, nothing, pl.DataFrame(schema=CHANGE_SCHEMA))
         known = last_told(pl.concat([self.told, told])).join(pairs, on=PAIR, how="semi")
-        anchors = _anchors(part.select("meter", pl.col("ts").alias("late")), known)
+        anchors = _anchors(part.group_by("meter").agg(pl.col("ts").min().alias("late")), known)
         here = up_to(ordered, part).select(ROW_SCHEMA.names())
         rows = pl.concat([self.rows.join(part, on="meter", how="semi"), here])
         rows = rows.join(anchors, on="meter").filter(pl.col("ts") > pl.col("anchor"))
         judged = said(rows, pairs, env)
-        late = part.select("meter", pl.col("ts").alias("at"))
-        now, changes = revise(judged, nothing, _settled(known, anchors), env.facts, gap, late)
+        now, changes = revise(judged, nothing, _settled(known, anchors), env.facts, gap, caused_by(part))
         before = pl.lit(False) if horizon_us is None else pl.col("ts").to_physical() <= horizon_us
         base, _ = advance(judged.filter(before), nothing, env.facts, gap)
         return Anew(now, base, _settled(changes, anchors))

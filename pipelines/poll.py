@@ -5,14 +5,14 @@ Here: the values that travel and the shape of a source. Not here: any particular
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import polars as pl
 
-from metering.decode import Lines, Messages
+from metering.decode import Lines, Messages, Refused
 
 Position = Mapping[str, int]
 """Where to go on in a shard: {"offset": n} for Kafka, {"row": n, "byte": m} for files. Opaque to all but its source."""
@@ -33,22 +33,31 @@ def partition_of(source: str, shard: str) -> int | None:
 class Poll:
     """One poll's content of one shard (a Kafka partition or a file), in offset order, never reordered.
 
-    `content` is `Messages` (Kafka), `Lines` (NDJSON file) or a frame of readings (Parquet file; its rows are numbered
-    from `position`'s row). `after` is where the shard goes on once this content is committed. `end` marks the last
-    poll of a shard that is over (a file read to its end); its content may be empty. `newest_offset` is the last offset
-    known to exist in the log, for lag; None where there is no such thing. `gap` are the first and last offset that the
-    log no longer held before this content, and that are knowingly left out.
+    `content` is `Messages` (Kafka), `Lines` (NDJSON file), a frame of readings (Parquet file; its rows are numbered
+    from `position`'s row), or `Refused`: rejects read again, which leave the shard where it is. `after` is where the
+    shard goes on once this content is committed. `end` marks the last poll of a shard that is over (a file read to its
+    end); its content may be empty. `newest_offset` is the last offset known to exist in the log, for lag; None where
+    there is no such thing. `gap` are the first and last offset that the log no longer held before this content, and
+    that are knowingly left out. `committed` is called once this poll is, which then waits for nothing else.
     """
 
     shard: str
     source: str
     partition: int
-    content: Messages | Lines | pl.DataFrame
+    content: Messages | Lines | Refused | pl.DataFrame
     first_row: int
     after: Position
     end: bool = False
     newest_offset: int | None = None
     gap: tuple[int, int] | None = None
+    committed: Callable[[], None] | None = None
+
+
+class OwnShard(NamedTuple):
+    """Where readings of a source and partition belong: their shard, and whether that has been read to its end."""
+
+    shard: str
+    over: bool
 
 
 class Reader(Protocol):
@@ -64,6 +73,9 @@ class Reader(Protocol):
     @property
     def finished(self) -> bool:
         """True once every shard has ended and been handed out."""
+
+    def own_shard(self, source: str, partition: int) -> OwnShard | None:
+        """Where readings of that source and partition belong; None where this reader does not read them."""
 
     def close(self) -> None: ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
@@ -18,7 +18,7 @@ import polars as pl
 import structlog
 
 from metering.calendar import local_date
-from metering.decode import decode
+from metering.decode import Refused, decode
 from metering.errors import OperationError
 from metering.lookup import MeterIndex
 from metering.messages import (
@@ -87,7 +87,8 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a poll did: rows for the lake by table, and where the shard stands after it.
+    """What a poll did: rows for the lake by table, and where the shard stands after it. With `urgent` it is committed
+    without waiting for more; `committed` is called once it is.
 
     `others`: steps of shards that let meters go to this one, just before it.
     """
@@ -97,9 +98,10 @@ class Step:
     after: Position
     state: ShardState
     index: MeterIndex
-    end: bool = False
+    urgent: bool = False
     rows: int = 0
     others: tuple[Step, ...] = ()
+    committed: Callable[[], None] | None = None
 
 
 @dataclass(slots=True)
@@ -164,12 +166,19 @@ class Worker:
     def advance(self, decided: Decided) -> Step:
         poll, decoded, index = decided.poll, decided.decoded, decided.index
         shard = self._shard(poll.shard, index)
+        history = self._history(poll, index)
+        again = isinstance(poll.content, Refused)
+        if again:
+            decoded = Decoded(history.not_taken(decoded.accepted, poll.partition), decoded.rejects.clear())
+            decided = replace(decided, decoded=decoded)
         others = self._claim(decided, shard)
-        env = self._environment(poll, index)
+        env = self._environment(poll, index, self._history(poll, index), again)
         with self._metrics.stage("advance"):
             state, results = handover.step(shard.state, decoded.accepted, env, poll.end)
         rows = decoded.accepted.height + decoded.rejects.height
-        step = Step(poll.shard, self._tables(decided, results), poll.after, state, index, poll.end, rows, others)
+        urgent = poll.end or poll.committed is not None
+        tables = self._tables(decided, results)
+        step = Step(poll.shard, tables, poll.after, state, index, urgent, rows, others, poll.committed)
         shard.taken(step)
         self._measure(poll, decoded, results, [*others, step])
         return step
@@ -179,7 +188,7 @@ class Worker:
         self._unpublished.append(step)
         self._publish(self._settings.flush_s)
         shard = self._shards[step.shard]
-        if shard.delivered and (step.end or self._due(shard)):
+        if shard.delivered and (step.urgent or self._due(shard)):
             self._commit(step.shard)
 
     @property
@@ -306,12 +315,16 @@ class Worker:
         assert position is not None, "a shard that holds meters has read them"
         return position
 
-    def _environment(self, poll: Poll, index: MeterIndex) -> Environment:
+    def _history(self, poll: Poll, index: MeterIndex) -> LakeHistory:
         names = [n for n in sorted(self._shards) if n == poll.shard or partition_of(poll.source, n) is not None]
         pending = [step.tables for name in names for step in self._shards[name].pending]
+        return LakeHistory(self._sinks.lake, poll.source, index, self._settings.metering, pending)
+
+    def _environment(self, poll: Poll, index: MeterIndex, history: LakeHistory, again: bool) -> Environment:
         figures = self._settings
-        history = LakeHistory(self._sinks.lake, poll.source, index, figures.metering, pending)
-        return Environment(index, figures.metering, figures.windows_kept, history, figures.silent_s, poll.partition)
+        return Environment(
+            index, figures.metering, figures.windows_kept, history, figures.silent_s, poll.partition, at_once=again
+        )
 
     def _tables(self, decided: Decided, results: Results) -> dict[str, pl.DataFrame]:
         zone = self._settings.metering.timezone
@@ -372,15 +385,15 @@ class Worker:
             seconds=round(took_s, 3),
             position=dict(steps[-1].after),
         )
+        for committed in (step.committed for step in steps if step.committed):
+            committed()
 
     def _measure(self, poll: Poll, decoded: Decoded, results: Results, steps: Sequence[Step]) -> None:
         metrics = self._metrics
-        metrics.readings += decoded.accepted.height
-        metrics.rejects += decoded.rejects.height
-        metrics.received.inc(decoded.accepted.height + decoded.rejects.height)
-        metrics.accepted.inc(decoded.accepted.height)
-        for reason, count in decoded.rejects["reason"].value_counts().iter_rows():
-            metrics.rejected.labels(reason).inc(count)
+        if isinstance(poll.content, Refused):
+            metrics.replayed.inc(decoded.accepted.height)
+        else:
+            self._count(decoded)
         for table in ("windows", "violations", "compliance"):
             metrics.results.labels(table).inc(getattr(results, table).height)
         if poll.newest_offset is not None:
@@ -388,6 +401,15 @@ class Worker:
         for step in steps:
             metrics.readings_open.labels(step.shard).set(step.state.readings_open)
             metrics.meters_held.labels(step.shard).set(step.state.meters_held)
+
+    def _count(self, decoded: Decoded) -> None:
+        metrics = self._metrics
+        metrics.readings += decoded.accepted.height
+        metrics.rejects += decoded.rejects.height
+        metrics.received.inc(decoded.accepted.height + decoded.rejects.height)
+        metrics.accepted.inc(decoded.accepted.height)
+        for reason, count in decoded.rejects["reason"].value_counts().iter_rows():
+            metrics.rejected.labels(reason).inc(count)
 
 
 def _nothing() -> dict[str, pl.DataFrame]:

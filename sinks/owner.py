@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from metering.errors import OperationError, UserError
+from metering.errors import OperationError, OwnedError
 
 STALLED_AFTER_S = 15.0
 _SIGN_EVERY_S = 1.0
@@ -75,7 +75,7 @@ class Owner:
 def take(home: Path, processes: int = 1, stalled_after_s: float = STALLED_AFTER_S) -> Owner:
     """Become the owner of `home`; one without a sign of life for `stalled_after_s` is taken over from.
 
-    Raises UserError naming the owner that is running.
+    Raises OwnedError naming the owner that is running.
     """
     root = home / "stream"
     make_folder(root)
@@ -122,7 +122,7 @@ def _alone(path: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise UserError(f"another stream is just starting on {path.parent.parent}") from None
+                    raise OwnedError(f"another stream is just starting on {path.parent.parent}") from None
                 time.sleep(0.05)
         yield
 
@@ -141,7 +141,7 @@ def _locked(home: Path, path: Path, stalled_after_s: float) -> IO[str]:
     said = _read(lock)
     lock.close()
     by = f"host {said['host']}, pid {said['pid']}, started {said['started']}" if said else "it has just started"
-    raise UserError(f"a stream is running on {home} already: {by}; stop it first")
+    raise OwnedError(f"a stream is running on {home} already: {by}; stop it first")
 
 
 def _try(lock: IO[str]) -> bool:

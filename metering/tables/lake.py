@@ -66,7 +66,8 @@ READINGS = Table(
 
 REJECTS = Table(
     "rejects",
-    "Every reading that was not accepted, with its original bytes and the reason.",
+    "Every reading that was not accepted, with its original bytes and the reason. One that was replayed since stays here, "
+    "and stands in readings under the same key.",
     ("source", "source_partition", "source_offset", "source_row"),
     (
         Column(

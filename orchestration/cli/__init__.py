@@ -25,7 +25,7 @@ COMMANDS = {
     "compact": ("compact", "Merge the lake's small parts, and take out days past keeping"),
     "ui": ("ui", "Open the Dagster UI with its daemon, on loopback"),
     "query": ("query", "Read the warehouse with SQL"),
-    "rejects": ("rejects", "List rejected readings"),
+    "rejects": ("rejects", "List rejected readings, and replay them after a fix"),
     "broker": ("broker", "Run a local Apache Kafka"),
     "doctor": ("doctor", "Say what is missing on this machine, and how to mend it"),
 }

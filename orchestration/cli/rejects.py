@@ -1,12 +1,18 @@
-"""`kilowatch rejects`: readings that were not accepted, and why."""
+"""`kilowatch rejects`: readings that were not accepted, why, and their replay after a fix."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from metering.errors import UserError
 from orchestration.cli import home_option
+
+if TYPE_CHECKING:
+    import polars as pl
+    from rich.table import Table
 
 
 @click.group()
@@ -17,40 +23,87 @@ def command() -> None:
 @command.command("list")
 @click.option("--reason", help="Only this reason.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many readings to show.")
+@click.option("--all", "replayed_too", is_flag=True, help="Show those too that have been replayed since.")
 @home_option
-def list_rejects(home: Path, reason: str | None, limit: int) -> None:
-    """Count rejected readings by reason, and show the newest ones."""
+def list_rejects(home: Path, reason: str | None, limit: int, replayed_too: bool) -> None:
+    """Count rejected readings by reason, and show the newest ones that are still open."""
     import polars as pl
     from rich.console import Console
-    from rich.table import Table
 
-    from metering.tables.lake import REJECTS
     from sinks.lake_reader import LakeReader
+    from sinks.rejects import by_reason, newest_open
 
+    if reason and reason not in MEANINGS:
+        raise UserError(f"there is no reason '{reason}': name one of {', '.join(MEANINGS)}")
     lake = LakeReader(home)
-    with lake.held():
-        rows = lake.scan("rejects")
-        if reason:
-            rows = rows.filter(pl.col("reason") == reason)
-        counts = rows.group_by("reason").agg(pl.len().alias("count")).sort("reason").collect()
-        newest = rows.sort("date", *REJECTS.key).tail(limit).collect()
+    counts = by_reason(lake)
+    if reason:
+        counts = counts.filter(pl.col("reason") == reason)
     console = Console()
     if counts.is_empty():
         console.print(f"No rejected readings in {home / 'lake'}.")
         return
-    summary = Table("reason", "what it means", "count", title="Rejected readings")
-    summary.columns[2].justify = "right"
-    for name, count in counts.iter_rows():
-        summary.add_row(name, MEANINGS.get(name, ""), f"{count:,}")
+    summary = _table("Rejected readings", "reason", "what it means", "open", "replayed since")
+    for name, count, replayed in counts.iter_rows():
+        summary.add_row(name, MEANINGS.get(name, ""), f"{count - replayed:,}", f"{replayed:,}")
     console.print(summary)
-    shown = Table(
-        "date", "source", "partition", "offset", "reason", "detail", "bytes", title=f"The last {newest.height}"
-    )
-    for row in newest.select(*REJECTS.names).iter_rows(named=True):
+    newest = newest_open(lake, limit, reason, replayed_too=replayed_too)
+    if newest.height:
+        console.print(_newest(newest), markup=False)
+
+
+def _newest(rows: pl.DataFrame) -> Table:
+    from rich.table import Table
+
+    names = ("date", "source", "partition", "offset", "reason", "detail", "bytes")
+    shown = Table(*names, title=f"The last {rows.height}")
+    for row in rows.iter_rows(named=True):
         text = row["payload"][:60].decode("utf-8", "backslashreplace")
         where = (row["source"], str(row["source_partition"]), str(row["source_offset"]))
         shown.add_row(str(row["date"]), *where, row["reason"], row["detail"], text)
-    console.print(shown, markup=False)
+    return shown
+
+
+@command.command("replay")
+@home_option
+def replay(home: Path) -> None:
+    """Read rejected readings again after a fix, such as a meter added to the registry.
+
+    What is accepted now is taken as a reading that came late: windows, violations and compliance get revisions, in the
+    lake and on the topics, and end as if the reading had never been rejected. A stream that runs on the home does the
+    work, and this waits for it; without one it is done here. Repeat it as often as you like: nothing is taken twice.
+    """
+    from rich.console import Console
+
+    from orchestration.logs import configure
+    from orchestration.progress import progress_bar
+    from orchestration.rejects_replay import replay_rejects
+    from orchestration.settings import load_settings
+
+    configure("WARNING")
+    with progress_bar() as bar:
+        task = bar.add_task("replaying rejects", total=None)
+        done = replay_rejects(
+            home, load_settings(home), lambda done, total: bar.update(task, completed=done, total=total or None)
+        )
+    console = Console()
+    if done.is_empty():
+        console.print(f"No rejected readings in {home / 'lake'}.")
+        return
+    table = _table("Rejects replayed", "reason", "replayed now", "still rejected")
+    for reason, replayed, still in done.iter_rows():
+        table.add_row(reason, f"{replayed:,}", f"{still:,}")
+    console.print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table whose last two columns are numbers."""
+    from rich.table import Table
+
+    table = Table(*columns, title=title, title_justify="left")
+    for column in table.columns[-2:]:
+        column.justify = "right"
+    return table
 
 
 MEANINGS = {

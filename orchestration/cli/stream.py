@@ -17,6 +17,7 @@ from orchestration.cli import home_option
 if TYPE_CHECKING:
     from orchestration.streaming import Outcome, Progress
     from pipelines.dataflow import Run
+    from pipelines.poll import Reader
 
 
 @click.command()
@@ -119,13 +120,15 @@ def file_progress(run: Run) -> Iterator[None]:
     """A progress bar over the files' bytes."""
     from orchestration.progress import progress_bar
     from pipelines.file_source import FileReader
+    from pipelines.replayed import unwrapped
 
     with progress_bar() as bar:
         task = bar.add_task("streaming")
 
-        def update(reader: object) -> None:
-            if isinstance(reader, FileReader):
-                read = reader.progress
+        def update(reader: Reader) -> None:
+            files = unwrapped(reader)
+            if isinstance(files, FileReader):
+                read = files.progress
                 text = f"streaming, {run.metrics.readings:,} readings"
                 bar.update(task, description=text, completed=read.read_bytes, total=read.total_bytes)
 

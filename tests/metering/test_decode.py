@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metering.decode import Decoded, Lines, Messages, decode
+from metering.decode import Decoded, Lines, Messages, Refused, decode
 from metering.lookup import MeterIndex
 from metering.payloads import ACCEPTED_SCHEMA, ARROW, JSON, REJECTED_SCHEMA
 from pipelines.arrow import columnar
@@ -565,3 +565,35 @@ def test_all_sources_give_the_same_columns(index: MeterIndex) -> None:
     results = [_lines(index, GOOD), _messages(index, [GOOD]), _arrow(index, _table(1)), _frame(index, frame)]
     assert {result.accepted.schema == ACCEPTED_SCHEMA for result in results} == {True}
     assert {result.rejects.schema == REJECTED_SCHEMA for result in results} == {True}
+
+
+def test_rejects_read_again_are_what_they_would_have_been_at_first(index: MeterIndex) -> None:
+    """Under the old registry rejects of every kind of payload, under the new one readings in their old places."""
+    old = MeterIndex.of(index.facts.filter(pl.col("meter_id") == "42"))
+    late, unknown = _line(ts=(AT + timedelta(days=1)).isoformat()), _line(meter_id="X")
+    frame = pl.DataFrame({"meter_id": ["M0", "42"], "ts": [AT, AT], "p_kw": [0.1 + 0.2, 1.0], "status": [2**63 - 1, 1]})
+    values: list[bytes | None] = [GOOD, GOOD + b"\n" + unknown + b"\nx\n" + GOOD, late, b"", None]
+    logged = [AT_MS + i for i in range(len(values) + 1)]
+    stream = _ipc(frame.to_arrow())
+    content = Messages([*values, stream], range(100, 106), logged, [b"key"] * 6, columnar({len(values): stream}))
+    first = decode(content, 0, old, TOLERANCE_S, NOW)
+    wanted = decode(content, 0, index, TOLERANCE_S, NOW)
+    again = decode(Refused(first.rejects), 0, index, TOLERANCE_S, NOW)
+    assert pl.concat([first.accepted, again.accepted]).height == wanted.accepted.height == 5
+    places = ["source_offset", "source_row"]
+    same = [name for name in ACCEPTED_SCHEMA if name not in ("meter", "fact")]
+    taken = pl.concat([first.accepted, again.accepted]).sort(places).select(same)
+    assert taken.equals(wanted.accepted.sort(places).select(same))
+    assert again.rejects.select(*places, "reason", "payload", "logged_at").equals(
+        wanted.rejects.select(*places, "reason", "payload", "logged_at")
+    )
+
+
+def test_rejects_of_files_are_held_against_the_clock_of_the_replay(index: MeterIndex) -> None:
+    early = AT - timedelta(days=1)
+    rejects = _lines(index, GOOD + b"\n" + GOOD, first_row=7, now=early).rejects
+    assert rejects["reason"].to_list() == ["future_time"] * 2
+    assert decode(Refused(rejects), 0, index, TOLERANCE_S, early).rejects.equals(rejects)
+    accepted = decode(Refused(rejects), 0, index, TOLERANCE_S, AT).accepted
+    assert accepted["source_offset"].to_list() == [7, 8]
+    assert decode(Refused(rejects.clear()), 0, index, TOLERANCE_S, AT).accepted.is_empty()
