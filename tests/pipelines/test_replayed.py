@@ -228,8 +228,8 @@ def test_a_stream_that_dies_leaves_the_request_to_the_next(
             raise OSError("the process dies here")
         return committed(*arguments, **named)
 
-    committed = CommitLog.commit
-    monkeypatch.setattr(CommitLog, "commit", dying)
+    committed = CommitLog.commit_together
+    monkeypatch.setattr(CommitLog, "commit_together", dying)
     while not Requests(home).answered(asked):
         try:
             stream(home, AtRest(TOPIC, files=False), Registry(whole), commit_rows=1)
