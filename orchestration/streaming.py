@@ -30,6 +30,7 @@ from pipelines.dataflow import Run, build, run_flow
 from pipelines.file_source import FileReader, FileSource
 from pipelines.kafka_source import KafkaSource
 from pipelines.poll import Reader, Source
+from pipelines.rebuild import Origin, rebuild
 from pipelines.replayed import AtRest, Replayed, unwrapped
 from pipelines.requests import Requests
 from pipelines.settings import ResultTopics, StreamSettings
@@ -78,22 +79,32 @@ class Place:
 ALONE = Place()
 
 
-def stream_files(home: Path, settings: Settings, path: Path, run: Run, place: Place = ALONE) -> Outcome:
-    """Run files to their end into the lake. Raises KilowatchError."""
+def stream_files(
+    home: Path, settings: Settings, path: Path, run: Run, place: Place = ALONE, rebuild_states: bool = False
+) -> Outcome:
+    """Run files to their end into the lake; with `rebuild_states` from states made anew. Raises KilowatchError."""
     source = FileSource(path, settings.stream.batch_rows)
     _ = source.files  # a wrong path is said before anything is started
-    return _stream(home, settings, source, None, run, place)
+    return _stream(home, settings, source, None, run, place, source.origin if rebuild_states else None)
 
 
-def stream_kafka(home: Path, settings: Settings, run: Run, accept_gap: bool = False, place: Place = ALONE) -> Outcome:
+def stream_kafka(
+    home: Path,
+    settings: Settings,
+    run: Run,
+    accept_gap: bool = False,
+    place: Place = ALONE,
+    rebuild_states: bool = False,
+) -> Outcome:
     """Run from Kafka into the lake and the result topics until told to stop. Raises KilowatchError.
 
-    With `accept_gap`, offsets that the log no longer holds at the start are left out, and leave a row in lake.gaps.
+    With `accept_gap`, offsets that the log no longer holds at the start are left out, and leave a row in lake.gaps;
+    with `rebuild_states` it goes on from states made anew.
     """
     config = broker.ensure_topics(home, settings)
     stream = settings.stream
     source = KafkaSource(config, settings.topics.readings, stream.batch_rows, stream.poll_ms, accept_gap)
-    return _stream(home, settings, source, config, run, place)
+    return _stream(home, settings, source, config, run, place, source.origin if rebuild_states else None)
 
 
 def replay_at_rest(home: Path, settings: Settings, kafka: dict[str, str] | None, run: Run) -> None:
@@ -101,11 +112,17 @@ def replay_at_rest(home: Path, settings: Settings, kafka: dict[str, str] | None,
     configuration in `kafka`, or else those of files. Raises OwnedError when a stream does run, and OperationError.
     """
     quiet = settings.model_copy(update={"stream": settings.stream.model_copy(update={"metrics_port": -1})})
-    _stream(home, quiet, AtRest(settings.topics.readings, files=kafka is None), kafka, run, ALONE)
+    _stream(home, quiet, AtRest(settings.topics.readings, files=kafka is None), kafka, run, ALONE, None)
 
 
 def _stream(
-    home: Path, settings: Settings, source: Source, kafka: dict[str, str] | None, run: Run, place: Place
+    home: Path,
+    settings: Settings,
+    source: Source,
+    kafka: dict[str, str] | None,
+    run: Run,
+    place: Place,
+    anew: Origin | None,
 ) -> Outcome:
     registry = RegistryWatch(home, settings)
     with _owned(home, settings, place) as owner:
@@ -117,9 +134,6 @@ def _stream(
             topics=ResultTopics(*results) if kafka else None,
             publisher=partial(_publisher, kafka, results, owner) if kafka else None,
         )
-        if place.process == 0:
-            _fence(owner, kafka, place)
-            owner.announce(place.addresses)
         figures = StreamSettings(
             metering=settings.metering,
             windows_kept=settings.stream.windows_kept,
@@ -127,6 +141,11 @@ def _stream(
             commit_interval_s=settings.stream.commit_interval_s,
             commit_rows=settings.stream.commit_rows,
         )
+        if place.process == 0:
+            _fence(owner, kafka, place)
+            if anew:
+                rebuild(sinks.lake, sinks.commits, anew, figures, registry.index())
+            owner.announce(place.addresses)
         port = settings.stream.metrics_port
         own_port = port + place.process if port > 0 else port
         with (

@@ -289,11 +289,11 @@ def _comply(
     added = compliance.contributions(fresh, env.settings).with_columns(fresh["count"])
     unknown = _unknown(_forgotten(fresh.select(_KEY), state, env), state)
     past = [compliance.contributions(env.history.windows(unknown), env.settings)] if unknown.height else []
-    dropped = compliance.forgotten(state.days, added, _day(state.left_us, env))
+    left_until = None if state.left_us is None else day_of(state.left_us, env)
+    dropped = compliance.forgotten(state.days, added, left_until)
     days = compliance.recalled(state.days, env.history.days(dropped)) if dropped.height else state.days
     days, rows = compliance.advance(days, added, pl.concat([_known(state, fresh, env), *past]), env.facts)
-    today = _day(horizon_us, env)
-    return compliance.forget(days, today) if today else days, rows
+    return days if horizon_us is None else compliance.forget(days, day_of(horizon_us, env)), rows
 
 
 def _known(state: ShardState, fresh: pl.DataFrame, env: Environment) -> pl.DataFrame:
@@ -309,11 +309,12 @@ def _known(state: ShardState, fresh: pl.DataFrame, env: Environment) -> pl.DataF
     )
 
 
-def _day(at_us: int | None, env: Environment) -> date | None:
+def day_of(at_us: int, env: Environment) -> date:
     """Local date of the window that a reading at `at_us` falls in."""
     end = window_end(pl.lit(at_us, pl.Int64).cast(TIMESTAMP))
     day = pl.select(local_date(end, env.settings.timezone)).item()
-    return day if isinstance(day, date) else None
+    assert isinstance(day, date)
+    return day
 
 
 def _emitted(state: ShardState, fresh: pl.DataFrame, env: Environment, horizon_us: int | None) -> pl.DataFrame:

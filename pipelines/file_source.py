@@ -68,6 +68,10 @@ class FileSource:
             raise UserError(f"{self.path} holds no telemetry: no *{', *'.join(LINE_SUFFIXES)} or *{PARQUET_SUFFIX}")
         return dict(sorted(found.items()))
 
+    def origin(self, shard: str) -> tuple[str, int] | None:
+        """How the readings of a shard are marked: source and partition; None for a file that is not here."""
+        return (shard, 0) if shard in self.files else None
+
     def open(self, worker: int, workers: int, positions: Positions) -> FileReader:
         """Reader of every `workers`-th file. Raises UserError when a file is not the one its position is of."""
         mine = [item for number, item in enumerate(self.files.items()) if number % workers == worker]

@@ -78,6 +78,24 @@ class LakeHistory:
         rows = rows.with_columns(self._index.version(rows["meter"], rows["ts"]))
         return rows.filter(pl.col("fact").is_not_null()).select(ROW_SCHEMA.names()).cast(ROW_SCHEMA)
 
+    def newest(self, partition: int) -> datetime | None:
+        """Highest time of all readings of a partition in the lake; None where there are none."""
+        for day in reversed(self._lake.dates("readings")):  # a reading's folder is its own local date
+            rows = self._lake.scan("readings", [day]).filter(self._mine & (pl.col("source_partition") == partition))
+            found = rows.select(pl.col("ts").max()).collect().item()
+            if isinstance(found, datetime):
+                return found
+        return None
+
+    def all_since(self, since: datetime, partition: int) -> pl.DataFrame:
+        """All readings (ROW_SCHEMA) in the lake after `since` of the meters whose newest came from the partition."""
+        days = self._days_since("readings", since)
+        rows = self._lake.scan("readings", days).filter(self._mine & (pl.col("ts") > since)).collect()
+        rows = rows.filter(pl.col("source_partition").sort_by("ts").last().over("meter_id") == partition)
+        rows = rows.with_columns(self._index.code(rows["meter_id"])).filter(pl.col("meter").is_not_null())
+        rows = rows.with_columns(self._index.version(rows["meter"], rows["ts"]))
+        return rows.filter(pl.col("fact").is_not_null()).select(ROW_SCHEMA.names()).cast(ROW_SCHEMA)
+
     def violations(self, meters: pl.Series, since: datetime) -> pl.DataFrame:
         """What was told last (CHANGE_SCHEMA) of each violation of the meters (codes) that changed after `since`."""
         rows = self._of("violations", meters, self._days_since("violations", since))

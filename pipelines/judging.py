@@ -47,10 +47,10 @@ def evict(state: ShardState, horizon_us: int | None, env: Environment) -> ShardS
         meters = pairs["meter"].unique().implode()
         rows = pl.concat([chunk.rows.filter(pl.col("meter").is_in(meters)) for chunk in gone])
         base, _ = advance(said(rows, pairs, env), base, env.facts, env.settings.gap_intervals)
-    return replace(state, closed=left, base=base, told=_in_reach(state.told, state.pairs, base, horizon_us))
+    return replace(state, closed=left, base=base, told=in_reach(state.told, state.pairs, base, horizon_us))
 
 
-def _in_reach(told: pl.DataFrame, now: pl.DataFrame, base: pl.DataFrame, horizon_us: int | None) -> pl.DataFrame:
+def in_reach(told: pl.DataFrame, now: pl.DataFrame, base: pl.DataFrame, horizon_us: int | None) -> pl.DataFrame:
     """Violations that are open, were open at the base, or began or ended after it: those that the state can judge."""
     if horizon_us is None:
         return told
@@ -83,7 +83,7 @@ def judge_batch(
             base = _on(old, of_part, base, env)[0]
         else:
             held = part.filter("held")
-            reached = _in_reach(told, now, base, horizon_us)
+            reached = in_reach(told, now, base, horizon_us)
             here = _anew(replace(state, base=base), ordered, held, _of(of_part, held), reached, env)
             there = past.judged_anew(ordered, old, _of(of_part, old), told, horizon_us, env)
             now = pl.concat([now.join(of_part, on=PAIR, how="anti"), here.now, there.now])

@@ -69,6 +69,11 @@ class KafkaSource:
     poll_ms: int
     accept_gap: bool = False
 
+    def origin(self, shard: str) -> tuple[str, int] | None:
+        """How the readings of a shard are marked: source and partition; None for a shard of something else."""
+        number = shard.removeprefix(f"{self.topic}-")
+        return (self.topic, int(number)) if number != shard and number.isdecimal() else None
+
     def open(self, worker: int, workers: int, positions: Positions) -> KafkaReader:
         """Reader of every `workers`-th partition.
 

@@ -60,13 +60,16 @@ class Past:
     told: pl.DataFrame
 
     @classmethod
-    def of(cls, forgotten: pl.DataFrame, env: Environment) -> Past:
-        """The past that readings (`meter`, `ts`) need which the state has forgotten; empty where there are none."""
+    def of(cls, forgotten: pl.DataFrame, env: Environment, told: pl.DataFrame | None = None) -> Past:
+        """The past that readings (`meter`, `ts`) need which the state has forgotten; empty where there are none.
+
+        `told`: what was told of their meters, where that is known already.
+        """
         oldest = forgotten["ts"].min()
         if not isinstance(oldest, datetime):
             return cls(pl.DataFrame(schema=ROW_SCHEMA), pl.DataFrame(schema=CHANGE_SCHEMA))
         meters = forgotten["meter"].unique()
-        told = env.history.violations(meters, oldest - LOOK_BACK)
+        told = env.history.violations(meters, oldest - LOOK_BACK) if told is None else told
         starts = forgotten.group_by("meter").agg(pl.col("ts").min().alias("late"))
         since = _anchors(starts, told)["anchor"].min()
         assert isinstance(since, datetime)

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     help="With --kafka: go on where the log no longer holds what comes next, leaving a row in the lake's table gaps.",
 )
 @click.option(
+    "--rebuild",
+    is_flag=True,
+    help="Make the stream's state anew first, from what the lake holds: for a state that cannot be read.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(1, 64),
     default=1,
@@ -51,6 +56,7 @@ def command(
     source: Path | None,
     kafka: bool,
     accept_gap: bool,
+    rebuild: bool,
     workers: int,
     addresses: str | None,
     process: int,
@@ -74,7 +80,8 @@ def command(
     configure()
     start = time.monotonic()
     if workers > 1:
-        given = ["--home", str(home), *(["--kafka"] if kafka else []), *(["--accept-gap"] if accept_gap else [])]
+        flags = {"--kafka": kafka, "--accept-gap": accept_gap, "--rebuild": rebuild}
+        given = ["--home", str(home), *(flag for flag, wanted in flags.items() if wanted)]
         outcome, code = _in_processes([*given, *(["--source", str(source)] if source else [])], workers)
         if code:
             raise click.exceptions.Exit(code)
@@ -82,10 +89,10 @@ def command(
         settings = load_settings(home)
         run = Run()
         if kafka:
-            outcome = stream_kafka(home, settings, run, accept_gap, place)
+            outcome = stream_kafka(home, settings, run, accept_gap, place, rebuild)
         else:
             with file_progress(run):
-                outcome = stream_files(home, settings, source or home / "telemetry", run, place)
+                outcome = stream_files(home, settings, source or home / "telemetry", run, place, rebuild)
     if report is None:
         show(outcome, time.monotonic() - start)
 

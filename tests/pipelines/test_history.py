@@ -17,44 +17,21 @@ from metering.tables.lake import COMPLIANCE, VIOLATIONS, WINDOWS
 from metering.windows import latest, windows
 from pipelines.history import LakeHistory
 from sinks.lake_reader import LakeReader
+from tests.pipelines.logs import LATE_METERS, LATE_START, LATE_STEPS, Rows, late_log
 
-START = datetime(2026, 1, 30, 10, tzinfo=UTC)  # 18:00 in Shanghai: the log runs over a midnight and the end of a month
-STEPS = (5, 5, 15)
-Rows = list[dict[str, Any]]
 StreamLog = Callable[..., dict[str, pl.DataFrame]]
 
 
 @pytest.fixture(scope="module")
 def index(make_index: Callable[..., MeterIndex]) -> MeterIndex:
-    steps = {f"M{i}": {"interval_s": step * 60} for i, step in enumerate(STEPS)}
-    return make_index(*steps, **steps)
-
-
-def _log(seed: int) -> Rows:
-    """16 hours of three meters in order of arrival; some readings come hours late, some twice, some hours only late."""
-    rng = random.Random(seed)
-    arrivals: list[tuple[float, float, dict[str, Any]]] = []
-    for meter, step in enumerate(STEPS):
-        for minute in range(step, 16 * 60, step):
-            voltage = {"ua_v": rng.choice((rng.uniform(52, 64), 75.0)), "ub_v": 57.7, "uc_v": rng.uniform(42, 64)}
-            power = {"p_kw": rng.choice((rng.uniform(1, 500), 1100.0)), "q_kvar": rng.uniform(-50, 100)}
-            reading = {
-                "meter_id": f"M{meter}", "ts": (START + timedelta(minutes=minute)).isoformat(), **voltage, **power,
-                "import_kwh": float(minute), "import_kvarh": minute / 2, "export_kvarh": 0.0,
-            }  # fmt: skip
-            whole_hour_late = minute // 60 % 11 == 3
-            late = rng.choice((12.0, 20.0, 90.0, 400.0, 900.0)) if whole_hour_late or rng.random() < 0.1 else 0.0
-            arrivals.append((minute + late, rng.random(), reading))
-            if rng.random() < 0.02:
-                arrivals.append((minute + rng.uniform(0, 1000), rng.random(), {**reading, "p_kw": 7.0, "ua_v": None}))
-    return [reading for *_, reading in sorted(arrivals, key=lambda item: item[:2])]
+    return make_index(*LATE_METERS, **LATE_METERS)
 
 
 @pytest.mark.parametrize(("seed", "commit_rows"), [(1, 1), (2, 150), (3, 10**9)], ids=["always", "sometimes", "never"])
 def test_however_little_is_kept_everything_ends_the_same(
     tmp_path: Path, seed: int, commit_rows: int, index: MeterIndex, stream_log: StreamLog
 ) -> None:
-    log = _log(seed)
+    log = late_log(seed)
     cuts = sorted(random.Random(seed).sample(range(1, len(log)), 15))
     all_kept = stream_log(tmp_path / "all", index, log, [], 1000, 10**9)
     assert all_kept["windows"]["revision"].max() > 1
@@ -68,7 +45,7 @@ def test_however_little_is_kept_everything_ends_the_same(
 def test_however_the_log_is_cut_violations_end_the_same(
     tmp_path: Path, index: MeterIndex, stream_log: StreamLog
 ) -> None:
-    log = _log(5)
+    log = late_log(5)
     cuts = [sorted(random.Random(seed).sample(range(1, len(log)), 12)) for seed in range(2)]
     ends = [stream_log(tmp_path / f"{i}", index, log, cut, 1, 100) for i, cut in enumerate(([], *cuts))]
     assert {"raised", "cleared", "withdrawn"} <= set(ends[0]["violations"]["state"])
@@ -78,7 +55,7 @@ def test_however_the_log_is_cut_violations_end_the_same(
 
 
 def _steady(meter: int, start: datetime, hours: int) -> Rows:
-    step = STEPS[meter]
+    step = LATE_STEPS[meter]
     return [
         {
             "meter_id": f"M{meter}", "ts": (start + timedelta(minutes=minute)).isoformat(), "p_kw": 100.0,
@@ -105,7 +82,7 @@ def test_a_meter_months_behind_the_others_ends_the_same_in_any_cut(
 
 
 def test_windows_are_those_of_all_readings_at_once(tmp_path: Path, index: MeterIndex, stream_log: StreamLog) -> None:
-    log = _log(3)
+    log = late_log(3)
     streamed = stream_log(tmp_path, index, log, list(range(100, len(log), 100)), 1, 250)["windows"]
     readings = LakeReader(tmp_path).scan("readings").collect()
     readings = readings.with_columns(index.code(readings["meter_id"]))
@@ -122,8 +99,13 @@ def test_windows_are_those_of_all_readings_at_once(tmp_path: Path, index: MeterI
 def history(
     tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings, stream_log: StreamLog
 ) -> Callable[..., LakeHistory]:
+<<<<<<< HEAD
     """A lake with 16 hours of readings; history(source, pending) reads it."""
     stream_log(tmp_path, index, _log(4), [], 1000, 1)
+=======
+    """A lake with 16 hours of readings; history(source, partition, pending) reads it."""
+    stream_log(tmp_path, index, late_log(4), [], 1000, 1)
+>>>>>>> 6b86514 (Make a shard's state anew from the lake)
 
     def make(source: str = "log", pending: tuple[Any, ...] = ()) -> LakeHistory:
         return LakeHistory(LakeReader(tmp_path), source, index, metering_settings, pending)
@@ -132,8 +114,8 @@ def history(
 
 
 def _wanted(*windows_wanted: tuple[int, int]) -> pl.DataFrame:
-    """Of (meter code, minutes after START)."""
-    ends = [START + timedelta(minutes=minutes) for _, minutes in windows_wanted]
+    """Of (meter code, minutes after LATE_START)."""
+    ends = [LATE_START + timedelta(minutes=minutes) for _, minutes in windows_wanted]
     return pl.DataFrame(
         {"meter": [meter for meter, _ in windows_wanted], "window_end": ends},
         schema={"meter": pl.UInt32, "window_end": pl.Datetime("us", "UTC")},
@@ -142,12 +124,12 @@ def _wanted(*windows_wanted: tuple[int, int]) -> pl.DataFrame:
 
 def test_readings_of_a_window_and_its_start_edge(history: Callable[..., LakeHistory]) -> None:
     rows = history().readings(_wanted((1, 360)))  # ends at local midnight; its start edge lies in the window before
-    minutes = sorted(set((rows["ts"] - START).dt.total_minutes()))
+    minutes = sorted(set((rows["ts"] - LATE_START).dt.total_minutes()))
     assert set(rows["meter"]) == {1}
     assert {345, 350, 355, 360} <= set(minutes)
     assert set(minutes) <= {335, 340, 345, 350, 355, 360}
     over_midnight = history().readings(_wanted((1, 375)))
-    assert {360, 365} <= set((over_midnight["ts"] - START).dt.total_minutes())
+    assert {360, 365} <= set((over_midnight["ts"] - LATE_START).dt.total_minutes())
 
 
 def test_only_what_came_from_the_same_source(history: Callable[..., LakeHistory]) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -18,56 +17,19 @@ from pipelines.silence import dismiss, recall
 from pipelines.state import ShardState, load
 from sinks.commits import CommitLog
 from sinks.owner import take
+from tests.pipelines.logs import SILENT_METERS, SILENT_START, silent_log
 
-START = datetime(2026, 1, 24, 9, tzinfo=UTC)
-DAY = 96  # readings
-METERS = ("STEADY", "SILENT", "LATE", "GONE")
-Rows = list[dict[str, Any]]
 StreamLog = Callable[..., dict[str, pl.DataFrame]]
 
 
 @pytest.fixture(scope="module")
 def index(make_index: Callable[..., MeterIndex]) -> MeterIndex:
-    return make_index(*METERS, **{name: {"interval_s": 900} for name in METERS})
-
-
-def _reading(rng: random.Random, meter: str, number: int, **values: float) -> dict[str, Any]:
-    power = {"p_kw": rng.choice((rng.uniform(1, 500), 1100.0)), "q_kvar": rng.uniform(-50, 100)}
-    ts = START + timedelta(minutes=15 * number)
-    return {
-        "meter_id": meter, "ts": ts.isoformat(), **power, "ua_v": rng.uniform(50, 66), "ub_v": 57.7, "uc_v": 57.7,
-        "import_kwh": float(number), **values,
-    }  # fmt: skip
-
-
-def _log(seed: int) -> Rows:
-    """11 days over the end of a month. SILENT falls silent for a week within an over-voltage, and clears it later; of
-    its silence some readings come after it. LATE comes back with old readings first. GONE never comes back.
-    """
-    rng = random.Random(seed)
-    heard = {
-        "STEADY": [range(1, 11 * DAY)],
-        "SILENT": [range(1, 2 * DAY), range(9 * DAY, 11 * DAY)],
-        "LATE": [range(1, 2 * DAY - 7), range(8 * DAY, 9 * DAY)],
-        "GONE": [range(1, DAY)],
-    }
-    arrivals: list[tuple[float, float, dict[str, Any]]] = []
-    for meter, spans in heard.items():
-        for number in (number for span in spans for number in span):
-            high = {"ua_v": 75.0} if meter in ("SILENT", "GONE") and number % (2 * DAY) in range(90, 96) else {}
-            at = number + (rng.choice((2.0, 9.0, 30.0)) if rng.random() < 0.01 else 0.0)
-            arrivals.append((at, rng.random(), _reading(rng, meter, number, **high)))
-    again = [
-        _reading(rng, "SILENT", number, ua_v=rng.choice((57.7, 75.0))) for number in (2 * DAY, 2 * DAY + 3, 300, 95)
-    ]
-    again += [_reading(rng, "LATE", number) for number in (2 * DAY - 9, 2 * DAY - 6, 3 * DAY)]
-    arrivals += [(8 * DAY - 1 + rng.choice((0, 0, 200)), rng.random(), reading) for reading in again]
-    return [reading for *_, reading in sorted(arrivals, key=lambda item: item[:2])]
+    return make_index(*SILENT_METERS, **SILENT_METERS)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_silence_changes_nothing(tmp_path: Path, seed: int, index: MeterIndex, stream_log: StreamLog) -> None:
-    log = _log(seed)
+    log = silent_log(seed)
     cuts = sorted(random.Random(seed).sample(range(1, len(log)), 40))
     stayed = stream_log(tmp_path / "stayed", index, log, [], kept=2000)
     left = stream_log(tmp_path / "left", index, log, cuts, kept=1, commit_rows=1 if seed == 1 else 300, silent_s=86_400)
@@ -79,7 +41,7 @@ def test_silence_changes_nothing(tmp_path: Path, seed: int, index: MeterIndex, s
 def test_who_is_silent_leaves_but_for_what_is_open(
     tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings, stream_log: StreamLog
 ) -> None:
-    log = [row for row in _log(4) if row["ts"] < (START + timedelta(days=7)).isoformat()]
+    log = [row for row in silent_log(4) if row["ts"] < (SILENT_START + timedelta(days=7)).isoformat()]
     stream_log(tmp_path, index, log, range(50, len(log), 50), silent_s=86_400, stop=len(log) - 1)
     owner = take(tmp_path)
     try:
@@ -116,11 +78,11 @@ def test_when_a_meter_was_last_heard(
     meter: int, hours: int, heard: int, index: MeterIndex, metering_settings: MeteringSettings
 ) -> None:
     def us(hours: int) -> int:
-        return int((START + timedelta(hours=hours)).timestamp() * 1_000_000) if hours else 0
+        return int((SILENT_START + timedelta(hours=hours)).timestamp() * 1_000_000) if hours else 0
 
-    env = Environment(index, metering_settings, 4, _Past(START + timedelta(hours=3)))  # type: ignore[arg-type]
+    env = Environment(index, metering_settings, 4, _Past(SILENT_START + timedelta(hours=3)))  # type: ignore[arg-type]
     seen = pl.Series("seen_us", [us(9), 0, 0, 0])
-    rows = pl.DataFrame({"meter": [meter], "ts": [START + timedelta(hours=hours)]}).cast({"meter": pl.UInt32})
+    rows = pl.DataFrame({"meter": [meter], "ts": [SILENT_START + timedelta(hours=hours)]}).cast({"meter": pl.UInt32})
     assert recall(seen, rows, us(5), env)[meter] == us(heard)
     assert recall(seen, rows, None, env)[meter] == seen[meter]
     assert seen.to_list() == [us(9), 0, 0, 0]
