@@ -14,7 +14,9 @@ from click.testing import CliRunner
 
 from metering.errors import UserError
 from orchestration.cli import cli
+from sinks.commits import CommitLog
 from sinks.lake_reader import LakeReader
+from sinks.owner import take
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -62,6 +64,38 @@ def test_files_are_shared_by_processes_and_read_once(tmp_path: Path, file_home: 
         assert done.returncode == 0, done.stderr
         assert f"accepted │ {accepted:>8}" in done.stdout
     assert LakeReader(home).scan("readings").select("source", "ts").collect().n_unique() == 180
+
+
+def test_a_state_that_cannot_be_read_is_made_anew(tmp_path: Path, file_home: Callable[[Path], Path]) -> None:
+    home = file_home(tmp_path / "home")
+
+    def stream(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "orchestration.cli", "stream", "--home", home, *options],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    assert stream().returncode == 0
+    owner = take(home)
+    try:
+        commits = CommitLog(home, owner)
+        for shard in commits.shards:
+            record = commits.last(shard)
+            assert record is not None
+            commits.commit(shard, record.position, b"from another time", {})
+    finally:
+        owner.release()
+    with (home / "telemetry" / "0.ndjson").open("a", encoding="utf-8") as file:
+        ts = START + timedelta(minutes=61)
+        file.write(json.dumps({"meter_id": "M2", "ts": ts.isoformat(), "p_kw": 100.0}) + "\n")
+    refused = stream()
+    assert refused.returncode == 1
+    assert "kilowatch stream --rebuild" in refused.stderr.replace("\n", " ")
+    assert "Traceback" not in refused.stderr
+    assert stream("--rebuild").returncode == 0
+    assert stream().returncode == 0
+    readings = LakeReader(home).scan("readings").select("source", "source_offset").collect()
+    assert (readings.height, readings.n_unique()) == (181, 181)
 
 
 def test_a_mistake_of_one_process_is_said_once_and_ends_all(tmp_path: Path, file_home: Callable[[Path], Path]) -> None:

@@ -13,6 +13,8 @@ from polars.testing import assert_frame_equal
 
 from metering.lookup import MeterIndex
 from metering.settings import MeteringSettings
+from pipelines.file_source import FileSource
+from pipelines.kafka_source import KafkaSource
 from pipelines.rebuild import rebuild
 from pipelines.settings import StreamSettings
 from pipelines.state import ShardState, load, rows_of
@@ -124,3 +126,12 @@ def test_shards_of_another_source_are_left_alone(
         settings = StreamSettings(metering_settings, 4, 1e9, 1)
         rebuild(LakeReader(tmp_path), commits, lambda _: None, settings, index)
     assert _record(tmp_path) == before
+
+
+def test_whose_shard_it_is(tmp_path: Path) -> None:
+    topic = KafkaSource({}, "meter.readings.v1", 1, 1)
+    assert topic.origin("meter.readings.v1-12") == ("meter.readings.v1", 12)
+    assert [topic.origin(name) for name in ("meter.readings.v1", "meter.readings.v1-x", "a.ndjson")] == [None] * 3
+    (tmp_path / "a.ndjson").touch()
+    files = FileSource(tmp_path, 1)
+    assert (files.origin("a.ndjson"), files.origin("b.ndjson")) == (("a.ndjson", 0), None)
