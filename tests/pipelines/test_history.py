@@ -99,13 +99,8 @@ def test_windows_are_those_of_all_readings_at_once(tmp_path: Path, index: MeterI
 def history(
     tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings, stream_log: StreamLog
 ) -> Callable[..., LakeHistory]:
-<<<<<<< HEAD
     """A lake with 16 hours of readings; history(source, pending) reads it."""
-    stream_log(tmp_path, index, _log(4), [], 1000, 1)
-=======
-    """A lake with 16 hours of readings; history(source, partition, pending) reads it."""
     stream_log(tmp_path, index, late_log(4), [], 1000, 1)
->>>>>>> 6b86514 (Make a shard's state anew from the lake)
 
     def make(source: str = "log", pending: tuple[Any, ...] = ()) -> LakeHistory:
         return LakeHistory(LakeReader(tmp_path), source, index, metering_settings, pending)
