@@ -27,7 +27,8 @@ from pipelines.health import Health
 from pipelines.metrics import Metrics
 from pipelines.poll import Poll, Reader, Source
 from pipelines.settings import Registry, StreamSettings
-from pipelines.worker import Decided, Sinks, Step, Worker
+from pipelines.steps import Decided, Step
+from pipelines.worker import Sinks, Worker
 
 EPOCH = timedelta(seconds=10)
 """Bytewax's own epochs; nothing hangs on them, for commits are made by the workers."""

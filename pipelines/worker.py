@@ -1,36 +1,24 @@
 """One worker's shards: bytes to readings, readings to results, results to topics, and all of it committed.
 
 Here: the three stages that the dataflow strings together, and what they hold between batches. Not here: Bytewax
-(`dataflow`), what a step computes (`advance`), how a commit is made durable (`sinks.commits`).
+(`dataflow`), what a step computes (`advance`) or leaves (`steps`), publishing (`outbox`), how a commit is made durable
+(`sinks.commits`).
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Protocol
 
-import polars as pl
 import structlog
 
-from metering.calendar import local_date
 from metering.decode import Refused, decode
 from metering.errors import OperationError
 from metering.lookup import MeterIndex
-from metering.messages import (
-    Outbound,
-    compliance_messages,
-    reject_messages,
-    violation_messages,
-    window_messages,
-)
 from metering.payloads import Decoded
-from metering.tables import LAKE
-from metering.tables.lake import GAPS, READINGS, REJECTS
 from pipelines import handover
 from pipelines.advance import Results
 from pipelines.environment import Environment
@@ -38,32 +26,16 @@ from pipelines.health import Progress, ShardHealth
 from pipelines.history import LakeHistory
 from pipelines.metrics import Metrics
 from pipelines.neighbours import Neighbours
+from pipelines.outbox import Outbox, Publisher
 from pipelines.poll import Poll, Position, partition_of
 from pipelines.settings import Registry, ResultTopics, StreamSettings
 from pipelines.state import ShardState, dump, load, rebased
+from pipelines.steps import Decided, Step, nothing, tables_of
 from sinks.commits import Commit, CommitLog
 from sinks.lake import parts
 from sinks.lake_reader import LakeReader
 
 log = structlog.get_logger(__name__)
-
-
-class Publisher(Protocol):
-    """Where result messages go (`sinks.transactions.TransactionalSink`)."""
-
-    def publish(
-        self,
-        topic: str,
-        keys: list[str | None] | list[bytes | None],
-        values: list[bytes],
-        partition_keys: list[str | bytes | None],
-    ) -> None: ...
-
-    def settled(self, timeout_s: float) -> bool: ...
-
-    def poll(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,34 +46,6 @@ class Sinks:
     commits: CommitLog
     topics: ResultTopics | None = None
     publisher: Callable[[int], Publisher] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A poll and what its bytes turned out to be, under which registry."""
-
-    poll: Poll
-    decoded: Decoded
-    index: MeterIndex
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a poll did: rows for the lake by table, and where the shard stands after it. With `urgent` it is committed
-    without waiting for more; `committed` is called once it is.
-
-    `others`: steps of shards that let meters go to this one, just before it.
-    """
-
-    shard: str
-    tables: Mapping[str, pl.DataFrame]
-    after: Position
-    state: ShardState
-    index: MeterIndex
-    urgent: bool = False
-    rows: int = 0
-    others: tuple[Step, ...] = ()
-    committed: Callable[[], None] | None = None
 
 
 @dataclass(slots=True)
@@ -144,11 +88,8 @@ class Worker:
         self._registry = registry
         self._metrics = metrics
         self._shards: dict[str, Shard] = {}
-        self._publisher = sinks.publisher(number) if sinks.publisher else None
-        self._unpublished: deque[Step] = deque()
-        self._under_way: Step | None = None
-        self._blocked_since: float | None = None
-        self._retry_at = 0.0
+        publisher = sinks.publisher(number) if sinks.publisher else None
+        self._outbox = Outbox(publisher, sinks.topics, settings.retry_s, metrics)
         self._neighbours = Neighbours(sinks.commits, number, workers)
 
     def position(self, shard: str) -> Position | None:
@@ -177,7 +118,7 @@ class Worker:
             state, results = handover.step(shard.state, decoded.accepted, env, poll.end)
         rows = decoded.accepted.height + decoded.rejects.height
         urgent = poll.end or poll.committed is not None
-        tables = self._tables(decided, results)
+        tables = tables_of(decided, results, self._settings.metering.timezone)
         step = Step(poll.shard, tables, poll.after, state, index, urgent, rows, others, poll.committed)
         shard.taken(step)
         self._measure(poll, decoded, results, [*others, step])
@@ -185,7 +126,7 @@ class Worker:
 
     def deliver(self, step: Step) -> None:
         """Publish a step's results, and commit the shard if that is due."""
-        self._unpublished.append(step)
+        self._outbox.add(step)
         self._publish(self._settings.flush_s)
         shard = self._shards[step.shard]
         if shard.delivered and (step.urgent or self._due(shard)):
@@ -194,13 +135,12 @@ class Worker:
     @property
     def held(self) -> bool:
         """Whether nothing more should be read for now: the brokers owe answers."""
-        return bool(self._unpublished) or self._under_way is not None
+        return self._outbox.held
 
     def tick(self) -> None:
         """Publish and commit what is due although nothing came. Raises OperationError once another stream is owner."""
         self._sinks.commits.check()
-        if self._publisher:
-            self._publisher.poll()
+        self._outbox.poll()
         self._publish(self._settings.flush_s)
         lateness_s = self._settings.metering.lateness_s
         for name, shard in self._shards.items():
@@ -212,7 +152,7 @@ class Worker:
 
     def finish(self) -> None:
         """Commit everything. Raises OperationError when the brokers do not take all of it in time."""
-        self._retry_at = 0.0
+        self._outbox.retry_at = 0.0
         self._publish(self._settings.last_flush_s)
         for name, shard in self._shards.items():
             if shard.delivered:
@@ -226,49 +166,22 @@ class Worker:
 
     def close(self) -> None:
         """Let go of what was not delivered."""
-        if self._publisher:
-            self._publisher.close()
+        self._outbox.close()
 
     def progress(self) -> Progress:
         """How the shards stand."""
         now = time.monotonic()
-        blocked_s = now - self._blocked_since if self._blocked_since is not None else 0.0
-        return Progress({name: self._health(shard, now) for name, shard in self._shards.items()}, blocked_s)
+        shards = {name: self._health(shard, now) for name, shard in self._shards.items()}
+        return Progress(shards, self._outbox.blocked_s(now))
 
     def _health(self, shard: Shard, now: float) -> ShardHealth:
         pending_s = now - shard.pending_since if shard.pending else 0.0
         return ShardHealth(shard.told_at, pending_s, max(0.0, pending_s - self._interval(shard)))
 
     def _publish(self, timeout_s: float) -> None:
-        """Publish steps in order, each once the brokers have settled the one before; readers see a step whole."""
-        deadline = time.monotonic() + timeout_s
-        while self._settled(max(deadline - time.monotonic(), 0.0)) and self._unpublished:
-            step = self._under_way = self._unpublished.popleft()
-            if self._publisher and self._sinks.topics:
-                with self._metrics.stage("topics"):
-                    for topic, out in _messages(step.tables, self._sinks.topics):
-                        if out.values:
-                            self._publisher.publish(topic, out.keys, out.values, out.partition_keys)
-
-    def _settled(self, timeout_s: float) -> bool:
-        """Whether the brokers have all of the step under way; not asked again right after a no."""
-        step = self._under_way
-        if step is None:
-            return True
-        if self._publisher is not None:
-            if time.monotonic() < self._retry_at:
-                return False
-            with self._metrics.stage("topics"):
-                done = self._publisher.settled(timeout_s)
-            if not done:
-                now = time.monotonic()
-                self._retry_at = now + self._settings.retry_s
-                self._blocked_since = now - timeout_s if self._blocked_since is None else self._blocked_since
-                return False
-        self._blocked_since, self._under_way = None, None
-        for done in (*step.others, step):
-            self._shards[done.shard].delivered += 1
-        return True
+        for step in self._outbox.publish(timeout_s):
+            for done in (*step.others, step):
+                self._shards[done.shard].delivered += 1
 
     def _due(self, shard: Shard) -> bool:
         since = time.monotonic() - shard.committed_at
@@ -303,7 +216,7 @@ class Worker:
             rest, pieces = handover.take(other.state, theirs)
             shard.state = handover.give(shard.state, pieces, other.state.left_us)
             if pieces:
-                steps.append(Step(name, _nothing(), self._reached(name), rest, decided.index))
+                steps.append(Step(name, nothing(), self._reached(name), rest, decided.index))
                 other.taken(steps[-1])
                 log.info("meters moved", source=name, target=decided.poll.shard, meters=len(theirs))
         return tuple(steps)
@@ -325,34 +238,6 @@ class Worker:
         return Environment(
             index, figures.metering, figures.windows_kept, history, figures.silent_s, poll.partition, at_once=again
         )
-
-    def _tables(self, decided: Decided, results: Results) -> dict[str, pl.DataFrame]:
-        zone = self._settings.metering.timezone
-        source = {"source": decided.poll.source, "source_partition": decided.poll.partition}
-        accepted = decided.decoded.accepted
-        readings = accepted.with_columns(
-            decided.index.facts["customer_no"].gather(accepted["fact"]), date=local_date(pl.col("ts"), zone)
-        )
-        known = pl.coalesce("ts", "logged_at", pl.lit(datetime.now(UTC)))
-        rejects = decided.decoded.rejects.with_columns(date=local_date(known, zone))
-        return {
-            "readings": READINGS.conform(readings, **source),
-            "rejects": REJECTS.conform(rejects, **source),
-            "windows": results.windows,
-            "violations": results.violations,
-            "compliance": results.compliance,
-            "gaps": self._gap(decided.poll),
-        }
-
-    def _gap(self, poll: Poll) -> pl.DataFrame:
-        if poll.gap is None:
-            return GAPS.empty()
-        first, last = poll.gap
-        row = pl.DataFrame({"missing_from": [first], "missing_to": [last], "accepted_at": [datetime.now(UTC)]})
-        dated = row.with_columns(
-            date=pl.col("accepted_at").dt.convert_time_zone(self._settings.metering.timezone).dt.date()
-        )
-        return GAPS.conform(dated, source=poll.source, source_partition=poll.partition)
 
     def _commit(self, name: str) -> None:
         """Commit what is delivered of a shard; once meters have moved, of all shards, for those belong together."""
@@ -412,18 +297,5 @@ class Worker:
             metrics.rejected.labels(reason).inc(count)
 
 
-def _nothing() -> dict[str, pl.DataFrame]:
-    return {name: table.empty() for name, table in LAKE.items()}
-
-
 def _windows_open(shard: Shard) -> int:
     return shard.state.windows_open
-
-
-def _messages(tables: Mapping[str, pl.DataFrame], topics: ResultTopics) -> list[tuple[str, Outbound]]:
-    return [
-        (topics.windows, window_messages(tables["windows"])),
-        (topics.violations, violation_messages(tables["violations"])),
-        (topics.compliance, compliance_messages(tables["compliance"])),
-        (topics.rejected, reject_messages(tables["rejects"])),
-    ]
