@@ -36,7 +36,7 @@ _JOIN_TIMEOUT_S = 60.0
 @dataclass(frozen=True, slots=True)
 class Owner:
     """The one stream of a home, or a process of it. `folder` is where it keeps what is not revealed yet; `identity`
-    is the home's own, and stays; `processes_before` is how many processes the stream before this one had.
+    is the home's own, and stays; `processes_before` is the most processes that a stream of the home has had.
     """
 
     folder: Path
@@ -84,7 +84,8 @@ def take(home: Path, processes: int = 1, stalled_after_s: float = STALLED_AFTER_
         try:
             before = _read(lock).get("processes", 1)
             folder = _next_folder(root)
-            _sign(lock, processes=processes)
+            # The most there ever were: a stream of files in between must not hide that there were several.
+            _sign(lock, processes=max(before, processes))
             identity = _identity(root / "id")
         except BaseException:
             lock.close()
