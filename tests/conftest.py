@@ -11,6 +11,7 @@ from pathlib import Path
 import hypothesis
 import polars as pl
 import pytest
+import structlog
 from hypothesis import HealthCheck
 
 from metering.calendar import day_bounds, local_date
@@ -27,6 +28,13 @@ ROOT = Path(__file__).parents[1]
 # A busy machine is no failure: examples have no deadline of their own, tests have.
 hypothesis.settings.register_profile("kilowatch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis.settings.load_profile("kilowatch")
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """A command that a test runs in this process sets up logging; the next test finds it as it was."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -41,7 +42,7 @@ class Home:
         """Run a command to its end; gives what it printed."""
         done = subprocess.run(
             [KILOWATCH, *map(str, arguments)],
-            env=self._environment, capture_output=True, text=True, timeout=280, check=False,
+            env=self._environment, capture_output=True, text=True, timeout=800, check=False,
         )  # fmt: skip
         assert done.returncode == code, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
@@ -87,12 +88,39 @@ class Home:
 def make_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Home]:
     """Makes a home with a registry: rows of customers.csv and meters.csv, and the text of kilowatch.toml."""
 
-    def make(customers: str, meters: str, toml: str = "", environment: Mapping[str, str] | None = None) -> Home:
-        path = tmp_path_factory.mktemp("home")
-        (path / "registry").mkdir()
-        (path / "registry" / "customers.csv").write_text(CUSTOMERS + customers, "utf-8")
-        (path / "registry" / "meters.csv").write_text(METERS + meters, "utf-8")
-        (path / "kilowatch.toml").write_text(toml, "utf-8")
+    def make(
+        customers: str,
+        meters: str,
+        toml: str = "",
+        environment: Mapping[str, str] | None = None,
+        path: Path | None = None,
+    ) -> Home:
+        path = path or tmp_path_factory.mktemp("home")
+        if not (path / "registry").exists():
+            (path / "registry").mkdir()
+            (path / "registry" / "customers.csv").write_text(CUSTOMERS + customers, "utf-8")
+            (path / "registry" / "meters.csv").write_text(METERS + meters, "utf-8")
+            (path / "kilowatch.toml").write_text(toml, "utf-8")
         return Home(path, environment)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Gives a folder that one test process fills and the others find filled: what takes minutes is done once."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def filled(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return filled

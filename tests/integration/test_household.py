@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import pytest
 
-pytestmark = [pytest.mark.shared_data, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.shared_data, pytest.mark.timeout(900)]
 
 MAPPING = Path(__file__).parents[2] / "docs" / "mappings" / "household.toml"
 FILE = "household_1min_28d.txt"
@@ -20,12 +20,17 @@ FIRST, LAST = "2006-12-16", "2007-01-14"
 
 
 @pytest.fixture(scope="module")
-def home(make_home: Callable[..., Any], shared_data: Path) -> Any:
-    made = make_home(CUSTOMER, METER, 'timezone = "Europe/Paris"\n')
-    made.run("replay", shared_data / FILE, "--mapping", MAPPING)
-    made.run("stream")
-    made.run("materialize", "--from", FIRST, "--to", LAST)
-    return made
+def home(once: Callable[..., Path], make_home: Callable[..., Any], shared_data: Path) -> Any:
+    def at(path: Path) -> Any:
+        return make_home(CUSTOMER, METER, 'timezone = "Europe/Paris"\n', path=path)
+
+    def fill(path: Path) -> None:
+        made = at(path)
+        made.run("replay", shared_data / FILE, "--mapping", MAPPING)
+        made.run("stream")
+        made.run("materialize", "--from", FIRST, "--to", LAST)
+
+    return at(once("household", fill))
 
 
 def test_bad_rows_are_told_with_line_and_reason(home: Any, shared_data: Path) -> None:

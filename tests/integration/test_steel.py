@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import pytest
 
-pytestmark = [pytest.mark.shared_data, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.shared_data, pytest.mark.timeout(900)]
 
 MAPPING = Path(__file__).parents[2] / "docs" / "mappings" / "steel.toml"
 CUSTOMER = "STEEL,光阳钢厂,large,steel,22.9,1000,,0.90,large_industry,false,,,true\n"
@@ -22,12 +22,16 @@ FIRST, LAST, ROWS = "2018-01-01", "2018-08-31", 23_328
 
 
 @pytest.fixture(scope="module")
-def from_file(make_home: Callable[..., Any], shared_data: Path) -> Any:
-    home = make_home(CUSTOMER, METER, ZONE)
-    home.run("replay", shared_data / "steel_2018_jan_aug.csv", "--mapping", MAPPING)
-    home.run("stream")
-    home.run("materialize", "--from", FIRST, "--to", LAST)
-    return home
+def from_file(make_home: Callable[..., Any], once: Callable[..., Path], shared_data: Path) -> Path:
+    """The home, filled from the file."""
+
+    def fill(path: Path) -> None:
+        home = make_home(CUSTOMER, METER, ZONE, path=path)
+        home.run("replay", shared_data / "steel_2018_jan_aug.csv", "--mapping", MAPPING)
+        home.run("stream")
+        home.run("materialize", "--from", FIRST, "--to", LAST)
+
+    return once("steel", fill)
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +65,11 @@ def oracle(shared_data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     database.close()
 
 
-def _warehouse(home: Any) -> str:
-    return str(home.path / "warehouse.duckdb")
+def _warehouse(home: Path) -> str:
+    return str(home / "warehouse.duckdb")
 
 
-def test_every_day_has_its_96_points(from_file: Any) -> None:
+def test_every_day_has_its_96_points(from_file: Path) -> None:
     with duckdb.connect(_warehouse(from_file), read_only=True) as warehouse:
         days = warehouse.execute(
             "SELECT date, count(*), min(point), max(point), count(p_kw), min(status), max(status) "
@@ -76,7 +80,7 @@ def test_every_day_has_its_96_points(from_file: Any) -> None:
     assert {day[1:] for day in days} == {(96, 1, 96, 96, "raw", "raw")}
 
 
-def test_daily_energy_and_maximum_equal_sql_from_the_csv(from_file: Any, oracle: duckdb.DuckDBPyConnection) -> None:
+def test_daily_energy_and_maximum_equal_sql_from_the_csv(from_file: Path, oracle: duckdb.DuckDBPyConnection) -> None:
     expected = oracle.execute("""
         SELECT day, sum(kwh), 4 * max(kwh), min(ended) FILTER (kwh = top) FROM
         (SELECT *, max(kwh) OVER (PARTITION BY day) AS top FROM csv) GROUP BY day ORDER BY day
@@ -95,7 +99,7 @@ def test_daily_energy_and_maximum_equal_sql_from_the_csv(from_file: Any, oracle:
         assert p_max_at == at, day
 
 
-def test_monthly_power_factor_equals_sql_from_the_csv(from_file: Any, oracle: duckdb.DuckDBPyConnection) -> None:
+def test_monthly_power_factor_equals_sql_from_the_csv(from_file: Path, oracle: duckdb.DuckDBPyConnection) -> None:
     expected = oracle.execute("""
         SELECT date_trunc('month', day)::DATE, round(p / sqrt(p * p + q * q), 2) FROM
         (SELECT day, sum(kwh) OVER m AS p, sum(lag) OVER m + sum(lead_) OVER m AS q FROM csv
@@ -107,7 +111,7 @@ def test_monthly_power_factor_equals_sql_from_the_csv(from_file: Any, oracle: du
     assert len(found) == 8
 
 
-def test_stream_and_batch_agree_every_day(from_file: Any) -> None:
+def test_stream_and_batch_agree_every_day(from_file: Path) -> None:
     with duckdb.connect(_warehouse(from_file), read_only=True) as warehouse:
         days = warehouse.execute(
             "SELECT table_name, count(*), sum(stream_rows), sum(differing_rows) FROM reconciliation GROUP BY 1"
@@ -118,10 +122,10 @@ def test_stream_and_batch_agree_every_day(from_file: Any) -> None:
 
 @pytest.mark.kafka
 @pytest.mark.xdist_group("kafka")
-def test_through_kafka_gives_the_same_warehouse(from_file: Any, through_kafka: Any) -> None:
+def test_through_kafka_gives_the_same_warehouse(from_file: Path, through_kafka: Any) -> None:
     with duckdb.connect() as database:
         database.execute(f"ATTACH '{_warehouse(from_file)}' AS a (READ_ONLY)")
-        database.execute(f"ATTACH '{_warehouse(through_kafka)}' AS b (READ_ONLY)")
+        database.execute(f"ATTACH '{_warehouse(through_kafka.path)}' AS b (READ_ONLY)")
         tables = [
             name
             for (name,) in database.execute(
