@@ -26,6 +26,10 @@ def parts(tables: Mapping[str, Sequence[pl.DataFrame]]) -> dict[str, pl.DataFram
     cut: dict[str, pl.DataFrame] = {}
     for name, frames in tables.items():
         whole = pl.concat([LAKE[name].empty(), *frames])
+        days = whole["date"].unique()
+        if len(days) == 1:  # the common case, and much cheaper
+            cut[folder(name, days[0])] = whole.drop("date")
+            continue
         for (day,), part in whole.partition_by("date", as_dict=True, maintain_order=True, include_key=False).items():
             cut[folder(name, day)] = part
     return cut

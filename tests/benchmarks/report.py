@@ -39,7 +39,7 @@ Rivals that need other versions of Kilowatch's libraries live in `.venv-bench`, 
 _LIMITS = """
 ## What limits it
 
-- **Start-up** is about a CPU-second of imports (Polars, DuckDB-free; Bytewax, the client). It weighs a fifth in the file row
+- **Start-up** is about a CPU-second of imports (Polars, Bytewax, the Kafka client). It weighs a fifth in the file row
   and nothing in a stream that runs for days.
 - **Parsing** is the largest single stage wherever readings are JSON: Polars' NDJSON reader takes about a microsecond for 12
   fields. Arrow messages do without it; that is why they are the format for head-ends that can choose.
