@@ -11,14 +11,17 @@ from metering.tables.lake import PHASES
 from metering.voltage import PHASES_OF_WIRING
 
 
-def phase_voltages() -> list[pl.Expr]:
-    """Voltages [V] of the phases that the wiring (column `wiring`) has; null for a phase that it has not.
+def phase_voltages(readings: pl.DataFrame, facts: pl.DataFrame) -> list[pl.Series]:
+    """Voltages [V] of the phases that a meter's wiring has; null for a phase that it has not.
 
-    A three-wire meter may still send something for the phase b it does not have.
+    `readings`: `fact` (row in `facts`) and the voltages. A three-wire meter may still send something for the phase b it
+    does not have.
     """
-    return [
-        pl.when(pl.col("wiring").is_in([wiring for wiring, phases in PHASES_OF_WIRING.items() if phase in phases]))
-        .then(f"u{phase}_v")
-        .alias(f"u{phase}_v")
-        for phase in PHASES
-    ]
+    wirings = facts["wiring"].unique().to_list()
+    return [_of_wirings(readings, facts, phase, wirings) for phase in PHASES]
+
+
+def _of_wirings(readings: pl.DataFrame, facts: pl.DataFrame, phase: str, wirings: list[str]) -> pl.Series:
+    voltage = readings[f"u{phase}_v"]
+    without = [wiring for wiring in wirings if phase not in PHASES_OF_WIRING[wiring]]
+    return voltage.set(facts["wiring"].is_in(without).gather(readings["fact"]), None) if without else voltage

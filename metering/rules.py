@@ -69,8 +69,9 @@ def judge(readings: pl.DataFrame, facts: pl.DataFrame, settings: MeteringSetting
     """
     wanted = set(codes.to_list())
     parts = [
-        _one(check, span, facts, ruleset)
+        _one(check, known, ruleset)
         for ruleset, span in _by_ruleset(readings, settings)
+        for known in (_with_facts(span, facts),)
         for check in CHECKS
         if check.code in wanted and getattr(ruleset, check.rule).limit > 0
     ]
@@ -79,22 +80,18 @@ def judge(readings: pl.DataFrame, facts: pl.DataFrame, settings: MeteringSetting
 
 def starts(readings: pl.DataFrame, facts: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
     """The (meter, code) pairs for which any reading speaks for a start: the few that need a closer look."""
-    parts = []
+    parts = [pl.DataFrame(schema={"meter": pl.UInt32, "code": pl.UInt32})]
     for ruleset, span in _by_ruleset(readings, settings):
-        known = _with_facts(span, facts)
-        says = known.select(
-            "meter",
-            *(
-                (_says(check, getattr(ruleset, check.rule)) == START).fill_null(False).alias(str(check.code))
-                for check in CHECKS
-                if getattr(ruleset, check.rule).limit > 0
-            ),
+        judged = [check for check in CHECKS if getattr(ruleset, check.rule).limit > 0]
+        says = _with_facts(span, facts).select(
+            _start(check, getattr(ruleset, check.rule)).fill_null(False).alias(str(check.code)) for check in judged
         )
-        for code in says.columns[1:]:
-            if says[code].any():
-                meters = says.filter(pl.col(code))["meter"].unique()
-                parts.append(pl.DataFrame({"meter": meters}).with_columns(code=pl.lit(int(code), pl.UInt32)))
-    return pl.concat([pl.DataFrame(schema={"meter": pl.UInt32, "code": pl.UInt32}), *parts])
+        any_says = says.select(pl.all().any()).row(0)
+        for check, found in zip(judged, any_says, strict=True):
+            if found:
+                meters = span["meter"].filter(says[str(check.code)]).unique()
+                parts.append(pl.DataFrame([meters]).with_columns(code=pl.lit(check.code, pl.UInt32)))
+    return pl.concat(parts)
 
 
 def _by_ruleset(readings: pl.DataFrame, settings: MeteringSettings) -> Iterator[tuple[RuleSet, pl.DataFrame]]:
@@ -117,33 +114,30 @@ def _by_ruleset(readings: pl.DataFrame, settings: MeteringSettings) -> Iterator[
 
 
 def _with_facts(readings: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
-    names = ("nominal_v", "contract_capacity_kva", "pf_standard", "wiring")
+    names = ("nominal_v", "contract_capacity_kva", "pf_standard")
     p, q = pl.col("p_kw"), pl.col("q_kvar")
-    return readings.with_columns(facts[name].gather(readings["fact"]) for name in names).with_columns(
-        *phase_voltages(),
+    return readings.with_columns(
+        *(facts[name].gather(readings["fact"]) for name in names),
+        *phase_voltages(readings, facts),
         (p.pow(2) + q.pow(2)).sqrt().alias("s_kva"),
         power_factor(p, q).alias("pf"),
     )
 
 
-def _one(check: Check, readings: pl.DataFrame, facts: pl.DataFrame, ruleset: RuleSet) -> pl.DataFrame:
+def _one(check: Check, known: pl.DataFrame, ruleset: RuleSet) -> pl.DataFrame:
     rule: Rule = getattr(ruleset, check.rule)
-    return (
-        _with_facts(readings, facts)
-        .select(
-            "meter",
-            "fact",
-            "ts",
-            code=pl.lit(check.code, pl.UInt32),
-            says=_says(check, rule),
-            value=_value(check, rule),
-            limit_value=_limit(check, rule),
-            hold_s=pl.lit(rule.hold_s),
-            clear_hold_s=pl.lit(rule.clear_hold_s),
-            ruleset=pl.lit(ruleset.name),
-        )
-        .filter(pl.col("value").is_finite() & pl.col("says").is_not_null())
-    )
+    return known.select(
+        "meter",
+        "fact",
+        "ts",
+        code=pl.lit(check.code, pl.UInt32),
+        says=_says(check, rule),
+        value=_value(check, rule),
+        limit_value=_limit(check, rule),
+        hold_s=pl.lit(rule.hold_s),
+        clear_hold_s=pl.lit(rule.clear_hold_s),
+        ruleset=pl.lit(ruleset.name),
+    ).filter(pl.col("value").is_finite() & pl.col("says").is_not_null())
 
 
 def _value(check: Check, rule: Rule) -> pl.Expr:
@@ -160,9 +154,16 @@ def _limit(check: Check, rule: Rule) -> pl.Expr:
 
 
 def _says(check: Check, rule: Rule) -> pl.Expr:
+    return _start(check, rule).cast(pl.Int8) - _end(check, rule).cast(pl.Int8)
+
+
+def _start(check: Check, rule: Rule) -> pl.Expr:
+    value, limit = _value(check, rule), _limit(check, rule)
+    return value > limit if check.side == ABOVE else value < limit
+
+
+def _end(check: Check, rule: Rule) -> pl.Expr:
     value, limit = _value(check, rule), _limit(check, rule)
     if check.side == ABOVE:
-        start, end = value > limit, value <= limit * (1 - rule.clear_margin)
-    else:
-        start, end = value < limit, value >= limit * (1 + rule.clear_margin)
-    return start.cast(pl.Int8) - end.cast(pl.Int8)
+        return value <= limit * (1 - rule.clear_margin)
+    return value >= limit * (1 + rule.clear_margin)

@@ -28,14 +28,22 @@ def monitored(u: pl.Expr) -> pl.Expr:
     return judged & u.is_between(pl.col("u_band_lower_v"), pl.col("u_band_upper_v")).fill_null(False)
 
 
-def over(u: pl.Expr) -> pl.Expr:
-    """True where the voltage `u` [V] is monitored and above the upper limit (column u_upper_v)."""
-    return monitored(u) & (u > pl.col("u_upper_v")).fill_null(False)
+def over(u: pl.Expr, inside: pl.Expr | None = None) -> pl.Expr:
+    """True where the voltage `u` [V] is monitored and above the upper limit (column u_upper_v).
+
+    `inside`: what `monitored` says of it, where that is known already.
+    """
+    inside = monitored(u) if inside is None else inside
+    return inside & (u > pl.col("u_upper_v")).fill_null(False)
 
 
-def under(u: pl.Expr) -> pl.Expr:
-    """True where the voltage `u` [V] is monitored and below the lower limit (column u_lower_v)."""
-    return monitored(u) & (u < pl.col("u_lower_v")).fill_null(False)
+def under(u: pl.Expr, inside: pl.Expr | None = None) -> pl.Expr:
+    """True where the voltage `u` [V] is monitored and below the lower limit (column u_lower_v).
+
+    `inside`: as in `over`.
+    """
+    inside = monitored(u) if inside is None else inside
+    return inside & (u < pl.col("u_lower_v")).fill_null(False)
 
 
 def qualification(monitored_min: pl.Expr, over_min: pl.Expr, under_min: pl.Expr) -> pl.Expr:
