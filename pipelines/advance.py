@@ -11,8 +11,10 @@ row by row against the running maximum of time, and a revision counts the late r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cache
 
 import polars as pl
 
@@ -28,6 +30,8 @@ from pipelines.state import EMITTED_SCHEMA, HELD_SCHEMA, PLACE, ROW_SCHEMA, Chun
 
 WINDOW_US = WINDOW_S * 1_000_000
 _KEY = ("meter", "window_end")
+_FIRST_TOLD = (pl.lit(0, pl.Int32).alias("revision"), pl.lit(1, pl.Int32).alias("count"))
+_FOLDED_SCHEMA = pl.Schema({"meter": pl.UInt32(), "window_end": TIMESTAMP, "folded": pl.Int32()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +67,15 @@ def advance(
     filled, max_us, closed_us = _filled(state, rows, held, judged.suspects, env, end, marks)
     fresh = _recomputed(state, rows, filled, closed_us, env)
     horizon_us = _horizon(closed_us, env)
-    days, compliance_rows = _comply(state, fresh, horizon_us, env)
+    added = compliance.contributions(fresh, env.settings).with_columns(fresh["count"])
+    days, compliance_rows = _comply(state, fresh, added, horizon_us, env)
     moved = replace(
         state,
         max_us=max_us,
         closed_us=closed_us,
         open=filled.open,
         closed=filled.closed,
-        emitted=_emitted(state, fresh, env, horizon_us),
+        emitted=_emitted(state, fresh, added, horizon_us),
         days=days,
         pairs=judged.pairs,
         base=judged.base,
@@ -167,11 +172,13 @@ def _recomputed(
     if closed_us is None or (filled.closing.is_empty() and folded.is_empty()):
         return _none()
     was_closed = pl.lit(False) if state.closed_us is None else pl.col("window_end").to_physical() <= state.closed_us
+    if folded.is_empty():
+        return _windows_of([filled.closing, _edges(state)], env).filter(~was_closed).with_columns(_FIRST_TOLD)
     revised = folded.filter(was_closed)
     forgotten = _forgotten(revised, state, env)
     past = env.history.readings(forgotten) if forgotten.height else pl.DataFrame(schema=ROW_SCHEMA)
     frames = [filled.closing, _edges(state), *_rows_for(filled, revised), past, _forgotten_rows(rows, forgotten)]
-    fresh = windows(latest(pl.concat([frame.select(ROW_SCHEMA.names()) for frame in frames])), env.facts)
+    fresh = _windows_of(frames, env)
     fresh = pl.concat([fresh.filter(~was_closed), fresh.filter(was_closed).join(revised, on=_KEY, how="semi")])
     before = pl.concat([_revisions(state), _past_revisions(env, _unknown(forgotten, state))])
     return (
@@ -187,6 +194,12 @@ def _recomputed(
     )
 
 
+def _windows_of(frames: Iterable[pl.DataFrame], env: Environment) -> pl.DataFrame:
+    rows = pl.concat([frame.select(ROW_SCHEMA.names()) for frame in frames], rechunk=True)
+    return windows(latest(rows), env.facts)
+
+
+@cache
 def _none() -> pl.DataFrame:
     empty = WINDOWS.empty().drop("date", "revision")
     return empty.with_columns(
@@ -201,8 +214,11 @@ def _instant(name: str) -> pl.Expr:
 
 def _folded(state: ShardState, rows: pl.DataFrame, env: Environment) -> pl.DataFrame:
     """How many late readings each (meter, window_end) takes: its own, and its start edge if the window was there."""
-    own = rows.filter(pl.col("late")).select("meter", _instant("end_us"), "position")
-    edges = rows.filter(pl.col("edge_late")).select("meter", _instant("end_us").dt.offset_by("15m"), "position")
+    late = rows.filter(pl.col("late") | pl.col("edge_late"))
+    if late.is_empty():
+        return pl.DataFrame(schema=_FOLDED_SCHEMA)
+    own = late.filter(pl.col("late")).select("meter", _instant("end_us"), "position")
+    edges = late.filter(pl.col("edge_late")).select("meter", _instant("end_us").dt.offset_by("15m"), "position")
     if edges.height:
         edges = edges.join(_existing(state, rows, edges, env), on=_KEY).filter(pl.col("position") > pl.col("since"))
         edges = edges.drop("since")
@@ -282,23 +298,30 @@ def _punctual(closing: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _comply(
-    state: ShardState, fresh: pl.DataFrame, horizon_us: int | None, env: Environment
+    state: ShardState, fresh: pl.DataFrame, added: pl.DataFrame, horizon_us: int | None, env: Environment
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     if fresh.is_empty():
         return state.days, COMPLIANCE.empty()
-    added = compliance.contributions(fresh, env.settings).with_columns(fresh["count"])
-    unknown = _unknown(_forgotten(fresh.select(_KEY), state, env), state)
-    past = [compliance.contributions(env.history.windows(unknown), env.settings)] if unknown.height else []
     left_until = None if state.left_us is None else day_of(state.left_us, env)
     dropped = compliance.forgotten(state.days, added, left_until)
     days = compliance.recalled(state.days, env.history.days(dropped)) if dropped.height else state.days
-    days, rows = compliance.advance(days, added, pl.concat([_known(state, fresh, env), *past]), env.facts)
+    days, rows = compliance.advance(days, added, _added_before(state, fresh, env), env.facts)
     return days if horizon_us is None else compliance.forget(days, day_of(horizon_us, env)), rows
 
 
-def _known(state: ShardState, fresh: pl.DataFrame, env: Environment) -> pl.DataFrame:
+def _added_before(state: ShardState, fresh: pl.DataFrame, env: Environment) -> pl.DataFrame:
+    """What windows that are revised have added to their days until now (DAYS_SCHEMA)."""
+    revised = fresh.filter(pl.col("window_end").to_physical() <= (state.closed_us or 0)).select(_KEY)
+    if revised.is_empty():
+        return pl.DataFrame(schema=compliance.DAYS_SCHEMA)
+    unknown = _unknown(_forgotten(revised, state, env), state)
+    past = [compliance.contributions(env.history.windows(unknown), env.settings)] if unknown.height else []
+    return pl.concat([_known(state, revised, env), *past])
+
+
+def _known(state: ShardState, revised: pl.DataFrame, env: Environment) -> pl.DataFrame:
     """What windows that the state holds have added to their days until now (DAYS_SCHEMA)."""
-    return state.emitted.join(fresh.select(_KEY), on=_KEY, how="semi").select(
+    return state.emitted.join(revised, on=_KEY, how="semi").select(
         "meter",
         local_date(pl.col("window_end"), env.settings.timezone).alias("date"),
         "fact",
@@ -317,9 +340,12 @@ def day_of(at_us: int, env: Environment) -> date:
     return day
 
 
-def _emitted(state: ShardState, fresh: pl.DataFrame, env: Environment, horizon_us: int | None) -> pl.DataFrame:
+def _emitted(state: ShardState, fresh: pl.DataFrame, added: pl.DataFrame, horizon_us: int | None) -> pl.DataFrame:
     """The closed windows that the state holds, each with what it added to its day."""
-    added = compliance.contributions(fresh, env.settings).with_columns(fresh["window_end"], fresh["revision"])
-    known = state.emitted.join(fresh.select(_KEY), on=_KEY, how="anti") if fresh.height else state.emitted
-    emitted = pl.concat([known, added.select(EMITTED_SCHEMA.names()).cast(EMITTED_SCHEMA)])
+    if fresh.is_empty():
+        return state.emitted
+    new = added.with_columns(fresh["window_end"], fresh["revision"]).select(EMITTED_SCHEMA.names())
+    revised = state.closed_us is not None and (fresh["window_end"].to_physical() <= state.closed_us).any()
+    known = state.emitted.join(fresh.select(_KEY), on=_KEY, how="anti") if revised else state.emitted
+    emitted = pl.concat([known, new.cast(EMITTED_SCHEMA)])
     return emitted if horizon_us is None else emitted.filter(pl.col("window_end").to_physical() > horizon_us)

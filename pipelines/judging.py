@@ -68,11 +68,12 @@ def judge_batch(
     seen = recall(state.seen_us if len(state.seen_us) else never_heard(env.index), rows, state.left_us, env)
     suspects = rules.starts(rows, env.facts, env.settings) if rows.height else pl.DataFrame(schema=PAIR_SCHEMA)
     after = _seen(seen, rows)
-    past = Past.of(_rounds(rows, seen, env).filter(pl.col("out_of_order") & ~pl.col("held")), env)
+    rows = rows.with_columns(_out_of_order(rows, seen))
+    past = Past.of(rows.filter(pl.col("out_of_order") & ~pl.col("held")), env)
     pairs = _pairs_to_judge(state, rows, suspects, past)
     if pairs.is_empty():
         return Judged(state.pairs, state.base, state.told, after, suspects), VIOLATIONS.empty()
-    ordered = _rounds(rows.filter(pl.col("meter").is_in(pairs["meter"].implode())), seen, env)
+    ordered = _rounds(rows.filter(pl.col("meter").is_in(pairs["meter"].implode())), env)
     now, base, told = state.pairs, state.base, state.told
     changes = [pl.DataFrame(schema=CHANGE_SCHEMA)]
     for (_, late), part in ordered.partition_by("round", "out_of_order", as_dict=True, maintain_order=True).items():
@@ -80,7 +81,7 @@ def judge_batch(
         old = part.filter(~pl.col("held"))
         if not late:
             now, fresh = _on(part, of_part, now, env)
-            base = _on(old, of_part, base, env)[0]
+            base = _on(old, of_part, base, env)[0] if old.height else base
         else:
             held = part.filter("held")
             reached = in_reach(told, now, base, horizon_us)
@@ -89,11 +90,11 @@ def judge_batch(
             now = pl.concat([now.join(of_part, on=PAIR, how="anti"), here.now, there.now])
             base = pl.concat([base.join(_of(of_part, old), on=PAIR, how="anti"), there.base])
             fresh = pl.concat([here.changes, there.changes])
-        told = last_told(pl.concat([told, fresh]))
+        told = last_told(pl.concat([told, fresh])) if fresh.height else told
         changes.append(fresh)
-    return Judged(now.sort(PAIR), base.sort(PAIR), told, after, suspects), tell(
-        pl.concat(changes), env.facts, env.settings
-    )
+    changed = pl.concat(changes)
+    violations = tell(changed, env.facts, env.settings) if changed.height else VIOLATIONS.empty()
+    return Judged(now.sort(PAIR), base.sort(PAIR), told, after, suspects), violations
 
 
 def _on(
@@ -107,10 +108,11 @@ def _of(pairs: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _pairs_to_judge(state: ShardState, rows: pl.DataFrame, suspects: pl.DataFrame, past: Past) -> pl.DataFrame:
-    known = pl.concat([frame.select(PAIR) for frame in (state.pairs, state.base, state.told, past.told)])
-    if known.height:
-        known = known.join(rows.select("meter").unique(), on="meter", how="semi")
-    return pl.concat([known, suspects.select(PAIR)]).unique().sort(PAIR)
+    known = [frame.select(PAIR) for frame in (state.pairs, state.base, state.told, past.told) if frame.height]
+    if known and rows.height:
+        met = pl.concat(known).filter(pl.col("meter").is_in(rows["meter"].unique().implode()))
+        return pl.concat([met, suspects.select(PAIR)]).unique().sort(PAIR)
+    return suspects.select(PAIR).sort(PAIR)
 
 
 def _seen(seen: pl.Series, rows: pl.DataFrame) -> pl.Series:
@@ -121,13 +123,23 @@ def _seen(seen: pl.Series, rows: pl.DataFrame) -> pl.Series:
     return seen.clone().scatter(newest["meter"], newest.select(later).to_series())
 
 
-def _rounds(rows: pl.DataFrame, seen: pl.Series, env: Environment) -> pl.DataFrame:
-    """Adds `out_of_order` (not after all earlier times of its meter) and `round`: each such has one of its own, or
-    shares it with those next to it that are held, or not, as it is.
+def _out_of_order(rows: pl.DataFrame, seen: pl.Series) -> pl.Series:
+    """For each reading, whether its time is not after all earlier ones of its meter."""
+    us = pl.col("us")
+    ordered = rows.select("meter", "position", us=pl.col("ts").to_physical()).sort("meter", maintain_order=True)
+    first = pl.col("meter").ne_missing(pl.col("meter").shift(1))
+    before = pl.when(first).then(pl.Series(seen.gather(ordered["meter"]))).otherwise(us.shift(1))
+    if not ordered.select((us <= before).any()).item():
+        return pl.repeat(False, rows.height, eager=True).alias("out_of_order")
+    highest = us.cum_max().shift(1).over("meter")
+    before = pl.max_horizontal(highest, pl.Series("seen", seen.gather(ordered["meter"])))
+    return ordered.with_columns(out_of_order=us <= before).sort("position")["out_of_order"]
+
+
+def _rounds(rows: pl.DataFrame, env: Environment) -> pl.DataFrame:
+    """Adds `round`: each reading that is out of order has one of its own, or shares it with those next to it that are
+    held, or not, as it is.
     """
-    ts = pl.col("ts").to_physical()
-    before = pl.max_horizontal(ts.cum_max().shift(1).over("meter"), pl.Series("seen", seen.gather(rows["meter"])))
-    rows = rows.with_columns(out_of_order=ts <= before)
     late = pl.col("out_of_order")
     if env.at_once:
         turn = pl.struct(late, (late & pl.col("held")).alias("late_and_held")).rle_id()
