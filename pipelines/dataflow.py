@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from threading import Event
-from typing import Literal
+from typing import Literal, TypeVar
 
 import bytewax.operators as op
 from bytewax._bytewax import cli_main
@@ -79,6 +79,8 @@ def build(source: Source, sinks: Sinks, settings: StreamSettings, registry: Regi
 
 
 Item = tuple[Worker, Poll | Decided | Step | Signal]
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 def _decode(item: Item) -> Item:
@@ -91,21 +93,22 @@ def _advance(item: Item) -> Item:
     return (worker, worker.advance(value)) if isinstance(value, Decided) else item
 
 
-def _deliver(item: Item) -> Item:
-    worker, value = item
-    if isinstance(value, Step):
-        worker.deliver(value)
-    elif value == "tick":
-        worker.tick()
-    elif value == "finish":
-        worker.finish()
-    return item
+def _deliver(items: Sequence[Item]) -> None:
+    """What came of one turn, all of it of one worker: its steps are delivered together."""
+    worker, _ = items[0]
+    if steps := [value for _, value in items if isinstance(value, Step)]:
+        worker.deliver(*steps)
+    for _, value in items:
+        if value == "tick":
+            worker.tick()
+        elif value == "finish":
+            worker.finish()
 
 
-def _guarded(run: Run, stage: Callable[[Item], Item]) -> Callable[[Item], list[Item]]:
+def _guarded(run: Run, stage: Callable[[_In], _Out]) -> Callable[[_In], list[_Out]]:
     """After a failure nothing more is done, and the flow ends: Bytewax would answer an exception with a panic."""
 
-    def guarded(item: Item) -> list[Item]:
+    def guarded(item: _In) -> list[_Out]:
         if run.failure is None:
             try:
                 return [stage(item)]
@@ -191,8 +194,7 @@ class _Delivery(StatelessSinkPartition[Item]):
         self._deliver = _guarded(run, _deliver)
 
     def write_batch(self, items: list[Item]) -> None:
-        for item in items:
-            self._deliver(item)
+        self._deliver(items)
 
 
 def run_flow(flow: Dataflow, run: Run, addresses: Sequence[str] = (), process: int = 0) -> None:

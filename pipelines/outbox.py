@@ -1,4 +1,4 @@
-"""Steps on their way to the result topics: one at a time, in order, each whole.
+"""Steps on their way to the result topics: in order, those that came together in one transaction.
 
 Here: publishing, and waiting for brokers that are away. Not here: Kafka (`sinks.transactions`), what messages say
 (`metering.messages`), committing (`worker`).
@@ -7,8 +7,7 @@ Here: publishing, and waiting for brokers that are away. Not here: Kafka (`sinks
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import polars as pl
@@ -23,6 +22,8 @@ from metering.messages import (
 from pipelines.metrics import Metrics
 from pipelines.settings import ResultTopics
 from pipelines.steps import Step
+
+_PUBLISHED = ("windows", "violations", "compliance", "rejects")
 
 
 class Publisher(Protocol):
@@ -54,8 +55,8 @@ class Outbox:
     ) -> None:
         self._publisher, self._topics = publisher, topics
         self._retry_s, self._metrics = retry_s, metrics
-        self._waiting: deque[Step] = deque()
-        self._under_way: Step | None = None
+        self._waiting: list[Step] = []
+        self._under_way: list[Step] = []
         self._blocked_since: float | None = None
         self.retry_at = 0.0
 
@@ -65,26 +66,24 @@ class Outbox:
     @property
     def held(self) -> bool:
         """Whether the brokers owe answers."""
-        return bool(self._waiting) or self._under_way is not None
+        return bool(self._waiting or self._under_way)
 
     def blocked_s(self, now: float) -> float:
         """For how long they have owed one, at the monotonic time `now`."""
         return now - self._blocked_since if self._blocked_since is not None else 0.0
 
     def publish(self, timeout_s: float) -> Iterator[Step]:
-        """Publish steps in order, each once the brokers have settled the one before; gives those that are settled."""
+        """Publish all that waits, once the brokers have settled what is under way; gives steps that are settled."""
         deadline = time.monotonic() + timeout_s
-        while True:
-            step = self._under_way
-            if step is not None:
+        while self.held:
+            if self._under_way:
                 if not self._settled(max(deadline - time.monotonic(), 0.0)):
                     return
-                self._under_way = None
-                yield step
-            if not self._waiting:
-                return
-            self._under_way = self._waiting.popleft()
-            self._put(self._under_way)
+                done, self._under_way = self._under_way, []
+                yield from done
+            if self._waiting:
+                self._under_way, self._waiting = self._waiting, []
+                self._put(self._under_way)
 
     def poll(self) -> None:
         """Let the client report what it has."""
@@ -96,15 +95,16 @@ class Outbox:
         if self._publisher is not None:
             self._publisher.close()
 
-    def _put(self, step: Step) -> None:
+    def _put(self, steps: Sequence[Step]) -> None:
         if self._publisher is not None and self._topics is not None:
+            tables = {name: pl.concat([step.tables[name] for step in steps]) for name in _PUBLISHED}
             with self._metrics.stage("topics"):
-                for topic, out in _messages(step.tables, self._topics):
+                for topic, out in _messages(tables, self._topics):
                     if out.values:
                         self._publisher.publish(topic, out.keys, out.values, out.partition_keys)
 
     def _settled(self, timeout_s: float) -> bool:
-        """Whether the brokers have all of the step under way; not asked again right after a no."""
+        """Whether the brokers have all of what is under way; not asked again right after a no."""
         if self._publisher is None:
             return True
         if time.monotonic() < self.retry_at:

@@ -7,6 +7,7 @@ Here: the three stages that the dataflow strings together, and what they hold be
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,9 @@ from sinks.lake import parts
 from sinks.lake_reader import LakeReader
 
 log = structlog.get_logger(__name__)
+
+_OVERDUE = 1.5
+"""Commit intervals after which a shard is committed whatever else is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +128,12 @@ class Worker:
         self._measure(poll, decoded, results, [*others, step])
         return step
 
-    def deliver(self, step: Step) -> None:
-        """Publish a step's results, and commit the shard if that is due."""
-        self._outbox.add(step)
+    def deliver(self, *steps: Step) -> None:
+        """Publish the results of steps together, and commit what is due."""
+        for step in steps:
+            self._outbox.add(step)
         self._publish(self._settings.flush_s)
-        shard = self._shards[step.shard]
-        if shard.delivered and (step.urgent or self._due(shard)):
-            self._commit(step.shard)
+        self._commit_due()
 
     @property
     def held(self) -> bool:
@@ -142,10 +145,9 @@ class Worker:
         self._sinks.commits.check()
         self._outbox.poll()
         self._publish(self._settings.flush_s)
+        self._commit_due()
         lateness_s = self._settings.metering.lateness_s
         for name, shard in self._shards.items():
-            if shard.delivered and self._due(shard):
-                self._commit(name)
             if shard.state.max_us is not None:
                 delay_s = time.time() - shard.state.max_us / 1e6 + lateness_s
                 self._metrics.watermark_delay.labels(name).set(delay_s)
@@ -183,10 +185,22 @@ class Worker:
             for done in (*step.others, step):
                 self._shards[done.shard].delivered += 1
 
-    def _due(self, shard: Shard) -> bool:
-        since = time.monotonic() - shard.committed_at
-        rows = sum(step.rows for step in shard.pending[: shard.delivered])
-        return rows >= self._settings.commit_rows or since >= self._interval(shard)
+    def _commit_due(self) -> None:
+        """Commit what is urgent or full or overdue, and of what else is due the one that has waited longest: results
+        of the next readings do not wait for the commits of all shards at once.
+        """
+        waits = {name: self._waits(shard) for name, shard in self._shards.items() if shard.delivered}
+        longest = max(waits.values(), default=0.0)
+        for name, wait in waits.items():
+            if (wait >= _OVERDUE or wait == longest >= 1) and self._shards[name].delivered:
+                self._commit(name)
+
+    def _waits(self, shard: Shard) -> float:
+        """How long the delivered steps of a shard have waited for a commit, in intervals."""
+        delivered = shard.pending[: shard.delivered]
+        if any(step.urgent for step in delivered) or sum(step.rows for step in delivered) >= self._settings.commit_rows:
+            return math.inf
+        return (time.monotonic() - shard.committed_at) / max(self._interval(shard), 1e-9)
 
     def _interval(self, shard: Shard) -> float:
         # Committing takes at most a tenth of the time, however large the state is.
