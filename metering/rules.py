@@ -20,7 +20,7 @@ from metering.phases import phase_voltages
 from metering.power_factor import power_factor
 from metering.settings import MeteringSettings, Rule, RuleSet
 from metering.tables.lake import PHASES
-from metering.tables.schema import TIMESTAMP
+from metering.tables.schema import TIMESTAMP, no_rows
 
 START, END, NEITHER = 1, -1, 0
 ABOVE, BELOW = 1, -1
@@ -75,7 +75,7 @@ def judge(readings: pl.DataFrame, facts: pl.DataFrame, settings: MeteringSetting
         for check in CHECKS
         if check.code in wanted and getattr(ruleset, check.rule).limit > 0
     ]
-    return pl.concat([pl.DataFrame(schema=JUDGED_SCHEMA), *parts]).sort("meter", "code", "ts")
+    return pl.concat([no_rows(JUDGED_SCHEMA), *parts]).sort("meter", "code", "ts")
 
 
 def starts(readings: pl.DataFrame, facts: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import polars as pl
 
 from metering.rules import CHECKS, END, START
-from metering.tables.schema import TIMESTAMP
+from metering.tables.schema import TIMESTAMP, no_rows
 
 PAIR = ("meter", "code")
 
@@ -70,7 +70,7 @@ def advance(
     extreme value and for its end, whether or not each was handed out.
     """
     if judged.is_empty():
-        return state, pl.DataFrame(schema=CHANGE_SCHEMA)
+        return state, no_rows(CHANGE_SCHEMA)
     rows = _episodes(_triggers(_runs(judged, state, facts, gap_intervals)))
     untouched = state.join(judged.select(PAIR).unique(), on=PAIR, how="anti")
     return pl.concat([untouched, _last_state(rows)]).sort(PAIR), _changes(rows)

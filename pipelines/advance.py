@@ -21,7 +21,7 @@ import polars as pl
 from metering import compliance
 from metering.calendar import local_date, window_end
 from metering.tables.lake import COMPLIANCE, WINDOW_S, WINDOWS
-from metering.tables.schema import TIMESTAMP
+from metering.tables.schema import TIMESTAMP, no_rows
 from metering.windows import latest, windows
 from pipelines.environment import Environment
 from pipelines.judging import evict, judge_batch
@@ -67,7 +67,7 @@ def advance(
     filled, max_us, closed_us = _filled(state, rows, held, judged.suspects, env, end, marks)
     fresh = _recomputed(state, rows, filled, closed_us, env)
     horizon_us = _horizon(closed_us, env)
-    added = compliance.contributions(fresh, env.settings).with_columns(fresh["count"])
+    added = _contributions(fresh, env)
     days, compliance_rows = _comply(state, fresh, added, horizon_us, env)
     moved = replace(
         state,
@@ -82,9 +82,20 @@ def advance(
         told=judged.told,
         seen_us=judged.seen_us,
     )
-    dated = fresh.with_columns(local_date(pl.col("window_end"), env.settings.timezone).alias("date"))
     left = dismiss(evict(moved, horizon_us, env), horizon_us, env)
-    return left, Results(WINDOWS.conform(dated), violations, compliance_rows)
+    return left, Results(_dated(fresh, env), violations, compliance_rows)
+
+
+def _dated(fresh: pl.DataFrame, env: Environment) -> pl.DataFrame:
+    if fresh.is_empty():
+        return WINDOWS.empty()
+    return WINDOWS.conform(fresh.with_columns(local_date(pl.col("window_end"), env.settings.timezone).alias("date")))
+
+
+def _contributions(fresh: pl.DataFrame, env: Environment) -> pl.DataFrame:
+    if fresh.is_empty():
+        return no_rows(compliance.DAYS_SCHEMA)
+    return compliance.contributions(fresh, env.settings).with_columns(fresh["count"])
 
 
 def highest(*values: object) -> int | None:
@@ -176,7 +187,7 @@ def _recomputed(
         return _windows_of([filled.closing, _edges(state)], env).filter(~was_closed).with_columns(_FIRST_TOLD)
     revised = folded.filter(was_closed)
     forgotten = _forgotten(revised, state, env)
-    past = env.history.readings(forgotten) if forgotten.height else pl.DataFrame(schema=ROW_SCHEMA)
+    past = env.history.readings(forgotten) if forgotten.height else no_rows(ROW_SCHEMA)
     frames = [filled.closing, _edges(state), *_rows_for(filled, revised), past, _forgotten_rows(rows, forgotten)]
     fresh = _windows_of(frames, env)
     fresh = pl.concat([fresh.filter(~was_closed), fresh.filter(was_closed).join(revised, on=_KEY, how="semi")])
@@ -216,7 +227,7 @@ def _folded(state: ShardState, rows: pl.DataFrame, env: Environment) -> pl.DataF
     """How many late readings each (meter, window_end) takes: its own, and its start edge if the window was there."""
     late = rows.filter(pl.col("late") | pl.col("edge_late"))
     if late.is_empty():
-        return pl.DataFrame(schema=_FOLDED_SCHEMA)
+        return no_rows(_FOLDED_SCHEMA)
     own = late.filter(pl.col("late")).select("meter", _instant("end_us"), "position")
     edges = late.filter(pl.col("edge_late")).select("meter", _instant("end_us").dt.offset_by("15m"), "position")
     if edges.height:
@@ -247,10 +258,10 @@ def _keyed(rows: pl.DataFrame) -> pl.DataFrame:
 def _edges(state: ShardState) -> pl.DataFrame:
     """Readings at the start of the first window that can close next: the others' are among the closing ones."""
     if state.closed_us is None:
-        return pl.DataFrame(schema=HELD_SCHEMA)
+        return no_rows(HELD_SCHEMA)
     at = (pl.col("end_us") == state.closed_us) & (pl.col("ts").to_physical() == state.closed_us)
     near = [chunk.rows.filter(at) for chunk in state.closed if chunk.first_us <= state.closed_us <= chunk.last_us]
-    return pl.concat([pl.DataFrame(schema=HELD_SCHEMA), *near])
+    return pl.concat([no_rows(HELD_SCHEMA), *near])
 
 
 def _rows_for(filled: _Filled, revised: pl.DataFrame) -> list[pl.DataFrame]:
@@ -268,7 +279,7 @@ def _rows_for(filled: _Filled, revised: pl.DataFrame) -> list[pl.DataFrame]:
 def _forgotten_rows(rows: pl.DataFrame, forgotten: pl.DataFrame) -> pl.DataFrame:
     """This batch's readings of windows older than the state, or at their start edges: in the lake only after it."""
     if forgotten.is_empty():
-        return pl.DataFrame(schema=ROW_SCHEMA)
+        return no_rows(ROW_SCHEMA)
     placed = rows.with_columns(_instant("end_us"))
     own = placed.join(forgotten, on=_KEY, how="semi")
     at_edge = placed.filter(pl.col("ts") == pl.col("window_end")).with_columns(pl.col("window_end").dt.offset_by("15m"))
@@ -313,7 +324,7 @@ def _added_before(state: ShardState, fresh: pl.DataFrame, env: Environment) -> p
     """What windows that are revised have added to their days until now (DAYS_SCHEMA)."""
     revised = fresh.filter(pl.col("window_end").to_physical() <= (state.closed_us or 0)).select(_KEY)
     if revised.is_empty():
-        return pl.DataFrame(schema=compliance.DAYS_SCHEMA)
+        return no_rows(compliance.DAYS_SCHEMA)
     unknown = _unknown(_forgotten(revised, state, env), state)
     past = [compliance.contributions(env.history.windows(unknown), env.settings)] if unknown.height else []
     return pl.concat([_known(state, revised, env), *past])

@@ -10,6 +10,7 @@ and each late one is a round of its own. So nothing depends on how the log was c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -18,6 +19,7 @@ from metering import rules
 from metering.notices import tell
 from metering.revisions import NAME, last_told, revise
 from metering.tables.lake import VIOLATIONS
+from metering.tables.schema import no_rows
 from metering.violations import CHANGE_SCHEMA, PAIR, advance
 from pipelines.environment import Environment
 from pipelines.past import Anew, Past, caused_by, said, up_to
@@ -66,16 +68,40 @@ def judge_batch(
     `violations`. The state holds readings after `horizon_us`; what is older comes from the past.
     """
     seen = recall(state.seen_us if len(state.seen_us) else never_heard(env.index), rows, state.left_us, env)
-    suspects = rules.starts(rows, env.facts, env.settings) if rows.height else pl.DataFrame(schema=PAIR_SCHEMA)
-    after = _seen(seen, rows)
+    suspects = rules.starts(rows, env.facts, env.settings) if rows.height else no_rows(PAIR_SCHEMA)
     rows = rows.with_columns(_out_of_order(rows, seen))
-    past = Past.of(rows.filter(pl.col("out_of_order") & ~pl.col("held")), env)
-    pairs = _pairs_to_judge(state, rows, suspects, past)
+    as_expected = rows.select((pl.col("held") & ~pl.col("out_of_order")).all()).item()
+    if as_expected:
+        moved, changes = _judge_in_order(state, rows, suspects, env)
+    else:
+        moved, changes = _judge_with_late(state, rows, suspects, horizon_us, env)
+    violations = tell(changes, env.facts, env.settings) if changes.height else VIOLATIONS.empty()
+    return Judged(moved.pairs, moved.base, moved.told, _seen(seen, rows), suspects), violations
+
+
+def _judge_in_order(
+    state: ShardState, rows: pl.DataFrame, suspects: pl.DataFrame, env: Environment
+) -> tuple[ShardState, pl.DataFrame]:
+    """Readings that all come after those of their meters: only what is going on, or begins, can change."""
+    pairs = _met([state.pairs], rows, suspects)
     if pairs.is_empty():
-        return Judged(state.pairs, state.base, state.told, after, suspects), VIOLATIONS.empty()
+        return state, no_rows(CHANGE_SCHEMA)
+    now, changes = _on(rows.filter(pl.col("meter").is_in(pairs["meter"].implode())), pairs, state.pairs, env)
+    told = last_told(pl.concat([state.told, changes])) if changes.height else state.told
+    return replace(state, pairs=now.sort(PAIR), told=told), changes
+
+
+def _judge_with_late(
+    state: ShardState, rows: pl.DataFrame, suspects: pl.DataFrame, horizon_us: int | None, env: Environment
+) -> tuple[ShardState, pl.DataFrame]:
+    """Readings of which some are out of order, or older than what the state holds."""
+    past = Past.of(rows.filter(pl.col("out_of_order") & ~pl.col("held")), env)
+    pairs = _met([state.pairs, state.base, state.told, past.told], rows, suspects)
+    if pairs.is_empty():
+        return state, no_rows(CHANGE_SCHEMA)
     ordered = _rounds(rows.filter(pl.col("meter").is_in(pairs["meter"].implode())), env)
     now, base, told = state.pairs, state.base, state.told
-    changes = [pl.DataFrame(schema=CHANGE_SCHEMA)]
+    changes = [no_rows(CHANGE_SCHEMA)]
     for (_, late), part in ordered.partition_by("round", "out_of_order", as_dict=True, maintain_order=True).items():
         of_part = _of(pairs, part)
         old = part.filter(~pl.col("held"))
@@ -92,9 +118,7 @@ def judge_batch(
             fresh = pl.concat([here.changes, there.changes])
         told = last_told(pl.concat([told, fresh])) if fresh.height else told
         changes.append(fresh)
-    changed = pl.concat(changes)
-    violations = tell(changed, env.facts, env.settings) if changed.height else VIOLATIONS.empty()
-    return Judged(now.sort(PAIR), base.sort(PAIR), told, after, suspects), violations
+    return replace(state, pairs=now.sort(PAIR), base=base.sort(PAIR), told=told), pl.concat(changes)
 
 
 def _on(
@@ -107,12 +131,12 @@ def _of(pairs: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     return pairs.join(rows.select("meter").unique(), on="meter", how="semi")
 
 
-def _pairs_to_judge(state: ShardState, rows: pl.DataFrame, suspects: pl.DataFrame, past: Past) -> pl.DataFrame:
-    known = [frame.select(PAIR) for frame in (state.pairs, state.base, state.told, past.told) if frame.height]
-    if known and rows.height:
-        met = pl.concat(known).filter(pl.col("meter").is_in(rows["meter"].unique().implode()))
-        return pl.concat([met, suspects.select(PAIR)]).unique().sort(PAIR)
-    return suspects.select(PAIR).sort(PAIR)
+def _met(known: Sequence[pl.DataFrame], rows: pl.DataFrame, suspects: pl.DataFrame) -> pl.DataFrame:
+    """The pairs to judge: suspects, and known ones whose meter has a reading."""
+    pairs = pl.concat([no_rows(PAIR_SCHEMA), *(frame.select(PAIR) for frame in known if frame.height)])
+    if pairs.height:
+        pairs = pairs.filter(pl.col("meter").is_in(rows["meter"].unique().implode()))
+    return pl.concat([pairs, suspects]).unique().sort(PAIR) if pairs.height else suspects.sort(PAIR)
 
 
 def _seen(seen: pl.Series, rows: pl.DataFrame) -> pl.Series:
@@ -160,7 +184,7 @@ def _anew(
     meters = part["meter"].implode()
     base = state.base.join(pairs, on=PAIR, how="semi")
     if part.is_empty():
-        return Anew(base, base, pl.DataFrame(schema=CHANGE_SCHEMA))
+        return Anew(base, base, no_rows(CHANGE_SCHEMA))
     held = [chunk.rows.filter(pl.col("meter").is_in(meters)) for chunk in (*state.closed, *state.open)]
     rows = pl.concat([rows.select(ROW_SCHEMA.names()) for rows in (*held, up_to(ordered, part).filter("held"))])
     of_pairs = told.join(pairs, on=PAIR, how="semi")

@@ -13,6 +13,7 @@ import polars as pl
 
 from metering import rules
 from metering.revisions import last_told, revise
+from metering.tables.schema import no_rows
 from metering.violations import CHANGE_SCHEMA, PAIR, STATE_SCHEMA, advance
 from metering.windows import latest
 from pipelines.environment import Environment
@@ -67,7 +68,7 @@ class Past:
         """
         oldest = forgotten["ts"].min()
         if not isinstance(oldest, datetime):
-            return cls(pl.DataFrame(schema=ROW_SCHEMA), pl.DataFrame(schema=CHANGE_SCHEMA))
+            return cls(no_rows(ROW_SCHEMA), no_rows(CHANGE_SCHEMA))
         meters = forgotten["meter"].unique()
         told = env.history.violations(meters, oldest - LOOK_BACK) if told is None else told
         starts = forgotten.group_by("meter").agg(pl.col("ts").min().alias("late"))
@@ -85,9 +86,9 @@ class Past:
         env: Environment,
     ) -> Anew:
         """Late readings of the meters in `part`: the past, with the batch up to them (`ordered`), judged anew."""
-        nothing, gap = pl.DataFrame(schema=STATE_SCHEMA), env.settings.gap_intervals
+        nothing, gap = no_rows(STATE_SCHEMA), env.settings.gap_intervals
         if part.is_empty():
-            return Anew(nothing, nothing, pl.DataFrame(schema=CHANGE_SCHEMA))
+            return Anew(nothing, nothing, no_rows(CHANGE_SCHEMA))
         known = last_told(pl.concat([self.told, told])).join(pairs, on=PAIR, how="semi")
         anchors = _anchors(part.group_by("meter").agg(pl.col("ts").min().alias("late")), known)
         here = up_to(ordered, part).select(ROW_SCHEMA.names())

@@ -20,7 +20,7 @@ from metering.compliance import DAYS_SCHEMA, SUMS
 from metering.errors import OperationError
 from metering.lookup import MeterIndex
 from metering.tables.lake import READINGS, WINDOW_S
-from metering.tables.schema import TIMESTAMP
+from metering.tables.schema import TIMESTAMP, no_rows
 from metering.violations import CHANGE_SCHEMA, STATE_SCHEMA
 from metering.windows import USED
 from pipelines.migrations import MIGRATIONS
@@ -52,10 +52,6 @@ EMITTED_SCHEMA = pl.Schema(
 )
 PAIR_SCHEMA = pl.Schema({"meter": pl.UInt32(), "code": pl.UInt32()})
 SEEN_SCHEMA = pl.Schema({"meter": pl.UInt32(), "seen_us": pl.Int64()})
-
-
-def _empty(schema: pl.Schema) -> pl.DataFrame:
-    return pl.DataFrame(schema=schema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +86,12 @@ def split(chunks: tuple[Chunk, ...], end_us: int) -> tuple[tuple[Chunk, ...], tu
 
 def rows_of(chunks: tuple[Chunk, ...]) -> pl.DataFrame:
     """All readings of the chunks (HELD_SCHEMA), in the order they came."""
-    return pl.concat([chunk.rows for chunk in chunks]) if chunks else _empty(HELD_SCHEMA)
+    return pl.concat([chunk.rows for chunk in chunks]) if chunks else no_rows(HELD_SCHEMA)
 
 
 def pairs_of(chunks: tuple[Chunk, ...]) -> pl.DataFrame:
     """All suspect pairs of the chunks (PAIR_SCHEMA)."""
-    return pl.concat([chunk.pairs for chunk in chunks]).unique() if chunks else _empty(PAIR_SCHEMA)
+    return pl.concat([chunk.pairs for chunk in chunks]).unique() if chunks else no_rows(PAIR_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +110,12 @@ class ShardState:
     left_us: int | None = None
     open: tuple[Chunk, ...] = ()
     closed: tuple[Chunk, ...] = ()
-    emitted: pl.DataFrame = field(default_factory=lambda: _empty(EMITTED_SCHEMA))
+    emitted: pl.DataFrame = field(default_factory=lambda: no_rows(EMITTED_SCHEMA))
     seen_us: pl.Series = field(default_factory=lambda: pl.Series("seen_us", [], dtype=pl.Int64))
-    days: pl.DataFrame = field(default_factory=lambda: _empty(DAYS_SCHEMA))
-    pairs: pl.DataFrame = field(default_factory=lambda: _empty(STATE_SCHEMA))
-    base: pl.DataFrame = field(default_factory=lambda: _empty(STATE_SCHEMA))
-    told: pl.DataFrame = field(default_factory=lambda: _empty(CHANGE_SCHEMA))
+    days: pl.DataFrame = field(default_factory=lambda: no_rows(DAYS_SCHEMA))
+    pairs: pl.DataFrame = field(default_factory=lambda: no_rows(STATE_SCHEMA))
+    base: pl.DataFrame = field(default_factory=lambda: no_rows(STATE_SCHEMA))
+    told: pl.DataFrame = field(default_factory=lambda: no_rows(CHANGE_SCHEMA))
     guests: tuple[ShardState, ...] = ()
 
     @property

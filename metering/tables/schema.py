@@ -6,11 +6,22 @@ Here: the `Column` and `Table` types. Not here: the tables themselves (`lake`, `
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import polars as pl
 
 TIMESTAMP = pl.Datetime("us", "UTC")
+
+
+def no_rows(schema: pl.Schema) -> pl.DataFrame:
+    """A frame without rows. Made once for each schema, for that costs more than many a step of the stream."""
+    return _made(tuple(schema.items())).clone()
+
+
+@cache
+def _made(columns: tuple[tuple[str, pl.DataType], ...]) -> pl.DataFrame:
+    return pl.DataFrame(schema=dict(columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +50,7 @@ class Column:
         return f"{self.meaning}{unit}{source}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Table:
     """A named set of columns with a key. `key` columns are unique together in the table's current state."""
 
@@ -56,11 +67,11 @@ class Table:
         if missing:
             raise ValueError(f"table {self.name}: key columns {sorted(missing)} are not declared")
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
 
-    @property
+    @cached_property
     def schema(self) -> pl.Schema:
         """The Polars schema, in declared order."""
         return pl.Schema({column.name: column.dtype for column in self.columns})
@@ -69,7 +80,7 @@ class Table:
         return next(column for column in self.columns if column.name == name)
 
     def empty(self) -> pl.DataFrame:
-        return pl.DataFrame(schema=self.schema)
+        return no_rows(self.schema)
 
     def conform(self, frame: pl.DataFrame, **extra: Any) -> pl.DataFrame:
         """`frame` with exactly this table's columns, in order and type; absent ones are null or from `extra`."""
