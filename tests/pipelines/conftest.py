@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from metering.decode import Lines
+from metering.decode import Lines, Messages
 from metering.facts import facts
 from metering.lookup import MeterIndex
 from metering.settings import MeteringSettings
@@ -62,13 +62,15 @@ class _Registry:
 def stream_log(metering_settings: MeteringSettings) -> Callable[..., dict[str, pl.DataFrame]]:
     """Runs a log (readings in order of arrival) through a worker; final windows, violations and compliance of the lake.
 
-    stream_log(home, index, log, cuts=(), kept=8, commit_rows=10**9, silent_s=..., stop=None): in batches that end at
-    `cuts`; from where the last run on that home got to `stop` (None: to the log's end, which closes every window).
+    stream_log(home, index, log, cuts=(), kept=8, commit_rows=10**9, silent_s=..., stop=None, logged_ms=None): in
+    batches that end at `cuts`; from where the last run on that home got to `stop` (None: to the log's end, which closes
+    every window). With `logged_ms`, when each was logged, the readings are messages, else lines of a file.
     """
 
     def run(
         home: Path, index: MeterIndex, log: list[dict[str, Any]], cuts: Sequence[int] = (), kept: int = 8,
         commit_rows: int = 10**9, silent_s: float = 1e9, stop: int | None = None,
+        logged_ms: Sequence[int] | None = None,
     ) -> dict[str, pl.DataFrame]:  # fmt: skip
         owner = take(home)
         try:
@@ -77,8 +79,13 @@ def stream_log(metering_settings: MeteringSettings) -> Callable[..., dict[str, p
             worker = Worker(Sinks(lake, CommitLog(home, owner)), settings, _Registry(index), Metrics())
             begin, last = (worker.position("log") or {"row": 0})["row"], len(log) if stop is None else stop
             for start, end in pairwise([begin, *(cut for cut in cuts if begin < cut < last), last]):
-                data = "\n".join(json.dumps(row) for row in log[start:end]).encode()
-                poll = Poll("log", "log", 0, Lines(data, start), start, {"row": end}, end=end == len(log))
+                lines = [json.dumps(row).encode() for row in log[start:end]]
+                content = (
+                    Lines(b"\n".join(lines), start)
+                    if logged_ms is None
+                    else Messages(lines, list(range(start, end)), list(logged_ms[start:end]), [None] * len(lines))
+                )
+                poll = Poll("log", "log", 0, content, start, {"row": end}, end=end == len(log))
                 worker.deliver(worker.advance(worker.decode(poll)))
             worker.finish()
         finally:
