@@ -7,7 +7,6 @@ Not here: reading or checking the registry (`registry`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 import polars as pl
 
@@ -18,7 +17,8 @@ class MeterIndex:
 
     `ids` maps a meter id to its code, `first` gives the row in facts of a code's first version, `several` the codes
     with more than one version, `scalar_like` whether an id could also be the text of a JSON number or literal. `plain`:
-    no meter has an end or a second version, so that only times up to `newest_start` need a closer look.
+    no meter has an end or a second version, so that only times up to `newest_start_us` (epoch
+    microseconds: a time zone may put it before Python's year 1) need a closer look.
     """
 
     facts: pl.DataFrame
@@ -26,7 +26,7 @@ class MeterIndex:
     first: pl.Series
     scalar_like: pl.Series
     several: pl.Series
-    newest_start: datetime | None
+    newest_start_us: int | None
     plain: bool
 
     @classmethod
@@ -42,7 +42,7 @@ class MeterIndex:
             first=meters["fact"],
             scalar_like=meters["meter_id"].str.contains(r"^\s*(-?[0-9]|true$|false$|null$|\[|\{)"),
             several=codes.filter(pl.col("versions") > 1)["meter"],
-            newest_start=newest if isinstance(newest := facts["valid_from"].max(), datetime) else None,
+            newest_start_us=newest if isinstance(newest := facts["valid_from"].to_physical().max(), int) else None,
             plain=facts["valid_to"].is_null().all() and bool((meters["versions"] == 1).all()),
         )
 
@@ -68,12 +68,12 @@ class MeterIndex:
         return valid.to_series().alias("fact")
 
     def _all_after(self, ts: pl.Series) -> bool:
-        oldest = ts.min()
+        oldest = ts.to_physical().min()
         return (
             not ts.has_nulls()
-            and isinstance(oldest, datetime)
-            and self.newest_start is not None
-            and oldest > self.newest_start
+            and isinstance(oldest, int)
+            and self.newest_start_us is not None
+            and oldest > self.newest_start_us
         )
 
     def _pick_version(self, rows: pl.DataFrame) -> pl.DataFrame:

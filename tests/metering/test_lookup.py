@@ -124,3 +124,10 @@ def test_versions_of_a_real_registry(make_customers: Callable[..., Frame], make_
     midnight = datetime(2026, 1, 31, 16, tzinfo=UTC)
     asked: list[tuple[str, datetime | None]] = [("A", midnight), ("A", midnight + timedelta(microseconds=1))]
     assert _versions(index, asked) == [0, None]
+
+
+def test_a_meter_that_was_always_valid_may_start_before_the_first_year() -> None:
+    """The first of January of year 1 begins in year 0, east of Greenwich."""
+    start = pl.Series([-62_135_625_943_000_000]).cast(TIMESTAMP)
+    facts = _facts({"M1": [(0, None)]}).with_columns(valid_from=start)
+    assert _versions(MeterIndex.of(facts), [("M1", T0), ("M1", datetime(2, 1, 1, tzinfo=UTC))]) == [0, 0]
