@@ -51,6 +51,8 @@ _FORBIDDEN = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
 
+Headers = list[tuple[str, bytes | None]]
+
 log = structlog.get_logger(__name__)
 
 
@@ -150,8 +152,7 @@ class KafkaReader:
         self._next[partition] = offsets[-1] + 1
         self._untouched.discard(partition)
         values = list(map(Message.value, messages))
-        headers = map(Message.headers, messages)
-        streams = {i: values[i] or b"" for i, own in enumerate(headers) if own and _is_arrow(own)}
+        streams = {i: values[i] or b"" for i, own in enumerate(_headers(messages)) if own and _is_arrow(own)}
         content = Messages(
             values=values,
             offsets=offsets,
@@ -361,7 +362,19 @@ def _by_partition(messages: list[Message]) -> dict[int, list[Message]]:
     return found
 
 
-def _is_arrow(headers: list[tuple[str, bytes | None]] | None) -> bool:
+def _headers(messages: list[Message]) -> list[Headers | None]:
+    """Each message's headers; None also where one has a name that is not UTF-8, which the client cannot give."""
+    found: list[Headers | None] = []
+    rest = map(Message.headers, messages)  # `map` sees that the client fails: a specialised call does not, and crashes
+    while len(found) < len(messages):
+        try:
+            found.extend(rest)
+        except SystemError:
+            found.append(None)
+    return found
+
+
+def _is_arrow(headers: Headers) -> bool:
     """Whether the last content-type header, whatever its case and parameters, names an Arrow IPC stream."""
-    kinds = [value for name, value in headers or () if name.lower() == "content-type"]
+    kinds = [value for name, value in headers if name.lower() == "content-type"]
     return bool(kinds) and (kinds[-1] or b"").split(b";")[0].strip().lower() == ARROW_STREAM

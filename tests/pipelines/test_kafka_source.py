@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import confluent_kafka
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
@@ -20,6 +22,7 @@ from sinks.topics import TopicSink, ensure_topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
 
+LIBRDKAFKA = "confluent_kafka.libs/librdkafka*"
 METERS = [f"M{n}" for n in range(8)]
 
 
@@ -164,6 +167,40 @@ def test_headers_tell_arrow_from_json(
         True,
         False,
     ]
+
+
+def send_with_headers(address: str, topic: str, value: bytes, *names: bytes) -> None:
+    """As a client in another language may: header names need not be text."""
+    library = ctypes.CDLL(next(str(path) for path in Path(confluent_kafka.__file__).parents[1].glob(LIBRDKAFKA)))
+    pointer, size, error = ctypes.c_void_p, ctypes.c_size_t, ctypes.create_string_buffer(512)
+    for name in ("rd_kafka_conf_new", "rd_kafka_new", "rd_kafka_headers_new"):
+        getattr(library, name).restype = pointer
+    configuration = pointer(library.rd_kafka_conf_new())
+    library.rd_kafka_conf_set(configuration, b"bootstrap.servers", address.encode(), error, size(512))
+    producer = pointer(library.rd_kafka_new(0, configuration, error, size(512)))
+    headers = pointer(library.rd_kafka_headers_new(size(len(names))))
+    for name in names:
+        library.rd_kafka_header_add(headers, name, ctypes.c_ssize_t(len(name)), b"v", ctypes.c_ssize_t(1))
+    copied = ctypes.c_int(2)
+    of_topic, of_value = (ctypes.c_int(1), topic.encode()), (ctypes.c_int(4), value, size(len(value)))
+    more = (ctypes.c_int(7), copied, ctypes.c_int(10), headers, ctypes.c_int(0))
+    assert library.rd_kafka_producev(producer, *of_topic, *of_value, *more) == 0
+    assert library.rd_kafka_flush(producer, 20_000) == 0
+    library.rd_kafka_destroy(producer)
+
+
+def test_header_names_that_are_no_text_do_not_stop_reading(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic()
+    send(kafka, topic, numbers(0, 20))
+    for _ in range(3):
+        send_with_headers(kafka, topic, b"bad", b"\xff\xfe", b"content-type")
+        send(kafka, topic, [b"arrow"], content_type=b"application/vnd.apache.arrow.stream")
+    polls = take(reading(topic), 26)
+    assert values(polls) == [*numbers(0, 20), *[b"bad", b"arrow"] * 3]
+    streams = [arrow.broken for poll in polls if (arrow := content(poll).arrow)]
+    assert sum(map(len, streams)) == 3
 
 
 def test_tombstones_and_absent_keys_come_as_none(
