@@ -49,7 +49,8 @@ class Telemetry:
     """Six meters, a reading each minute of theirs, sent as long as it is open whether brokers answer or not."""
 
     def __init__(self, address: str, minutes_per_s: float) -> None:
-        self._producer = Producer({"bootstrap.servers": address, "enable.idempotence": True, "linger.ms": 5})
+        patient = {"enable.idempotence": True, "message.timeout.ms": 0}  # gives nothing up, however long it takes
+        self._producer = Producer({"bootstrap.servers": address, "linger.ms": 5, "log_level": 2, **patient})
         self._pause_s = 1 / minutes_per_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._send, daemon=True)
