@@ -46,11 +46,12 @@ class OperationError(KilowatchError):
 
 
 class GapError(OperationError):
-    """Offsets that the stream needs next are gone from the log."""
+    """Offsets that the stream needs next are gone from the log; with `anew` because the topic is another one now."""
 
-    def __init__(self, topic: str, partition: int, missing_from: int, missing_to: int) -> None:
+    def __init__(self, topic: str, partition: int, missing_from: int, missing_to: int, anew: bool = False) -> None:
+        more = ", and so is whatever followed them, for the topic was made anew" if anew else ""
         super().__init__(
-            f"topic {topic} partition {partition}: offsets {missing_from} to {missing_to} are gone from the log; "
+            f"topic {topic} partition {partition}: offsets {missing_from} to {missing_to} are gone from the log{more}; "
             "restore them, or go on without them: kilowatch stream --kafka --accept-gap"
         )
         self.topic, self.partition, self.missing_from, self.missing_to = topic, partition, missing_from, missing_to

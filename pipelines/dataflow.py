@@ -141,6 +141,7 @@ class _Partition(StatelessSourcePartition[Item]):
         self._settings, self._run = settings, run
         self._ticked = time.monotonic()
         self._finishing = False
+        self._ended_by: OperationError | None = None
         self._reader: Reader | None = None
         try:
             self._reader, self._worker = opened()
@@ -148,10 +149,15 @@ class _Partition(StatelessSourcePartition[Item]):
             run.failed(error)
 
     def next_batch(self) -> list[Item]:
+        if self._ended_by is not None:
+            self._run.failed(self._ended_by)
         if self._reader is None or self._finishing or self._run.failure is not None:
             raise StopIteration
         try:
             return self._batch(self._reader)
+        except OperationError as error:  # what was read counts: the log may not hold it any more
+            self._finishing, self._ended_by = True, error
+            return [(self._worker, "finish")]
         except BaseException as error:
             self._run.failed(error)
             raise StopIteration from error

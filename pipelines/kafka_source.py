@@ -1,10 +1,11 @@
 """Telemetry from a Kafka topic, by static assignment and offsets of our own: each partition a shard.
 
-Here: consuming, where to start, and noticing when offsets are gone or brokers are. Not here: what is in the messages
-(`metering.decode`), what a commit is (the dataflow's).
+Here: consuming, where to start, and noticing when offsets are gone or brokers are. Not here: messages in columns
+(`kafka_messages`), what is in them (`metering.decode`), what a commit is (the dataflow's).
 
-Nothing is skipped unsaid: where the log no longer holds the next offset, `GapError`. Brokers that are away are waited
-for. Offsets may have holes (transactions, compaction); these are no gaps.
+Nothing is skipped unsaid: where the log no longer holds the next offset, or the topic is not the one that was read any
+more, `GapError`. Brokers that are away are waited for. Offsets may have holes (transactions, compaction); these are no
+gaps.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from metering.decode import Messages
 from metering.errors import GapError, OperationError
-from pipelines.arrow import columnar
-from pipelines.poll import OwnShard, Poll, Positions, shard_name
-
-ARROW_STREAM = b"application/vnd.apache.arrow.stream"
+from pipelines.kafka_messages import by_partition, content_of
+from pipelines.poll import OwnShard, Poll, Position, Positions, shard_name
+from sinks.topics import admin_client, topic_id
 
 _PREFERRED = {
     "group.id": "kilowatch",  # the client asks for one; no group is joined
@@ -51,14 +51,13 @@ _FORBIDDEN = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
 
-Headers = list[tuple[str, bytes | None]]
-
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class KafkaSource:
-    """A topic. Positions: {"offset": next offset}; a partition never seen starts at its earliest offset.
+    """A topic. Positions: {"offset": next offset, "topic": id of the topic, where brokers tell}; a partition never seen
+    starts at its earliest offset, and so does one whose topic was made anew.
 
     `client_config` is librdkafka configuration. A poll takes at most `batch_rows` messages and, when the log is read
     to its end, waits `poll_ms` for a first one. With `accept_gap` a gap found at the start is left out, and an
@@ -97,12 +96,14 @@ class KafkaReader:
         self._untouched: set[int] = set()  # partitions nothing was ever read from: no offset of theirs can be missed
         self._doubtful: set[int] = set()
         self._accept_gap = source.accept_gap
-        self._left_out: list[Poll] = []
+        self._first: list[Poll] = []  # what is handed out before any message
         self._forbidden: str | None = None
         self._partitions = 0
         self._behind = True
         self._look_at = time.monotonic() + _LOOK_EVERY_S
         config = {**_PREFERRED, **source.client_config, **_REQUIRED, "error_cb": self._trouble}
+        self._admin = admin_client(source.client_config)
+        self._topic_id: int | None = None
         self._consumer = Consumer(config)
         try:
             self._start()
@@ -112,9 +113,9 @@ class KafkaReader:
 
     def poll(self) -> list[Poll]:
         """What has come, one Poll for each partition that has something. Raises GapError and OperationError."""
-        if self._left_out:
-            left_out, self._left_out = self._left_out, []
-            return left_out
+        if self._first:
+            first, self._first = self._first, []
+            return first
         messages = self._consume()
         if self._forbidden is not None:
             raise OperationError(f"Kafka denies access: {self._forbidden}; check the [kafka] settings")
@@ -125,7 +126,7 @@ class KafkaReader:
             self._fresh()
         if time.monotonic() >= self._look_at:
             self._look()
-        polls = [self._poll_of(partition, own) for partition, own in _by_partition(messages).items()]
+        polls = [self._poll_of(partition, own) for partition, own in by_partition(messages).items()]
         self._behind = self._lag() > self._batch // 4
         return polls
 
@@ -148,31 +149,26 @@ class KafkaReader:
         return first + self._consumer.consume(self._batch - 1, 0) if first and self._batch > 1 else first
 
     def _poll_of(self, partition: int, messages: list[Message]) -> Poll:
-        offsets = list(map(Message.offset, messages))
-        self._next[partition] = offsets[-1] + 1
+        content = content_of(messages)
+        first, last = content.offsets[0], content.offsets[-1]
+        self._next[partition] = last + 1
         self._untouched.discard(partition)
-        values = list(map(Message.value, messages))
-        streams = {i: values[i] or b"" for i, own in enumerate(_headers(messages)) if own and _is_arrow(own)}
-        content = Messages(
-            values=values,
-            offsets=offsets,
-            logged_ms=[milliseconds for _, milliseconds in map(Message.timestamp, messages)],
-            keys=list(map(Message.key, messages)),
-            arrow=columnar(streams) if streams else None,
-        )
         end = self._log_end(partition)
         return Poll(
             shard=self._shard(partition),
             source=self.topic,
             partition=partition,
             content=content,
-            first_row=offsets[0],
-            after={"offset": offsets[-1] + 1},
-            newest_offset=max(end - 1, offsets[-1]),
+            first_row=first,
+            after=self._position(last + 1),
+            newest_offset=max(end - 1, last),
         )
 
     def _shard(self, partition: int) -> str:
         return shard_name(self.topic, partition)
+
+    def _position(self, offset: int) -> Position:
+        return {"offset": offset} if self._topic_id is None else {"offset": offset, "topic": self._topic_id}
 
     def _log_end(self, partition: int) -> int:
         """End of the partition's log, as last heard; -1 before anything was."""
@@ -189,6 +185,7 @@ class KafkaReader:
             count = self._partition_count(_START_TIMEOUT_S)
             if count is None:
                 raise OperationError(f"topic {self.topic} does not exist on the brokers: create it, or check [topics]")
+            self._topic_id = topic_id(self._admin, self.topic, _START_TIMEOUT_S)
             self._refuse_vanished(count)
             self._partitions = count
             self._consumer.assign(self._assignable(count, _START_TIMEOUT_S))
@@ -222,6 +219,16 @@ class KafkaReader:
                 "`kilowatch stream --kafka` without --workers until all have moved"
             )
 
+    def _refuse_anew(self) -> None:
+        """A topic made anew has other messages at the offsets that come next."""
+        now = topic_id(self._admin, self.topic, _LOOK_TIMEOUT_S)
+        if now is None or self._topic_id in (None, now):
+            return
+        for partition, offset in sorted(self._next.items()):
+            if offset > 0:
+                raise GapError(self.topic, partition, 0, offset - 1, anew=True)
+        self._topic_id = now
+
     def _assignable(self, count: int, timeout_s: float) -> list[TopicPartition]:
         """This worker's partitions that are not being read yet, each at the offset to start from."""
         mine = [p for p in range(count) if p % self._workers == self._worker and p not in self._next]
@@ -229,8 +236,7 @@ class KafkaReader:
         starts: dict[int, int] = {}
         for partition, position in positions.items():
             low, high = self._held(partition, timeout_s)
-            starts[partition] = low if position is None else position["offset"]
-            starts[partition] = self._refuse_gap(partition, starts[partition], low, high)
+            starts[partition] = self._start_at(partition, position, low, high)
         self._next.update(starts)  # only now that all are known: what is in `_next` gets assigned
         self._untouched.update(p for p, position in positions.items() if position is None)
         return [TopicPartition(self.topic, p, offset) for p, offset in starts.items()]
@@ -251,6 +257,22 @@ class KafkaReader:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
             return known
 
+    def _start_at(self, partition: int, position: Position | None, low: int, high: int) -> int:
+        if position is None:
+            return low
+        if self._is_anew(position):
+            return self._gap(partition, 0, position["offset"] - 1, go_on_at=low, anew=True)
+        at = self._refuse_gap(partition, position["offset"], low, high)
+        if at == position["offset"] and self._position(at) != position:
+            self._first.append(self._nothing(partition, at))  # has the topic's id kept from now on
+        return at
+
+    def _is_anew(self, position: Position) -> bool:
+        """Whether something was read at this position of another topic of this name."""
+        before = position.get("topic")
+        known = before is not None and self._topic_id is not None
+        return known and before != self._topic_id and position["offset"] > 0
+
     def _refuse_gap(self, partition: int, offset: int, low: int, high: int) -> int:
         """The offset to go on at. Raises GapError when the log does not hold it, unless that is accepted."""
         if offset < low:
@@ -259,24 +281,26 @@ class KafkaReader:
             return self._gap(partition, high, offset - 1, go_on_at=high)
         return offset
 
-    def _gap(self, partition: int, missing_from: int, missing_to: int, go_on_at: int) -> int:
+    def _gap(self, partition: int, missing_from: int, missing_to: int, go_on_at: int, anew: bool = False) -> int:
         if not self._accept_gap:
-            raise GapError(self.topic, partition, missing_from, missing_to)
+            raise GapError(self.topic, partition, missing_from, missing_to, anew)
         log.warning(
             "gap accepted", topic=self.topic, partition=partition, missing_from=missing_from, missing_to=missing_to
         )
-        self._left_out.append(
-            Poll(
-                shard=self._shard(partition),
-                source=self.topic,
-                partition=partition,
-                content=Messages([], [], [], [], None),
-                first_row=go_on_at,
-                after={"offset": go_on_at},
-                gap=(missing_from, missing_to),
-            )
-        )
+        self._first.append(self._nothing(partition, go_on_at, (missing_from, missing_to)))
         return go_on_at
+
+    def _nothing(self, partition: int, offset: int, gap: tuple[int, int] | None = None) -> Poll:
+        """A poll without messages, for its position."""
+        return Poll(
+            shard=self._shard(partition),
+            source=self.topic,
+            partition=partition,
+            content=Messages([], [], [], [], None),
+            first_row=offset,
+            after=self._position(offset),
+            gap=gap,
+        )
 
     # --- when something is wrong ---
 
@@ -337,6 +361,7 @@ class KafkaReader:
             count = self._partition_count(_LOOK_TIMEOUT_S)
             if count is not None:  # absent for a moment, or deleted: reading says which
                 self._refuse_apart(count)
+                self._refuse_anew()
                 new = self._assignable(count, _LOOK_TIMEOUT_S)
                 if new:
                     self._consumer.incremental_assign(new)
@@ -347,34 +372,3 @@ class KafkaReader:
         self._look_into_doubtful()
         stale = self.stale_since is not None
         self._look_at = time.monotonic() + (_LOOK_EVERY_WHEN_STALE_S if stale else _LOOK_EVERY_S)
-
-
-def _by_partition(messages: list[Message]) -> dict[int, list[Message]]:
-    """Messages of each partition, in order of arrival, which within a partition is offset order."""
-    if not messages:
-        return {}
-    partitions = list(map(Message.partition, messages))
-    if partitions.count(partitions[0]) == len(partitions):
-        return {partitions[0]: messages}
-    found: dict[int, list[Message]] = {partition: [] for partition in sorted(set(partitions))}
-    for partition, message in zip(partitions, messages, strict=True):
-        found[partition].append(message)
-    return found
-
-
-def _headers(messages: list[Message]) -> list[Headers | None]:
-    """Each message's headers; None also where one has a name that is not UTF-8, which the client cannot give."""
-    found: list[Headers | None] = []
-    rest = map(Message.headers, messages)  # `map` sees that the client fails: a specialised call does not, and crashes
-    while len(found) < len(messages):
-        try:
-            found.extend(rest)
-        except SystemError:
-            found.append(None)
-    return found
-
-
-def _is_arrow(headers: Headers) -> bool:
-    """Whether the last content-type header, whatever its case and parameters, names an Arrow IPC stream."""
-    kinds = [value for name, value in headers if name.lower() == "content-type"]
-    return bool(kinds) and (kinds[-1] or b"").split(b";")[0].strip().lower() == ARROW_STREAM

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from metering.errors import OperationError, SettingsError
@@ -276,7 +276,7 @@ def ensure_topics(
     Raises OperationError naming the topic, or saying that no broker answers.
     """
     denials: list[str] = []
-    admin = _admin(client_config, denials)
+    admin = admin_client(client_config, denials)
     try:
         present = admin.list_topics(timeout=_METADATA_TIMEOUT_S).topics
     except KafkaException as error:
@@ -304,12 +304,23 @@ def ensure_topics(
 def answers(client_config: ClientConfig, timeout_s: float = 5.0) -> bool:
     """Whether a broker answers within `timeout_s`."""
     try:
-        return bool(_admin(client_config).list_topics(timeout=timeout_s).brokers)
+        return bool(admin_client(client_config).list_topics(timeout=timeout_s).brokers)
     except KafkaException:
         return False
 
 
-def _admin(client_config: ClientConfig, denials: list[str] | None = None) -> AdminClient:
+def topic_id(admin: AdminClient, topic: str, timeout_s: float) -> int | None:
+    """What tells a topic from another one of its name, made before or after it; None where brokers know no such thing.
+
+    Raises KafkaException.
+    """
+    admin.poll(0)  # trouble that nobody asks about is not to pile up
+    found = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)[topic].result().topic_id
+    words = (found.get_most_significant_bits(), found.get_least_significant_bits())
+    return int.from_bytes(b"".join(word.to_bytes(8, "big", signed=True) for word in words), "big") or None
+
+
+def admin_client(client_config: ClientConfig, denials: list[str] | None = None) -> AdminClient:
     """A client; why it is not let in, if it is not, goes into `denials`. Raises SettingsError for a bad setting."""
 
     def heard(error: KafkaError) -> None:

@@ -11,6 +11,8 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from tests.faults.topics import make_topic
+
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -99,3 +101,37 @@ def test_a_log_that_ends_before_the_position_goes_on_at_its_end(kafka: str, stre
     send(kafka, "anew.readings", 30, 40)
     home.wait_for(lambda: home.rows("readings") == 40)
     assert home.terminate()[0] == 0
+
+
+def test_a_topic_made_anew_that_has_grown_past_the_position_is_not_read_on(
+    kafka: str, stream_home: Callable[..., Any]
+) -> None:
+    home = stream_home(settings(kafka, "grown"))
+    home.start()
+    home.wait_until_started()
+    send(kafka, "grown.readings", 0, 30)
+    home.wait_for(lambda: home.rows("readings") == 30)
+    assert home.terminate()[0] == 0
+    make_anew(kafka, "grown.readings")
+    make_topic(kafka, "grown.readings", 1)
+    send(kafka, "grown.readings", 100, 150)
+
+    assert home.run() == 1
+    last = home.said.splitlines()[-1]
+    assert "topic grown.readings partition 0: offsets 0 to 29 are gone" in last
+    assert "made anew" in last
+    assert (home.rows("readings"), home.rows("gaps")) == (30, 0)
+    home.start("--accept-gap")
+    home.wait_until_started()
+    home.wait_for(lambda: home.rows("readings") == 80)
+    assert home.terminate()[0] == 0
+    assert home.sql("gaps", "select source_partition, missing_from, missing_to from lake") == [(0, 0, 29)]
+    [(minutes,)] = home.sql("readings", "select count(distinct ts) from lake")
+    assert minutes == 80
+
+    home.start()  # the new one is the topic now
+    home.wait_until_started()
+    send(kafka, "grown.readings", 150, 160)
+    home.wait_for(lambda: home.rows("readings") == 90)
+    assert home.terminate()[0] == 0
+    assert home.rows("gaps") == 1

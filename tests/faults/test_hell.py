@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from pipelines.kafka_source import ARROW_STREAM
+from pipelines.kafka_messages import ARROW_STREAM
 from tests.faults.conftest import METERS, StreamHome
 from tests.faults.test_gap import settings
 from tests.faults.topics import make_topic, read_topic

@@ -169,7 +169,7 @@ def test_all_topics_of_the_settings_are_created(kafka: str, tmp_path: Path, monk
     settings = load_settings(tmp_path)
     config = broker.ensure_topics(tmp_path, settings)
     assert config == {"bootstrap.servers": kafka}
-    client = topics._admin(config)
+    client = topics.admin_client(config)
     assert {topics.partition_count(client, f"test.broker.{n}") for n in ("readings", "windows", "rejected")} == {
         settings.topics.partitions
     }

@@ -22,7 +22,7 @@ import structlog
 from polars.testing import assert_frame_equal
 
 from metering.decode import Lines
-from metering.errors import UserError
+from metering.errors import GapError, UserError
 from metering.facts import facts
 from metering.lookup import MeterIndex
 from metering.settings import MeteringSettings
@@ -287,6 +287,18 @@ def test_what_breaks_in_a_stage_is_raised_as_it_was(tmp_path: Path, stream: Stre
 
 
 # --- the registry ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_read_counts_when_the_source_can_go_no_further(tmp_path: Path, stream: Stream) -> None:
+    lines = _lines(2, 30)
+
+    def break_off(at: int) -> None:
+        if at == 1:
+            raise GapError("t", 0, 5, 9)
+
+    with pytest.raises(GapError, match="offsets 5 to 9 are gone"):
+        stream(tmp_path, _Scripted([b"\n".join(lines), b""], break_off))
+    assert LakeReader(tmp_path).scan("readings").select(pl.len()).collect().item() > 50
 
 
 @pytest.fixture

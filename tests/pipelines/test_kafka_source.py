@@ -317,6 +317,14 @@ def test_accepted_gaps_are_handed_out_once_and_reading_goes_on(kafka: str, kafka
         reader.close()
 
 
+def make_anew(address: str, topic: str, sent: list[bytes]) -> None:
+    admin = AdminClient({"bootstrap.servers": address})
+    admin.delete_topics([topic])[topic].result()
+    time.sleep(0.5)
+    ensure_topics({"bootstrap.servers": address}, {topic: "delete"}, 1, 1)
+    send(address, topic, sent)
+
+
 def test_a_topic_made_anew_while_reading_is_said(
     kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
 ) -> None:
@@ -324,13 +332,56 @@ def test_a_topic_made_anew_while_reading_is_said(
     send(kafka, topic, numbers(0, 30))
     reader = reading(topic, **{"topic.metadata.refresh.interval.ms": 500, "topic.metadata.propagation.max.ms": 2000})
     take(reader, 30)
-    admin = AdminClient({"bootstrap.servers": kafka})
-    admin.delete_topics([topic])[topic].result()
-    time.sleep(0.5)
-    ensure_topics({"bootstrap.servers": kafka}, {topic: "delete"}, 1, 1)
-    send(kafka, topic, numbers(0, 3))
+    make_anew(kafka, topic, numbers(0, 3))
     with pytest.raises(OperationError, match=rf"topic {topic} partition 0"):
         take(reader, 1)
+
+
+def test_a_topic_made_anew_that_has_grown_past_the_position_is_another_topic(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic()
+    send(kafka, topic, numbers(0, 30))
+    position = take(reading(topic), 30)[-1].after
+    make_anew(kafka, topic, numbers(100, 150))
+    with pytest.raises(GapError, match=rf"topic {topic} partition 0: offsets 0 to 29 are gone .* made anew"):
+        reading(topic, {f"{topic}-0": position}.get)
+
+    accepting = KafkaSource({"bootstrap.servers": kafka}, topic, 1000, 50, accept_gap=True)
+    reader = accepting.open(0, 1, {f"{topic}-0": position}.get)
+    try:
+        polls = take(reader, 50)
+    finally:
+        reader.close()
+    assert [poll.gap for poll in polls] == [(0, 29), *[None] * (len(polls) - 1)]
+    assert values(polls) == numbers(100, 150)
+    assert polls[0].after == {"offset": 0, "topic": polls[-1].after["topic"]}
+    assert position["topic"] != polls[-1].after["topic"]
+
+
+def test_a_topic_made_anew_is_noticed_while_reading(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_source, "_LOOK_EVERY_S", 1.0)
+    topic = kafka_topic()
+    send(kafka, topic, numbers(0, 3))
+    reader = reading(topic)
+    take(reader, 3)
+    make_anew(kafka, topic, numbers(0, 60))
+    with pytest.raises(OperationError, match=rf"topic {topic} partition 0"):
+        take(reader, 1000)
+
+
+def test_a_position_without_the_topics_id_gets_it_at_once(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    """As an older Kilowatch left it."""
+    topic = kafka_topic()
+    send(kafka, topic, numbers(0, 30))
+    [poll] = reading(topic, {f"{topic}-0": {"offset": 30}}.get).poll()
+    assert (content(poll).values, poll.gap, poll.after["offset"]) == ([], None, 30)
+    kept = reading(topic, {f"{topic}-0": poll.after}.get)
+    assert kept.poll() == []
 
 
 def test_a_new_partition_is_read_from_its_first_message(
