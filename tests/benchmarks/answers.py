@@ -14,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
+from metering.tables import LAKE
 from tests.benchmarks.contenders.polars_batch import windows
 from tests.benchmarks.data import Load
 from tests.benchmarks.measure import ContenderError
@@ -68,7 +69,7 @@ def check_rows(expected: int, found: int, who: str, what: str) -> None:
 def lake(home: Path, table: str) -> pl.DataFrame:
     """All rows of a lake table, as an analyst reads it; empty when it has no part."""
     parts: Sequence[Path] = sorted(home.glob(f"lake/{table}/date=*/*.parquet"))
-    return pl.read_parquet(parts) if parts else pl.DataFrame()
+    return pl.read_parquet(parts) if parts else LAKE[table].empty()
 
 
 def check_lake(load: Load, expected: pl.DataFrame, home: Path, closed_by: object = None) -> None:
