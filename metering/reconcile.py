@@ -27,11 +27,12 @@ def reconcile(
     A key differs when it is on one side only, or when any of the `compared` columns does: floats by more than
     `tolerance` relative to the larger, anything else at all, null from any value. `key` columns hold no nulls.
     """
-    left = stream.select(*key, *compared, pl.lit(True).alias("_stream"))
-    right = batch.select(*key, *compared, pl.lit(True).alias("_batch"))
-    both = left.join(right, on=list(key), how="full", suffix="_batch_side", coalesce=True)
-    one_sided = pl.col("_stream").is_null() | pl.col("_batch").is_null()
-    differs = pl.any_horizontal(one_sided, *(_differs(c, left.schema[c], tolerance) for c in compared))
+    rows = stream.select(key).with_row_index("stream_row")
+    both = rows.join(batch.select(key).with_row_index("batch_row"), on=key, how="full", coalesce=True)
+    differs = both["stream_row"].is_null() | both["batch_row"].is_null()
+    for column in compared:  # one at a time: all of both sides at once would be twice their memory
+        ours, theirs = stream[column].gather(both["stream_row"]), batch[column].gather(both["batch_row"])
+        differs |= _differ(ours, theirs, tolerance)
     return RECONCILIATION.conform(
         pl.DataFrame(
             {
@@ -45,10 +46,9 @@ def reconcile(
     )
 
 
-def _differs(column: str, dtype: pl.DataType, tolerance: float) -> pl.Expr:
-    ours, theirs = pl.col(column), pl.col(f"{column}_batch_side")
+def _differ(ours: pl.Series, theirs: pl.Series, tolerance: float) -> pl.Series:
     unequal = ours.ne_missing(theirs)
-    if not dtype.is_float():
+    if not ours.dtype.is_float() or not unequal.any():
         return unequal
-    far = (ours - theirs).abs() > tolerance * pl.max_horizontal(ours.abs(), theirs.abs())
-    return unequal & far.fill_null(True)
+    larger = pl.DataFrame([ours.abs().alias("ours"), theirs.abs().alias("theirs")]).max_horizontal()
+    return unequal & ((ours - theirs).abs() > tolerance * larger).fill_null(True)

@@ -87,6 +87,13 @@ def current(rows: pl.LazyFrame, key: Sequence[str]) -> pl.LazyFrame:
     return rows.sort(*key, "revision").unique(subset=list(key), keep="last", maintain_order=True)
 
 
+def newest(rows: pl.LazyFrame, key: Sequence[str]) -> pl.LazyFrame:
+    """As `current`, in any order and much cheaper: for rows with no (key, revision) twice, such as the lake holds."""
+    first = pl.col("revision") == 0
+    revised = rows.filter(~first).sort("revision").unique(list(key), keep="last")
+    return pl.concat([rows.filter(first).join(revised, on=list(key), how="anti"), revised])
+
+
 def part_facts(part: Path, time_column: str) -> PartFacts:
     """Rows and newest `time_column` of a part, from its footer alone."""
     import pyarrow.parquet as pq

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from metering.tables import LAKE
-from sinks.lake_reader import LakeReader, current, part_facts
+from sinks.lake_reader import LakeReader, current, newest, part_facts
 
 D1, D2 = date(2026, 1, 1), date(2026, 1, 2)
 AT = datetime(2026, 1, 1, 0, 15, tzinfo=UTC)
@@ -59,6 +59,8 @@ def test_the_highest_revision_of_a_key_is_current(tmp_path: Path) -> None:
     write(tmp_path, D1, "0-3.parquet", windows(1, 2.0, n=1))
     rows = current(LakeReader(tmp_path).scan("windows"), LAKE["windows"].key).collect()
     assert rows["p_mean_kw"].to_list() == [3.0, 1.0]
+    unordered = newest(LakeReader(tmp_path).scan("windows"), LAKE["windows"].key).collect()
+    assert unordered.sort(LAKE["windows"].key).equals(rows)
 
 
 def test_a_footer_tells_rows_and_newest_time(tmp_path: Path) -> None:
