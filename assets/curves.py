@@ -11,14 +11,16 @@ from datetime import date, timedelta
 import polars as pl
 
 from assets.batch import Batch, Part
-from assets.readings import lots, readings
+from assets.readings import lots, readings, with_facts
 from metering.calendar import day_bounds, local_date
-from metering.curve import daily_curve
-from metering.load import daily_load
-from metering.power_factor import power_factor_monthly
+from metering.curve import WINDOW_VALUES, daily_curve
+from metering.load import CURVE, daily_load, slides
+from metering.power_factor import ENERGIES, power_factor_monthly
 from metering.tables import LAKE
-from metering.voltage import voltage_daily
-from metering.windows import windows
+from metering.tables.lake import VOLTAGES
+from metering.vee import SLOT
+from metering.voltage import JUDGED_BY, voltage_daily
+from metering.windows import USED, windows
 from sinks.marts import day_partition, month_partition
 
 WINDOWS = LAKE["windows"]
@@ -35,7 +37,7 @@ def registry_meters(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
 def batch_windows(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     """Windows computed again from the readings, independently of the stream's."""
     for lot in lots(batch, days):
-        rows = windows(readings(batch, lot), batch.registry.facts)
+        rows = windows(readings(batch, lot, USED), batch.registry.facts)
         dated = rows.with_columns(date=local_date(pl.col("window_end"), batch.settings.timezone))
         for day in lot:
             yield Part(day_partition(day), WINDOWS.conform(dated.filter(pl.col("date") == day), revision=0), day)
@@ -44,27 +46,26 @@ def batch_windows(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
 def curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     registry = batch.registry
     for day in days:
-        of_day = batch.marts.read(WINDOWS, [day])
-        yield Part(
-            day_partition(day), daily_curve(of_day, registry.facts, registry.customers, day, batch.settings), day
-        )
+        of_day = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *SLOT, *WINDOW_VALUES))
+        curve = daily_curve(of_day, registry.facts, registry.customers, day, batch.settings)
+        yield Part(day_partition(day), curve, day)
 
 
 def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     registry, settings = batch.registry, batch.settings
     for lot in lots(batch, days):
-        rows = readings(batch, lot)
+        rows = readings(batch, lot, ("meter_id", "p_kw")) if slides(registry.facts) else None
         for day in lot:
-            curve = batch.marts.read(batch.tables["daily_curve"], [day])
-            of_day = batch.marts.read(WINDOWS, [day])
-            near = _near(rows, day, settings.timezone)
+            curve = batch.marts.read(batch.tables["daily_curve"], [day], CURVE)
+            of_day = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *SLOT))
+            near = None if rows is None else _near(rows, day, settings.timezone)
             load = daily_load(curve, of_day, near, registry.customers, registry.facts, day, settings)
             yield Part(day_partition(day), load, day)
 
 
 def voltages(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     for lot in lots(batch, days):
-        rows = readings(batch, lot)
+        rows = with_facts(readings(batch, lot, ("meter_id", *VOLTAGES)), batch.registry.facts, JUDGED_BY)
         for day in lot:
             of_day = voltage_daily(_near(rows, day, batch.settings.timezone), day, batch.settings)
             yield Part(day_partition(day), of_day, day)
@@ -73,7 +74,7 @@ def voltages(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
 def power_factors(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     """Each month to date: of the days of it that have been materialised."""
     for month in months(days):
-        rows = batch.marts.scan(WINDOWS, map(day_partition, days_of_month(month))).collect()
+        rows = batch.marts.read(WINDOWS, days_of_month(month), ("customer_no", "window_end", *ENERGIES))
         table = power_factor_monthly(rows, batch.registry.customers, month, batch.settings)
         yield Part(month_partition(month), table, last_of(days, month))
 

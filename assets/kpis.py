@@ -13,6 +13,8 @@ import polars as pl
 from assets.batch import Batch, Part
 from assets.curves import WINDOWS, days_of_month, last_of, months
 from metering.kpi import daily_kpis, monthly_kpis
+from metering.power_factor import ENERGIES
+from metering.vee import SLOT
 from sinks.marts import day_partition, month_partition
 
 
@@ -29,9 +31,7 @@ def kpis(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
 
 
 def _of_day(batch: Batch, day: date) -> pl.DataFrame:
-    windows, voltage, accuracy = (
-        batch.marts.read(table, [day])
-        for table in (WINDOWS, batch.tables["voltage_daily"], batch.tables["forecast_accuracy"])
-    )
+    windows = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, "customer_no", *SLOT, *ENERGIES))
+    voltage, accuracy = (batch.marts.read(batch.tables[n], [day]) for n in ("voltage_daily", "forecast_accuracy"))
     registry = batch.registry
     return daily_kpis(windows, voltage, accuracy, registry.facts, registry.customers, day, batch.settings)

@@ -13,10 +13,13 @@ import polars as pl
 from assets.batch import Batch
 from metering.calendar import day_bounds
 from metering.lookup import MeterIndex
+from metering.tables import LAKE
 from metering.tables.lake import WINDOW_S
 from metering.windows import latest
 
 LOT_ROWS = 3_000_000
+_ORDER = ("source_partition", "source_offset", "source_row", "logged_at")
+"""What tells which of several readings of a time counts."""
 
 
 def lots(batch: Batch, days: Sequence[date]) -> Iterator[list[date]]:
@@ -35,26 +38,35 @@ def lots(batch: Batch, days: Sequence[date]) -> Iterator[list[date]]:
         yield lot
 
 
-def readings(batch: Batch, days: Sequence[date]) -> pl.DataFrame:
+def readings(batch: Batch, days: Sequence[date], columns: Sequence[str] = LAKE["readings"].names) -> pl.DataFrame:
     """Readings of consecutive local `days` and of the 15 minutes before them, which hold the registers at the edge.
 
-    One row for each (meter_id, ts): the one that counts, with the columns of the registry's facts joined.
+    One row for each (meter_id, ts), the one that counts: `ts`, `columns` of `readings`, `meter` (code) and `fact` (row
+    in the registry's facts).
     """
     start, _ = day_bounds(days[0], batch.settings.timezone)
     since = pl.col("ts") > start - timedelta(seconds=WINDOW_S + 1)
+    wanted = list(dict.fromkeys(("meter_id", "ts", *_ORDER, *columns)))
     with batch.lake.held():
-        rows = batch.lake.scan("readings", [days[0] - timedelta(days=1), *days]).filter(since).collect()
-    return with_facts(rows, batch.registry.facts)
+        scan = batch.lake.scan("readings", [days[0] - timedelta(days=1), *days])
+        rows = scan.filter(since).select(wanted).collect()
+    return counted(rows, batch.registry.facts).select("meter", "fact", *dict.fromkeys(("ts", *columns)))
 
 
-def with_facts(rows: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
-    """The reading that counts for each meter and time, with `meter` (code), `fact` (row in `facts`) and its facts.
+def counted(rows: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
+    """The reading that counts for each meter and time, with `meter` (code) and `fact` (row in `facts`).
 
     Readings of meters that the registry does not know, or not at that time, are left out.
     """
     index = MeterIndex.of(facts)
-    coded = rows.with_columns(meter=index.code(rows["meter_id"])).filter(pl.col("meter").is_not_null())
-    placed = coded.with_columns(fact=index.version(coded["meter"], coded["ts"])).filter(pl.col("fact").is_not_null())
-    counted = latest(placed)
-    judged = [facts[name].gather(counted["fact"]) for name in facts.columns if name != "meter_id"]
-    return counted.with_columns(judged)
+    coded = _known(rows.with_columns(index.code(rows["meter_id"])), "meter")
+    return latest(_known(coded.with_columns(index.version(coded["meter"], coded["ts"])), "fact"))
+
+
+def _known(rows: pl.DataFrame, column: str) -> pl.DataFrame:
+    return rows.filter(pl.col(column).is_not_null()) if rows[column].has_nulls() else rows
+
+
+def with_facts(counted: pl.DataFrame, facts: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Those readings with columns of their facts."""
+    return counted.with_columns(facts[name].gather(counted["fact"]) for name in names)

@@ -15,15 +15,17 @@ from assets.batch import Batch, Part
 from metering.calendar import window_end
 from metering.compliance import DAYS_SCHEMA, advance, contributions
 from metering.lookup import MeterIndex
+from metering.power_factor import ENERGIES
 from metering.reconcile import reconcile
 from metering.tables import LAKE
-from sinks.lake_reader import current
+from sinks.lake_reader import newest
 from sinks.marts import day_partition
 
 WINDOWS, COMPLIANCE = LAKE["windows"], LAKE["compliance"]
 SHARD = ("source", "source_partition")
 
 _WINDOW_VALUES = tuple(name for name in WINDOWS.names if name not in (*WINDOWS.key, "revision", "date"))
+_CONTRIBUTING = ("u_monitored_min", "u_over_min", "u_under_min", *ENERGIES)
 _DAY_VALUES = ("as_of", *(name for name in COMPLIANCE.names if name.startswith("day_")))
 
 
@@ -53,21 +55,30 @@ def _open_windows(batch: Batch, day: date, following: date) -> pl.DataFrame:
     )
 
 
+def _without(rows: pl.DataFrame, unfinished: pl.DataFrame) -> pl.DataFrame:
+    """Rows but for those of unfinished windows, which are the newest ones: others need no lookup."""
+    if unfinished.is_empty():
+        return rows
+    recent = pl.col("window_end") >= unfinished["window_end"].min()
+    return pl.concat([rows.filter(~recent), rows.filter(recent).join(unfinished, on=WINDOWS.key, how="anti")])
+
+
 def _windows(batch: Batch, day: date, unfinished: pl.DataFrame) -> pl.DataFrame:
-    stream = current(batch.lake.scan("windows", [day]), WINDOWS.key).collect()
-    closed = [rows.join(unfinished, on=WINDOWS.key, how="anti") for rows in (stream, batch.marts.read(WINDOWS, [day]))]
+    stream = newest(batch.lake.scan("windows", [day]), WINDOWS.key).collect()
+    closed = [_without(rows, unfinished) for rows in (stream, batch.marts.read(WINDOWS, [day]))]
     return reconcile("windows", *closed, WINDOWS.key, _WINDOW_VALUES, day)
 
 
 def _compliance(batch: Batch, day: date, unfinished: pl.DataFrame) -> pl.DataFrame:
     """Of the day alone: its month to date may hold days that have not been materialised."""
-    stream = current(batch.lake.scan("compliance", [day]), COMPLIANCE.key).collect()
+    stream = newest(batch.lake.scan("compliance", [day]), COMPLIANCE.key).collect()
     facts = batch.registry.facts
-    windows = batch.marts.read(WINDOWS, [day])
+    windows = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *_CONTRIBUTING))
     # A window that the watermark has not passed counts if the stream has closed it, as it does at a file's end.
     reached = stream.select("meter_id", pl.col("as_of").alias("stream_as_of"))
-    told = windows.join(reached, on="meter_id").filter(pl.col("window_end") <= pl.col("stream_as_of"))
-    closed = pl.concat([windows.join(unfinished, on=WINDOWS.key, how="anti"), told.select(windows.columns)]).unique()
+    waiting = windows.join(unfinished, on=WINDOWS.key, how="semi").join(reached, on="meter_id")
+    told = waiting.filter(pl.col("window_end") <= pl.col("stream_as_of")).select(windows.columns)
+    closed = pl.concat([_without(windows, unfinished), told])
     index = MeterIndex.of(facts)
     coded = closed.with_columns(meter=index.code(closed["meter_id"]))
     placed = coded.with_columns(fact=index.version(coded["meter"], coded["window_end"]))

@@ -18,6 +18,8 @@ from metering.tables.warehouse import DAILY_CURVE
 SCOPE = "*"
 """Customer number of the whole scope."""
 
+WINDOW_VALUES = ("p_mean_kw", "q_mean_kvar", "energy_kwh")
+"""Values of a window that a curve is made of, besides its slots (`vee.SLOT`)."""
 _VALUES = ("p_kw", "q_kvar", "energy_kwh")
 
 

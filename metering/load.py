@@ -19,6 +19,8 @@ from metering.tables.warehouse import warehouse
 from metering.tariff import periods_of_day
 
 SLIDING, BLOCK = "sliding", "block"
+CURVE = ("customer_no", "date", "point", "window_end", "p_kw", "q_kvar", "energy_kwh")
+"""Columns of the curve that its indices are made from."""
 _DEMAND_MIN = 15
 _SLIDE_S = 60
 
@@ -59,6 +61,11 @@ def daily_load(
     )
     table = warehouse(settings.periods)["daily_load"]
     return table.conform(rows, date=day).sort(table.key)
+
+
+def slides(facts: pl.DataFrame) -> bool:
+    """Whether any meter reports often enough for a maximum demand that slides by 1 min."""
+    return bool((_SLIDE_S % facts["interval_s"] == 0).any())
 
 
 def sliding_demand(

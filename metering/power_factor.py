@@ -15,6 +15,9 @@ from metering.calendar import local_date, month_of
 from metering.settings import MeteringSettings, PowerFactorAdjustment, in_force
 from metering.tables.warehouse import POWER_FACTOR_MONTHLY
 
+ENERGIES = ("energy_kwh", "import_kvarh", "q_import_kvarh", "export_kvarh", "q_export_kvarh")
+"""Values of a window that `energies` sums."""
+
 
 def power_factor(p: pl.Expr, q: pl.Expr) -> pl.Expr:
     """|P| / sqrt(P^2 + Q^2) of powers [kW, kvar] or energies [kWh, kvarh]; null at P = Q = 0, or if either is null."""

@@ -18,6 +18,8 @@ RAW, VALIDATED, ESTIMATED, MISSING = "raw", "validated", "estimated", "missing"
 STATUS_BY_RANK = (RAW, VALIDATED, ESTIMATED, MISSING)
 """From best to worst: a sum is as good as the worst of what it is made of."""
 
+SLOT = ("n", "n_expected")
+"""Readings of a window that came, and that were due."""
 QUARTER_HOUR_MIN = 15
 _VALUES = ("p_kw", "q_kvar", "energy_kwh")
 

@@ -10,11 +10,16 @@ from datetime import date
 
 import polars as pl
 
-from metering.calendar import local_date
+from metering.calendar import day_bounds
 from metering.settings import MeteringSettings
 from metering.tables.lake import PHASES
 from metering.tables.warehouse import VOLTAGE_DAILY
 
+JUDGED_BY = (
+    "customer_no", "wiring", "interval_s", "nominal_v", "u_lower_v", "u_upper_v", "u_band_lower_v", "u_band_upper_v",
+    "u_spread_limit",
+)  # fmt: skip
+"""Facts of a meter that `voltage_daily` looks at."""
 PHASES_OF_WIRING = {"3p4w": PHASES, "3p3w": ("a", "c"), "1p": ("a",)}
 """Phases that a meter of a wiring measures; a three-wire meter reports uab as a, ucb as c, and has no b."""
 
@@ -58,22 +63,32 @@ def voltage_daily(readings: pl.DataFrame, day: date, settings: MeteringSettings)
     `readings` are accepted readings, one for each (meter_id, ts), with the columns of the registry's facts joined;
     those of other days are left out. Each reading weighs its interval [min]. Extremes are those of monitored voltages.
     """
-    of_day = readings.filter(local_date(pl.col("ts"), settings.timezone) == day)
-    sums = of_day.group_by("meter_id", "customer_no", "wiring").agg(
-        pl.col("nominal_v", "u_spread_limit").last(), *(e for phase in PHASES for e in _sums(phase))
+    start, end = day_bounds(day, settings.timezone)
+    meter, limits = ("meter_id", "customer_no", "wiring"), ("nominal_v", "u_spread_limit")
+    judged = readings.filter(pl.col("ts") > start, pl.col("ts") <= end).select(
+        *meter, *limits, *(e for phase in PHASES for e in _judged(phase))
     )
+    sums = judged.group_by(meter).agg(pl.col(limits).last(), *(e for phase in PHASES for e in _sums(phase)))
     rows = pl.concat([_rows(sums, phase) for phase in PHASES])
-    return VOLTAGE_DAILY.conform(rows, date=day).sort(VOLTAGE_DAILY.key)
+    return VOLTAGE_DAILY.ordered(VOLTAGE_DAILY.conform(rows, date=day))
+
+
+def _judged(phase: str) -> list[pl.Expr]:
+    """For each reading what it adds to a phase's sums [min], and its voltage where that is monitored."""
+    u, minutes = pl.col(f"u{phase}_v"), pl.col("interval_s") / 60
+    inside = monitored(u)
+    return [
+        (minutes * inside).alias(f"{phase}_monitored"),
+        (minutes * over(u)).alias(f"{phase}_over"),
+        (minutes * under(u)).alias(f"{phase}_under"),
+        pl.when(inside).then(u).alias(f"{phase}_inside"),
+    ]
 
 
 def _sums(phase: str) -> list[pl.Expr]:
-    u = pl.col(f"u{phase}_v")
-    minutes = pl.col("interval_s") / 60
-    inside = u.filter(monitored(u))
+    inside = pl.col(f"{phase}_inside")
     return [
-        minutes.filter(monitored(u)).sum().alias(f"{phase}_monitored"),
-        minutes.filter(over(u)).sum().alias(f"{phase}_over"),
-        minutes.filter(under(u)).sum().alias(f"{phase}_under"),
+        pl.col(f"{phase}_monitored", f"{phase}_over", f"{phase}_under").sum(),
         inside.min().alias(f"{phase}_min"),
         inside.max().alias(f"{phase}_max"),
     ]

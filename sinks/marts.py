@@ -66,9 +66,9 @@ class Marts:
             files, schema=table.schema, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
         )
 
-    def read(self, table: Table, days: Sequence[date]) -> pl.DataFrame:
-        """Rows of those days."""
-        return self.scan(table, map(day_partition, days)).collect()
+    def read(self, table: Table, days: Sequence[date], columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Rows of those days; only `columns` of them where these are named, at the cost of these alone."""
+        return self.scan(table, map(day_partition, days)).select(columns or table.names).collect()
 
     def stage(self) -> Stage:
         return Stage(self)
@@ -86,7 +86,7 @@ class Stage:
         final = self.marts.path(table.name, partition)
         final.parent.mkdir(parents=True, exist_ok=True)
         waiting = final.with_name(f".{PART}.{os.getpid()}.staged")
-        table.conform(frame).sort(table.key).write_parquet(waiting, compression="zstd")
+        table.ordered(table.conform(frame)).write_parquet(waiting, compression="zstd")
         sync(waiting)
         self._waiting[final] = waiting
         return frame.height
