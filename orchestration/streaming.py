@@ -22,13 +22,12 @@ from typing import Any
 
 import structlog
 
-from orchestration import broker
 from orchestration.health_server import served
 from orchestration.registry_watch import RegistryWatch
 from orchestration.settings import Settings
 from pipelines.dataflow import Run, build, run_flow
 from pipelines.file_source import FileReader, FileSource
-from pipelines.kafka_source import KafkaSource
+from pipelines.outbox import Publisher
 from pipelines.poll import Reader, Source
 from pipelines.rebuild import Origin, rebuild
 from pipelines.replayed import AtRest, Replayed, unwrapped
@@ -38,7 +37,6 @@ from pipelines.worker import Sinks
 from sinks.commits import CommitLog
 from sinks.lake_reader import LakeReader
 from sinks.owner import Owner, join, take
-from sinks.transactions import TransactionalSink, fence, transactional_id
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +99,9 @@ def stream_kafka(
     With `accept_gap`, offsets that the log no longer holds at the start are left out, and leave a row in lake.gaps;
     with `rebuild_states` it goes on from states made anew.
     """
+    from orchestration import broker  # the Kafka client takes a while, and files need none of it
+    from pipelines.kafka_source import KafkaSource
+
     config = broker.ensure_topics(home, settings)
     stream = settings.stream
     source = KafkaSource(config, settings.topics.readings, stream.batch_rows, stream.poll_ms, accept_gap)
@@ -162,6 +163,8 @@ def _fence(owner: Owner, kafka: dict[str, str] | None, place: Place) -> None:
     """Of several processes none may read on while one of the stream before can still publish."""
     processes = max(owner.processes_before, len(place.addresses))
     if kafka and processes > 1:
+        from sinks.transactions import fence
+
         fence(kafka, owner.identity, processes)
 
 
@@ -231,7 +234,9 @@ def _reported(run: Run, report: Path | None) -> Iterator[None]:
         update(None, always=True)
 
 
-def _publisher(kafka: dict[str, str], topics: Sequence[str], owner: Owner, process: int) -> TransactionalSink:
+def _publisher(kafka: dict[str, str], topics: Sequence[str], owner: Owner, process: int) -> Publisher:
+    from sinks.transactions import TransactionalSink, transactional_id
+
     return TransactionalSink(kafka, transactional_id(owner.identity, process), topics, owner.check, _kafka_trouble)
 
 

@@ -1,30 +1,25 @@
 """Telemetry from files: NDJSON and Parquet, one file or a folder of them, each file a shard of its own.
 
-Here: which files, and reading them in whole lines or row batches from where the last commit left off. Not here: what
-is in the lines (`metering.decode`).
+Here: which files, and reading them in whole lines from where the last commit left off. Not here: what is in the lines
+(`metering.decode`), reading Parquet (`parquet_file`).
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from metering.decode import Lines
-from metering.errors import OperationError, UserError
-from pipelines.arrow import frame_of
+from metering.errors import UserError
 from pipelines.poll import OwnShard, Poll, Position, Positions
 
 LINE_SUFFIXES = (".ndjson", ".jsonl", ".json")
 PARQUET_SUFFIX = ".parquet"
-_MARK_BYTES = 4096
+MARK_BYTES = 4096
 _GUESSED_LINE_BYTES = 250
 _LARGEST_READ = 64 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
@@ -83,8 +78,11 @@ def _is_telemetry(path: Path) -> bool:
 
 
 def _open(shard: str, path: Path, batch_rows: int, position: Position | None) -> _Shard:
-    kind = _ParquetFile if path.suffix.lower() == PARQUET_SUFFIX else _LineFile
-    return kind(shard, path, batch_rows, position or {})
+    if path.suffix.lower() == PARQUET_SUFFIX:
+        from pipelines.parquet_file import ParquetFile  # pyarrow takes a while, and lines need none of it
+
+        return ParquetFile(shard, path, batch_rows, position or {})
+    return _LineFile(shard, path, batch_rows, position or {})
 
 
 class FileReader:
@@ -148,12 +146,12 @@ class _LineFile:
 
     def _check(self, mark: int | None, file: BinaryIO) -> None:
         if self.read_bytes > self.total_bytes or mark not in (None, self._mark(file)):
-            raise _changed(self.shard, self.path)
+            raise changed(self.shard, self.path)
 
     def _mark(self, file: BinaryIO) -> int:
         """Checksum of the first bytes that have been read, so that a file that grew is still the same."""
         file.seek(0)
-        return zlib.crc32(file.read(min(self.read_bytes, _MARK_BYTES)))
+        return zlib.crc32(file.read(min(self.read_bytes, MARK_BYTES)))
 
     def polls(self) -> Generator[Poll, None, None]:
         with self.path.open("rb") as file:
@@ -186,72 +184,7 @@ def _whole_lines(file: BinaryIO, start: int, size: int) -> bytes:
         size *= 2
 
 
-class _ParquetFile:
-    """Frames of `batch_rows` rows."""
-
-    def __init__(self, shard: str, path: Path, batch_rows: int, position: Position) -> None:
-        self.shard, self.path, self.batch_rows = shard, path, batch_rows
-        self.row = position.get("row", 0)
-        self.total_bytes = path.stat().st_size
-        self.mark = self._mark()
-        with self._opened() as file:
-            self.rows = file.metadata.num_rows
-        if position.get("mark") not in (None, self.mark) or self.row > self.rows:
-            raise _changed(shard, path)
-
-    @property
-    def read_bytes(self) -> int:
-        return self.total_bytes if self.row >= self.rows else self.total_bytes * self.row // self.rows
-
-    def _mark(self) -> int:
-        """Checksum of the file's end, which describes all of its content."""
-        with self.path.open("rb") as file:
-            file.seek(max(0, self.total_bytes - _MARK_BYTES))
-            return zlib.crc32(file.read())
-
-    def _opened(self) -> pq.ParquetFile:
-        try:
-            return pq.ParquetFile(self.path)
-        except pa.ArrowInvalid as error:
-            raise UserError(f"{self.path} is not a Parquet file that can be read: {error}") from error
-
-    def polls(self) -> Generator[Poll, None, None]:
-        if self.row >= self.rows:
-            yield self._poll(pl.DataFrame())
-            return
-        with self._opened() as file:
-            for batch in self._batches(file):
-                yield self._poll(frame_of(batch))
-
-    def _batches(self, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-        groups, skip = _groups_from(file, self.row)
-        try:
-            for batch in file.iter_batches(self.batch_rows, row_groups=groups):
-                rest = batch.slice(min(skip, batch.num_rows))
-                skip -= batch.num_rows - rest.num_rows
-                if rest.num_rows:
-                    yield rest
-        except (pa.ArrowException, OSError) as error:
-            raise OperationError(f"{self.path} cannot be read from row {self.row} on: {error}") from error
-
-    def _poll(self, frame: pl.DataFrame) -> Poll:
-        first_row = self.row
-        self.row += frame.height
-        after = {"row": self.row, "mark": self.mark}
-        return Poll(self.shard, self.shard, 0, frame, first_row, after, end=self.row >= self.rows)
-
-
-def _groups_from(file: pq.ParquetFile, row: int) -> tuple[list[int], int]:
-    """Row groups that hold rows from `row` on, and how many rows of the first to skip."""
-    for group in range(file.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
-        if row < rows:
-            return list(range(group, file.num_row_groups)), row
-        row -= rows
-    return [], 0
-
-
-def _changed(shard: str, path: Path) -> UserError:
+def changed(shard: str, path: Path) -> UserError:
     return UserError(
         f"{path} is not the file that was read before as '{shard}': give new telemetry a new name, or use a new home"
     )

@@ -6,10 +6,11 @@ the messages (`metering.decode`), checking the streams (`arrow`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from confluent_kafka import Message
 
-from metering.decode import Messages
-from pipelines.arrow import columnar
+from metering.payloads import Columnar, Messages
 
 ARROW_STREAM = b"application/vnd.apache.arrow.stream"
 
@@ -25,7 +26,7 @@ def content_of(messages: list[Message]) -> Messages:
         offsets=list(map(Message.offset, messages)),
         logged_ms=[milliseconds for _, milliseconds in map(Message.timestamp, messages)],
         keys=list(map(Message.key, messages)),
-        arrow=columnar(streams) if streams else None,
+        arrow=_columnar(streams) if streams else None,
     )
 
 
@@ -40,6 +41,12 @@ def by_partition(messages: list[Message]) -> dict[int, list[Message]]:
     for partition, message in zip(partitions, messages, strict=True):
         found[partition].append(message)
     return found
+
+
+def _columnar(streams: Mapping[int, bytes]) -> Columnar:
+    from pipelines.arrow import columnar  # pyarrow takes a while, and JSON needs none of it
+
+    return columnar(streams)
 
 
 def _headers(messages: list[Message]) -> list[Headers | None]:

@@ -19,8 +19,8 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from metering.decode import Messages
 from metering.errors import GapError, OperationError
+from metering.payloads import Messages
 from pipelines.kafka_messages import by_partition, content_of
 from pipelines.poll import OwnShard, Poll, Position, Positions, shard_name
 from sinks.topics import admin_client, topic_id
