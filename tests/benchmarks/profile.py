@@ -13,7 +13,7 @@ STAGES = (
     "start-up", "poll", "join", "parse", "registry join", "windows", "rules", "compliance", "state", "state snapshot",
     "lake", "topics", "rest",
 )  # fmt: skip
-_BEGINS = {
+BEGINS = {
     ("pipelines/kafka_source.py", "poll"): "poll",
     ("pipelines/file_source.py", "poll"): "poll",
     ("metering/decode.py", "decode"): "join",
@@ -27,12 +27,12 @@ _BEGINS = {
     ("pipelines/judging.py", "judge_batch"): "rules",
     ("pipelines/judging.py", "evict"): "rules",
     ("pipelines/advance.py", "_comply"): "compliance",
-    ("pipelines/worker.py", "_tables"): "lake",
+    ("pipelines/steps.py", "tables_of"): "lake",
     ("sinks/lake.py", "parts"): "lake",
-    ("sinks/commits.py", "commit"): "lake",
+    ("sinks/commits.py", "commit_together"): "lake",
     ("pipelines/state.py", "dump"): "state snapshot",
-    ("pipelines/worker.py", "_publish"): "topics",
-    ("pipelines/worker.py", "_acknowledged"): "topics",
+    ("pipelines/outbox.py", "_put"): "topics",
+    ("pipelines/outbox.py", "_settled"): "topics",
 }
 
 Stats = Mapping[Any, tuple[int, int, float, float, Mapping[Any, tuple[int, int, float, float]]]]
@@ -55,7 +55,7 @@ def split(stats: Stats, total_s: float, startup_s: float) -> dict[str, float]:
 
 def _stage(function: tuple[str, int, str]) -> str | None:
     path, _, name = function
-    return next((stage for (end, begins), stage in _BEGINS.items() if name == begins and path.endswith(end)), None)
+    return next((stage for (end, begins), stage in BEGINS.items() if name == begins and path.endswith(end)), None)
 
 
 def _enclosing(function: Any, stats: Stats, stage_of: Mapping[Any, str]) -> str | None:

@@ -15,8 +15,8 @@ from tests.benchmarks.answers import check_lake, check_violations, check_windows
 from tests.benchmarks.bench import CONTENDERS
 from tests.benchmarks.data import FIELDS, Load, arrow_messages, lines, ndjson
 from tests.benchmarks.homes import Home, stages
-from tests.benchmarks.measure import KILOWATCH, ContenderError, Cost, Result, alternate, process
-from tests.benchmarks.profile import STAGES, split
+from tests.benchmarks.measure import KILOWATCH, ROOT, ContenderError, Cost, Result, alternate, process
+from tests.benchmarks.profile import BEGINS, STAGES, split
 from tests.benchmarks.rivals import LOCK
 from tests.benchmarks.rows import daily
 from tests.benchmarks.targets import BY_NAME, ROWS, Target
@@ -92,6 +92,11 @@ def test_the_profile_covers_all_of_the_time(tmp_path: Path) -> None:
     assert sum(found.values()) == pytest.approx(cost.cpu_s, rel=0.3)
     for stage in ("start-up", "poll", "parse", "registry join", "windows", "rules", "state snapshot", "lake"):
         assert found[stage] > 0, stage
+
+
+@pytest.mark.parametrize(("path", "function"), BEGINS)
+def test_a_stage_begins_with_a_function_that_there_is(path: str, function: str) -> None:
+    assert f"def {function}(" in (ROOT / path).read_text("utf-8")
 
 
 def test_a_stage_has_what_the_stages_within_it_have_not() -> None:
