@@ -21,6 +21,14 @@ def local_date(ts: pl.Expr, tz: str) -> pl.Expr:
     return (ts - pl.duration(microseconds=1)).dt.convert_time_zone(tz).dt.date()
 
 
+def local_dates(ts: pl.Series, tz: str) -> pl.Series:
+    """`local_date` of every instant, for readings: very many rows, few instants, most often of one date."""
+    days = ts.unique().to_frame("ts").select(local_date(pl.col("ts"), tz)).to_series().unique()
+    if len(days) == 1:
+        return pl.repeat(days[0], len(ts), dtype=pl.Date, eager=True).alias("date")
+    return ts.to_frame("ts").select(local_date(pl.col("ts"), tz).alias("date")).to_series()
+
+
 def month_of(day: pl.Expr) -> pl.Expr:
     """First day (Date) of the month that the local date `day` lies in."""
     return day.dt.month_start()

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from metering.calendar import local_date
+from metering.calendar import local_date, local_dates
 from metering.lookup import MeterIndex
 from metering.payloads import Decoded
 from metering.tables import LAKE
@@ -59,7 +59,7 @@ def tables_of(decided: Decided, results: Results, timezone: str) -> dict[str, pl
     source = {"source": decided.poll.source, "source_partition": decided.poll.partition}
     accepted = decided.decoded.accepted
     readings = accepted.with_columns(
-        decided.index.facts["customer_no"].gather(accepted["fact"]), date=local_date(pl.col("ts"), timezone)
+        decided.index.facts["customer_no"].gather(accepted["fact"]), local_dates(accepted["ts"], timezone)
     )
     known = pl.coalesce("ts", "logged_at", pl.lit(datetime.now(UTC)))
     rejects = decided.decoded.rejects.with_columns(date=local_date(known, timezone))

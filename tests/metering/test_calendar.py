@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.calendar import day_bounds, local_date, month_of, quarter_hours, window_end
+from metering.calendar import day_bounds, local_date, local_dates, month_of, quarter_hours, window_end
 from metering.tables.schema import TIMESTAMP
 
 ZONES = st.sampled_from(["Asia/Shanghai", "Europe/Paris", "America/Sao_Paulo", "Australia/Lord_Howe", "UTC"])
@@ -79,3 +79,13 @@ def test_dates_agree_with_sql(sql: Callable[..., list[tuple[Any, ...]]]) -> None
         ours=ours,
     )
     assert wrong == [(0,)]
+
+
+@given(
+    st.lists(st.datetimes(datetime(2000, 1, 1), datetime(2030, 12, 31)), max_size=5),
+    st.timedeltas(timedelta(), timedelta(hours=1)),
+    ZONES,
+)
+def test_dates_of_many_instants_are_those_of_each(first: list[datetime], apart: timedelta, tz: str) -> None:
+    ts = instants(*first, *(at + apart for at in first), *first)["ts"]
+    assert local_dates(ts, tz).to_list() == ts.to_frame().select(local_date(pl.col("ts"), tz)).to_series().to_list()
