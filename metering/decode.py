@@ -16,7 +16,7 @@ from metering.admission import judge, origin_of, rejects, with_times
 from metering.arrowrows import decode_arrow_messages, decode_frame
 from metering.jsonlines import PROBLEM_SCHEMA, parse
 from metering.lookup import MeterIndex
-from metering.payloads import JSON, REJECTED_SCHEMA, Columnar, Decoded
+from metering.payloads import JSON, REJECTED_SCHEMA, Columnar, Decoded, line_count
 from metering.payloads import Lines as Lines
 from metering.payloads import Messages as Messages
 from metering.payloads import Refused as Refused
@@ -74,7 +74,7 @@ def _without_columns(messages: Messages, arrow: Columnar) -> Messages:
 
 
 def _decode_lines(lines: Lines, index: MeterIndex, tolerance_s: int, now: datetime) -> Decoded:
-    parsed = parse(lines.data, index)
+    parsed = parse(lines.data, lines.count, index)
 
     def origin(rows: pl.Series) -> pl.DataFrame:
         return origin_of(
@@ -95,8 +95,9 @@ def _decode_json_messages(messages: Messages, index: MeterIndex, tolerance_s: in
     data = b"\n".join(values)
     offsets = pl.Series(messages.offsets, dtype=pl.Int64)
     logged = pl.Series(messages.logged_ms, dtype=pl.Int64)
-    parsed = parse(data, index)
-    single = data.count(b"\n") == len(values) - 1
+    count = line_count(data)
+    parsed = parse(data, count, index)
+    single = count == len(values) and not data.endswith(b"\n")
     owner, line_of = _owners(values, single)
 
     def origin(rows: pl.Series) -> pl.DataFrame:

@@ -53,9 +53,9 @@ class Problem:
     ts_text: str | None = None
 
 
-def parse(data: bytes, index: MeterIndex) -> Parsed:
-    """Read `data`, JSON lines joined by newlines. Blank lines are no lines; every other is a row or a problem."""
-    frame, leftover = _read(data)
+def parse(data: bytes, count: int, index: MeterIndex) -> Parsed:
+    """Read `data`, `count` JSON lines joined by newlines. Blank ones are none; every other is a row or a problem."""
+    frame, leftover = _read(data, count)
     frame = frame.with_columns(index.code(frame["meter_id"]), pl.lit(None, pl.Float64).alias("ts_ms"))
     frame, doubtful = _settle(frame, data, index)
     if not leftover and not doubtful:
@@ -65,9 +65,8 @@ def parse(data: bytes, index: MeterIndex) -> Parsed:
     return Parsed(pl.concat([frame, looked_at.select(frame.columns)]).sort("row"), problems)
 
 
-def _read(data: bytes) -> tuple[pl.DataFrame, list[int]]:
+def _read(data: bytes, count: int) -> tuple[pl.DataFrame, list[int]]:
     """Rows that Polars reads, numbered, and the numbers of the lines that it does not."""
-    count = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
     frame = _polars(data)
     if frame is not None and frame.height == count:
         return frame.with_row_index("row"), []

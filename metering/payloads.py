@@ -6,7 +6,7 @@ Here: types only. Not here: decoding (`decode`), judging (`admission`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -62,10 +62,19 @@ class Messages:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Part of an NDJSON file: whole lines, joined; the first is row `first_row` of the file (from 0)."""
+    """Part of an NDJSON file: `count` whole lines, joined; the first is row `first_row` of the file (from 0)."""
 
     data: bytes
     first_row: int
+    count: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "count", line_count(self.data))
+
+
+def line_count(data: bytes) -> int:
+    """How many lines `data` is; a last one without a newline counts. (Once a batch: it reads every byte.)"""
+    return data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,15 +158,14 @@ class _LineFile:
             bytes_per_row = float(_GUESSED_LINE_BYTES)
             while True:
                 data = _whole_lines(file, self.read_bytes, min(int(bytes_per_row * self.batch_rows), _LARGEST_READ))
-                first_row, at_start = self.row, self.read_bytes == 0
-                rows = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
-                self.row, self.read_bytes = first_row + rows, self.read_bytes + len(data)
-                bytes_per_row = len(data) / rows if rows else bytes_per_row
+                at_start = self.read_bytes == 0
+                lines = Lines(data.removeprefix(_BOM) if at_start else data, self.row)
+                self.row, self.read_bytes = lines.first_row + lines.count, self.read_bytes + len(data)
+                bytes_per_row = len(data) / lines.count if lines.count else bytes_per_row
                 self.total_bytes = max(self.total_bytes, self.read_bytes)
                 after = {"row": self.row, "byte": self.read_bytes, "mark": self._mark(file)}
-                lines = Lines(data.removeprefix(_BOM) if at_start else data, first_row)
                 end = file.seek(0, 2) <= self.read_bytes
-                yield Poll(self.shard, self.shard, 0, lines, first_row, after, end)
+                yield Poll(self.shard, self.shard, 0, lines, lines.first_row, after, end)
                 if end:
                     return
 
