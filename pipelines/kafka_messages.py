@@ -6,7 +6,9 @@ the messages (`metering.decode`), checking the streams (`arrow`).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
+from itertools import groupby
 
 from confluent_kafka import Message
 
@@ -32,15 +34,10 @@ def content_of(messages: list[Message]) -> Messages:
 
 def by_partition(messages: list[Message]) -> dict[int, list[Message]]:
     """Messages of each partition, in order of arrival, which within a partition is offset order."""
-    if not messages:
-        return {}
-    partitions = list(map(Message.partition, messages))
-    if partitions.count(partitions[0]) == len(partitions):
-        return {partitions[0]: messages}
-    found: dict[int, list[Message]] = {partition: [] for partition in sorted(set(partitions))}
-    for partition, message in zip(partitions, messages, strict=True):
-        found[partition].append(message)
-    return found
+    found: defaultdict[int, list[Message]] = defaultdict(list)
+    for partition, run in groupby(messages, Message.partition):  # the client hands them over in long runs
+        found[partition] += run
+    return dict(sorted(found.items()))
 
 
 def _columnar(streams: Mapping[int, bytes]) -> Columnar:
