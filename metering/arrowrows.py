@@ -139,7 +139,8 @@ def _decode_typed(
     rows = typed.with_columns(index.code(typed["meter_id"])).with_row_index("row")
     infinite = pl.any_horizontal((~pl.col(name).is_finite()).fill_null(False) for name in (*MEASURED, "ts_ms"))
     bad = rows.select(pl.col("misfit").is_not_null() | infinite).to_series()
-    accepted, refused = judge(rows.filter(~bad), origin.filter(~bad), index, tolerance_s, now)
+    fit, fit_origin = (rows.filter(~bad), origin.filter(~bad)) if bad.any() else (rows, origin)
+    accepted, refused = judge(fit, fit_origin, index, tolerance_s, now)
     misfit = pl.col("misfit").is_not_null()
     unfit = rows.filter(bad).select(
         "row",

@@ -46,10 +46,13 @@ def decode(
         _decode_json_messages(_without_columns(content, content.arrow), index, tolerance_s, now),
         *decode_arrow_messages(content, content.arrow, index, tolerance_s, now),
     ]
-    order = ("source_offset", "source_row")
-    return Decoded(
-        pl.concat([p.accepted for p in parts]).sort(order), pl.concat([p.rejects for p in parts]).sort(order)
-    )
+    return Decoded(_in_order([part.accepted for part in parts]), _in_order([part.rejects for part in parts]))
+
+
+def _in_order(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The rows of all, each of which is in source order."""
+    filled = [frame for frame in frames if frame.height] or frames[:1]
+    return filled[0] if len(filled) == 1 else pl.concat(filled).sort("source_offset", "source_row")
 
 
 def _decode_again(refused: pl.DataFrame, index: MeterIndex, tolerance_s: int, now: datetime) -> Decoded:
@@ -106,7 +109,8 @@ def _decode_json_messages(messages: Messages, index: MeterIndex, tolerance_s: in
         return origin_of(offsets.gather(at), line, logged.gather(at))
 
     accepted, refused = judge(parsed.rows, origin(parsed.rows["row"]), index, tolerance_s, now)
-    problems = pl.concat([with_times(parsed.problems), refused, _empty_messages(values, owner)]).sort("row")
+    empty = [] if single and parsed.rows.height + parsed.problems.height == count else [_empty_messages(values, owner)]
+    problems = pl.concat([with_times(parsed.problems), refused, *empty]).sort("row")
     if problems.is_empty():
         return Decoded(accepted, pl.DataFrame(schema=REJECTED_SCHEMA))
     physical = data.split(b"\n")
