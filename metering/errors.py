@@ -7,7 +7,8 @@ KilowatchError
 │   ├── SettingsError      kilowatch.toml or KILOWATCH_* that cannot be used
 │   └── OwnedError         a stream is running on the home already
 └── OperationError         the world is not as it should be (gap in the log, disk full, broker gone)
-    └── GapError           the log no longer holds offsets that the stream needs
+    ├── GapError           the log no longer holds offsets that the stream needs
+    └── ApartError         meters move between partitions that different processes read
 """
 
 from __future__ import annotations
@@ -55,3 +56,13 @@ class GapError(OperationError):
             "restore them, or go on without them: kilowatch stream --kafka --accept-gap"
         )
         self.topic, self.partition, self.missing_from, self.missing_to = topic, partition, missing_from, missing_to
+
+
+class ApartError(OperationError):
+    """Meters move between partitions that different processes read, which one process alone can follow."""
+
+    def __init__(self, moved: str) -> None:
+        super().__init__(
+            f"{moved}: run `kilowatch stream --kafka` in one process, without --workers or --addresses, until all have "
+            "moved"
+        )

@@ -1,6 +1,7 @@
 """One stream in several processes of this machine: started together, watched, ended together.
 
-Here: starting the processes, their progress, the end of all when one ends. Not here: what a process does
+Here: starting the processes, their progress, the end of all when one ends, and going on in one process where meters
+move between those of several (docs/adr/0003-meters-move-with-their-state.md). Not here: what a process does
 (`streaming`), which of them owns the home (`sinks.owner`).
 """
 
@@ -20,7 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+import structlog
+
 from orchestration.streaming import Outcome, Progress, stopped_by_signals
+
+log = structlog.get_logger(__name__)
 
 _LOOK_EVERY_S = 0.2
 _END_TIMEOUT_S = 15.0
@@ -37,24 +42,39 @@ class _Process:
         return Progress()
 
 
-def stream_in_processes(options: Sequence[str], count: int, show: Callable[[Progress], None]) -> tuple[Outcome, int]:
+Show = Callable[[Progress, int], None]
+"""Is told how far all processes are, and how many there are."""
+
+
+def stream_in_processes(options: Sequence[str], count: int, show: Show) -> tuple[Outcome, int]:
     """Run `kilowatch stream` with `options` in `count` processes until all have ended; SIGTERM ends them all.
 
     Gives what they did and an exit code: that of the first to fail, which has said why; then the others commit and end.
+    Where meters move from one process to another, all commit and end, and one process goes on.
     """
-    addresses = ",".join(_free_addresses(count))
     stopping = Event()
-    with tempfile.TemporaryDirectory(prefix="kilowatch-") as folder, stopped_by_signals(stopping.set):
+    with stopped_by_signals(stopping.set):
+        done, code = _run(options, count, show, stopping)
+        if done.apart and not code and not stopping.is_set():
+            log.info("going on in one process", reason=done.apart)
+            alone, code = _run(options, 1, lambda now, one: show(_sum([done, now]), one), stopping)
+            done = _sum([done, alone])
+    return Outcome(done.accepted, done.rejected), code
+
+
+def _run(options: Sequence[str], count: int, show: Show, stopping: Event) -> tuple[Progress, int]:
+    addresses = ",".join(_free_addresses(count))
+    with tempfile.TemporaryDirectory(prefix="kilowatch-") as folder:
         started = [_start(options, addresses, number, Path(folder)) for number in range(count)]
         try:
             while any(one.process.poll() is None for one in started):
-                show(_sum(started))
+                show(_sum([one.progress() for one in started]), count)
                 if stopping.wait(_LOOK_EVERY_S) or any(one.process.poll() for one in started):
                     break
         finally:
             codes = _ended(started)
-        done = _sum(started)
-    return Outcome(done.accepted, done.rejected), _exit_code(codes, stopping.is_set())
+        done = _sum([one.progress() for one in started])
+    return done, _exit_code(codes, stopping.is_set())
 
 
 def _exit_code(codes: Sequence[int], stopped: bool) -> int:
@@ -85,8 +105,7 @@ def _ended(started: Sequence[_Process]) -> list[int]:
     return [one.process.returncode for one in started]
 
 
-def _sum(started: Sequence[_Process]) -> Progress:
-    parts = [one.progress() for one in started]
+def _sum(parts: Sequence[Progress]) -> Progress:
     rejected: Counter[str] = Counter()
     for part in parts:
         rejected.update(part.rejected)
@@ -95,6 +114,7 @@ def _sum(started: Sequence[_Process]) -> Progress:
         dict(rejected),
         sum(part.read_bytes for part in parts),
         sum(part.total_bytes for part in parts),
+        next((part.apart for part in parts if part.apart), ""),
     )
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import structlog
 
+from metering.errors import ApartError
 from orchestration.health_server import served
 from orchestration.registry_watch import RegistryWatch
 from orchestration.settings import Settings
@@ -55,12 +56,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: readings so far, and bytes of its files (0 of 0 for Kafka)."""
+    """How far a run is: readings so far, and bytes of its files (0 of 0 for Kafka). `apart`: why it has ended, if
+    meters moved from one of several processes to another.
+    """
 
     accepted: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     read_bytes: int = 0
     total_bytes: int = 0
+    apart: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +226,8 @@ def _reported(run: Run, report: Path | None) -> Iterator[None]:
         last = time.monotonic()
         files = unwrapped(reader)
         read = files.progress if isinstance(files, FileReader) else (0, 0)
-        progress = Progress(run.metrics.readings, run.metrics.rejected_by_reason(), *read)
+        apart = str(run.failure) if isinstance(run.failure, ApartError) else ""
+        progress = Progress(run.metrics.readings, run.metrics.rejected_by_reason(), *read, apart)
         aside = report.with_suffix(".new")
         aside.write_text(json.dumps(asdict(progress)), "utf-8")
         aside.rename(report)

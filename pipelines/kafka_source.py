@@ -10,6 +10,7 @@ gaps.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from metering.errors import GapError, OperationError
+from metering.errors import ApartError, GapError, OperationError
 from metering.payloads import Messages
 from pipelines.kafka_messages import by_partition, content_of
 from pipelines.poll import OwnShard, Poll, Position, Positions, shard_name
@@ -162,6 +163,7 @@ class KafkaReader:
             first_row=first,
             after=self._position(last + 1),
             newest_offset=max(end - 1, last),
+            on_new_meters=self._look_for_more_partitions if self._workers > 1 else None,
         )
 
     def _shard(self, partition: int) -> str:
@@ -212,12 +214,14 @@ class KafkaReader:
             vanished += 1
 
     def _refuse_apart(self, count: int) -> None:
-        """Meters that move to a new partition can do so within one process only."""
+        """Once there are new partitions meters move, between the old ones too, which one process alone can follow."""
         if count > self._partitions and self._workers > 1:
-            raise OperationError(
-                f"topic {self.topic} has {count - self._partitions} new partitions, to which meters move: run "
-                "`kilowatch stream --kafka` without --workers until all have moved"
-            )
+            raise ApartError(f"topic {self.topic} has {count - self._partitions} new partitions, to which meters move")
+
+    def _look_for_more_partitions(self) -> None:
+        """Producers may know of them before this reader does."""
+        with contextlib.suppress(KafkaException):  # away: once they are back, they are asked again
+            self._refuse_apart(self._partition_count(_LOOK_TIMEOUT_S) or 0)
 
     def _refuse_anew(self) -> None:
         """A topic made anew has other messages at the offsets that come next."""

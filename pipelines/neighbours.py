@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 import polars as pl
 
-from metering.errors import OperationError
+from metering.errors import ApartError
 from metering.lookup import MeterIndex
 from pipelines.handover import heard
 from pipelines.poll import Poll, partition_of
@@ -32,17 +32,19 @@ class Neighbours:
         return sorted(name for name in names if self._is_mine(poll, name))
 
     def refuse_apart(self, poll: Poll, meters: pl.Series, index: MeterIndex) -> None:
-        """Raises OperationError for meters (codes) that another worker's shard knew at the start."""
+        """Raises ApartError for meters (codes) that another worker's shard knew at the start, and where other meters
+        may have moved since then."""
         if self._workers == 1 or meters.is_empty():
             return
+        if poll.on_new_meters is not None:
+            poll.on_new_meters()
         if self._elsewhere is None:
             self._elsewhere = self._heard_elsewhere(poll, index)
         names = pl.Series(index.ids.categories).gather(meters)
         moved = names.filter(names.is_in(self._elsewhere.implode()))
         if len(moved):
-            raise OperationError(
-                f"meters such as {moved[0]} have moved to {poll.shard} from a partition that another process reads: "
-                "run `kilowatch stream --kafka` without --workers until all have moved"
+            raise ApartError(
+                f"meters such as {moved[0]} have moved to {poll.shard} from a partition that another process reads"
             )
 
     def _heard_elsewhere(self, poll: Poll, index: MeterIndex) -> pl.Series:

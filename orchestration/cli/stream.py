@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metering.errors import UserError
+from metering.errors import ApartError, UserError
 from orchestration.cli import home_option
 
 if TYPE_CHECKING:
@@ -89,7 +89,12 @@ def command(
         settings = load_settings(home)
         run = Run()
         if kafka:
-            outcome = stream_kafka(home, settings, run, accept_gap, place, rebuild)
+            try:
+                outcome = stream_kafka(home, settings, run, accept_gap, place, rebuild)
+            except ApartError:
+                if report is None:
+                    raise
+                return  # the command that started this process finds it in the report, and goes on in one
         else:
             with file_progress(run):
                 outcome = stream_files(home, settings, source or home / "telemetry", run, place, rebuild)
@@ -115,8 +120,8 @@ def _in_processes(options: list[str], workers: int) -> tuple[Outcome, int]:
     with progress_bar() as bar:
         task = bar.add_task("streaming")
 
-        def update(done: Progress) -> None:
-            text = f"streaming, {done.accepted:,} readings, {workers} processes"
+        def update(done: Progress, processes: int) -> None:
+            text = f"streaming, {done.accepted:,} readings, processes: {processes}"
             bar.update(task, description=text, completed=done.read_bytes, total=done.total_bytes or None)
 
         return stream_in_processes(options, workers, update)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import polars as pl
+import psutil
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
@@ -93,3 +94,38 @@ def test_meters_that_move_to_a_new_partition_keep_exact_final_values(
     found = final(home, "windows").select("meter_id", pl.col("window_end").dt.epoch("us").alias("w"), "revision")
     assert wanted.join(found, on=wanted.columns, how="anti").is_empty()
     assert wanted["revision"].max() > 0
+
+
+def test_a_stream_of_several_processes_goes_on_in_one_when_meters_move(
+    kafka: str, prefix: str, make_home: Callable[..., Home]
+) -> None:
+    fleet = Fleet(seed=32, meters=64, readings=8_000)
+    topic = f"{prefix}.readings"
+    messages = [sent for sent in fleet.messages() if sent.key not in LAST]
+    half = len(messages) // 2
+    make_topic(kafka, topic, 2)
+    home = make_home(fleet, commit_interval_s=0.5)
+    parent = home.start("--workers", "2")
+    with feed(kafka, topic, messages[:half]) as before:
+        before.allow(1)
+        home.wait_for(lambda: len(home.commits()) == 2)
+        before.finish()
+    grow(kafka, topic, 3)
+    with feed(kafka, topic, messages[half:]) as after:
+        after.allow(0.6)
+        home.wait_for(lambda: len(home.commits()) == 3)
+        assert "going on in one process" in home.said()
+        assert len(psutil.Process(parent.pid).children()) == 1
+        home.terminate()
+        home.start("--workers", "2")  # all have moved, or it goes on in one again
+        after.finish()
+    close_all_windows(kafka, topic)
+    log = read_log(kafka, topic)
+    home.wait_for(lambda: home.rows("readings") + home.rows("rejects") == log.height, every=0.5)
+    home.terminate()
+    assert "Traceback" not in home.log.read_text("utf-8")
+
+    account = expected(log, fleet.facts(), CAPACITY_KVA, PF_STANDARD)
+    values = replace(account, windows=account.windows.drop("revision"), compliance=account.compliance.drop("revision"))
+    verdict = judge(home, kafka, f"{prefix}.home", values)
+    assert verdict.kept, (verdict.differing, verdict.examples)

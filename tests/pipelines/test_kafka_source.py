@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from metering.decode import Messages
-from metering.errors import GapError, OperationError
+from metering.errors import ApartError, GapError, OperationError
 from orchestration import broker
 from pipelines import kafka_source
 from pipelines.kafka_source import KafkaReader, KafkaSource
@@ -402,8 +402,23 @@ def test_a_new_partition_is_read_from_its_first_message(
     polls = take(reader, 40)
     assert values(polls, 1) == numbers(0, 20)
     assert values(polls, 2) == numbers(0, 20)
-    with pytest.raises(OperationError, match=r"2 new partitions, to which meters move: .* without --workers"):
+    with pytest.raises(ApartError, match=r"2 new partitions, to which meters move: .* without --workers"):
         take(one_of_two, 1)
+
+
+def test_new_meters_have_one_of_several_workers_look_for_new_partitions_at_once(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic(1)
+    send(kafka, topic, numbers(0, 3))
+    [alone], [poll] = take(reading(topic), 3), take(reading(topic, workers=2), 3)
+    assert alone.on_new_meters is None
+    assert poll.on_new_meters is not None
+    poll.on_new_meters()
+    admin = AdminClient({"bootstrap.servers": kafka})
+    admin.create_partitions([NewPartitions(topic, 2)])[topic].result()
+    with pytest.raises(ApartError, match="1 new partitions, to which meters move"):
+        poll.on_new_meters()
 
 
 def test_an_absent_topic_and_silent_brokers_are_one_line(
