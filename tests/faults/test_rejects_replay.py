@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from pipelines.requests import Requests
@@ -102,3 +103,41 @@ def test_replays_end_as_if_the_registry_had_been_right(kafka: str, prefix: str, 
     accepted = home.query(f"select count(*) from {home.lake('readings')}")[0][0]
     assert accepted == account.positions["good"].sum()
     assert account.violations.height > 5
+
+
+def test_replays_by_several_processes_end_as_a_clean_run(
+    kafka: str, prefix: str, make_home: Callable[..., Home]
+) -> None:
+    fleet = Fleet(seed=10, meters=12, readings=3_000, very_late=0.003)
+    make_topic(kafka, f"{prefix}.readings", PARTITIONS)
+    home = make_home(fleet, partitions=PARTITIONS, commit_interval_s=0.5, windows_kept=8)
+    meters = (home.path / "registry" / "meters.csv").read_text("utf-8").splitlines(keepends=True)
+    _register(home, meters, FIRST + SECOND)
+    parent = home.start("--workers", "2")
+    with Feed(kafka, f"{prefix}.readings", fleet.messages(), per_second=2_000) as feed:
+        feed.allow(0.5)
+        home.wait_for(lambda: _rejects(home, FIRST) > 100 and _rejects(home, SECOND) > 20, every=0.3)
+        _register(home, meters, SECOND)
+        assert _replayed(home) == _rejects(home, FIRST)  # while readings keep coming
+
+        _register(home, meters, ())
+        asked = Requests(home.path).ask()
+        home.wait_for(lambda: bool(Requests(home.path).answers(asked)), every=0.005)
+        psutil.Process(parent.pid).children()[1].kill()  # somewhere in the middle of it, and all end
+        assert parent.wait(60) == 1
+        home.start("--workers", "2")
+        home.wait_for(lambda: Requests(home.path).answered(asked), every=0.1)
+        Requests(home.path).take_back()
+        feed.finish()
+    replayed = _rejects(home, FIRST) + _rejects(home, SECOND)
+    log = read_log(kafka, f"{prefix}.readings")
+    home.wait_for(lambda: home.rows("readings") + home.rows("rejects") == log.height + replayed, every=0.3)
+    home.terminate()
+    assert "going on in one process" not in home.log.read_text("utf-8")
+    assert _replayed(home) == 0
+
+    account = expected(log, fleet.facts(), CAPACITY_KVA, PF_STANDARD)
+    verdict = judge(home, kafka, f"{prefix}.home", _unrevised(account))
+    assert (verdict.lost, verdict.duplicated) == (0, replayed)
+    wrong = {what: count for what, count in verdict.differing.items() if count and what not in CHANGED}
+    assert not wrong, verdict.examples
