@@ -59,7 +59,9 @@ class TransactionalSink:
             "transactional.id": transactional_id,
             "transaction.timeout.ms": _TRANSACTION_TIMEOUT_MS,
         }
+        self._timeout_s = _TRANSACTION_TIMEOUT_MS / 1000
         self._under_way: list[Batch] = []
+        self._begun = 0.0
         self._sink: TopicSink | None = self._opened(_OPEN_TIMEOUT_S)
 
     def publish(
@@ -129,6 +131,7 @@ class TransactionalSink:
     def _produce(self, sink: TopicSink, batches: Sequence[Batch], first: bool) -> None:
         try:
             if first:
+                self._begun = time.monotonic()
                 sink.begin()
             for batch in batches:
                 sink.publish(*batch)
@@ -144,6 +147,7 @@ class TransactionalSink:
         """Why a transaction did not get on: fenced, not in time, or broken, which takes a new start."""
         if error.code() in _FENCED:
             self._check()
+        if error.code() in _FENCED and not self._given_up:
             raise OperationError(
                 f"another producer has taken transactional id {self._id}: if this home is a copy of another, remove "
                 "its stream/id"
@@ -158,6 +162,11 @@ class TransactionalSink:
         if lasting is not None:
             raise OperationError(f"Kafka did not take a message: {lasting}")
         log.debug("transaction broken, and begun anew", reason=error.str())
+
+    @property
+    def _given_up(self) -> bool:
+        """Whether the transaction has been open for so long that brokers abort it, which fences its producer too."""
+        return time.monotonic() - self._begun > self._timeout_s
 
 
 def transactional_id(identity: str, process: int) -> str:

@@ -12,11 +12,15 @@ import pytest
 
 from metering.errors import OperationError
 from orchestration import broker
+from sinks import transactions
 from sinks.topics import ensure_topics
 from sinks.transactions import TransactionalSink, fence, transactional_id
 from tests.faults.topics import read_topic
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
+
+GIVEN_UP_AFTER_S = 13
+"""Brokers look every 10 s for transactions that have been open for too long."""
 
 Open = Callable[..., TransactionalSink]
 
@@ -94,6 +98,20 @@ def test_an_id_is_taken_without_publishing_anything(kafka: str, opened: Open) ->
     with pytest.raises(OperationError, match="if this home is a copy of another, remove its stream/id"):
         publish_and_settle(old, "taken")
     assert seen(kafka, "taken") == []
+
+
+def test_a_transaction_that_brokers_have_given_up_is_begun_anew(
+    kafka: str, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an outage, or a long pause of the process: nobody else has taken the id."""
+    monkeypatch.setattr(transactions, "_TRANSACTION_TIMEOUT_MS", 1000)
+    sink = opened("given-up", "f")
+    sink.publish("given-up", ["k"], [b"x"], ["m"])
+    while sink._sink is not None and sink._sink.undelivered:
+        sink.poll()
+    time.sleep(GIVEN_UP_AFTER_S)
+    settle(sink)
+    assert seen(kafka, "given-up") == [b"x"]
 
 
 def test_a_message_that_no_broker_takes_is_an_error_that_names_it(opened: Open) -> None:
