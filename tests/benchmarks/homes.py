@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import polars as pl
+
 from tests.benchmarks.data import Load
 from tests.benchmarks.measure import KILOWATCH, Cost, process
 
@@ -70,6 +72,11 @@ class Home:
 
     def metric(self, name: str) -> float:
         return self.metrics().get(name, 0.0)
+
+    def committed(self) -> int:
+        """Readings in the lake: what a stream that is ended now has for good."""
+        parts = list(self.path.glob("lake/readings/*/*.parquet"))
+        return int(pl.scan_parquet(parts).select(pl.len()).collect().item()) if parts else 0
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

@@ -94,6 +94,11 @@ ROWS = (
         ),
     ),
     RowOf(
+        "restart",
+        "restart with the state of 100,000 meters; wall",
+        (Target("first_commit_s", "from the process's start to its first new commit", 10, 5, most=True, unit="s"),),
+    ),
+    RowOf(
         "daily",
         "daily batch of 100,000 customers x 96 points, all but forecasts, with publish; CPU",
         (Target("x_sql", "CPU, times that of plain DuckDB SQL for the same tables", 3.0, 1.5, most=True),),

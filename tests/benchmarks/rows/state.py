@@ -46,7 +46,7 @@ def _resident(bench: Bench, load: Load) -> tuple[int, Cost, int]:
 
     def done() -> bool:
         resident.append(_resident_now() or resident[-1])
-        return home.metric("kilowatch_readings_received_total") >= load.readings
+        return home.committed() >= load.readings
 
     cost = home.until(done)
     held = sum(path.stat().st_size for path in home.path.glob("stream/*/commits/*.commit"))
