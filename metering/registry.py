@@ -64,7 +64,7 @@ def parse_registry(customers_csv: bytes | str, meters_csv: bytes | str, settings
     customers = _typed(CUSTOMERS_FILE, CUSTOMERS, customers_csv)
     _refuse(CUSTOMERS_FILE, customers, _customer_checks(settings))
     meters = _typed(METERS_FILE, METERS, meters_csv)
-    _refuse(METERS_FILE, meters, _meter_checks(customers["customer_no"]))
+    _refuse(METERS_FILE, _with_overlaps(meters), _meter_checks(customers["customer_no"]))
     judged = facts(customers, meters, settings)
     _refuse(METERS_FILE, meters, [_class_check(judged)])
     return Registry(customers.select(CUSTOMERS.names), meters.select(METERS.names), judged)
@@ -220,22 +220,21 @@ def _class_check(judged: pl.DataFrame) -> _Check:
 
 def _with_overlaps(meters: pl.DataFrame) -> pl.DataFrame:
     """`overlaps` marks a version that starts before an earlier one of its meter ends; `before` is that one's line."""
-    return (
-        meters.sort("meter_id", "valid_from", "line")
-        .with_columns(
+    ends = pl.col("valid_to").fill_null(date.max).shift(1).cum_max().over("meter_id")
+    versions = (
+        meters.filter(pl.col("meter_id").is_duplicated())
+        .sort("meter_id", "valid_from", "line")
+        .select(
+            "line",
             pl.col("line").shift(1).over("meter_id").alias("before"),
-            (pl.col("valid_from") <= pl.col("valid_to").fill_null(date.max).shift(1).cum_max().over("meter_id")).alias(
-                "overlaps"
-            ),
+            (pl.col("valid_from") <= ends).alias("overlaps"),
         )
-        .sort("line")
     )
+    return meters.join(versions, on="line", how="left", maintain_order="left")
 
 
 def _refuse(file: str, rows: pl.DataFrame, checks: list[_Check]) -> None:
     """Raise RegistryError for the first line that breaks a check; of several on that line, the first check."""
-    if "valid_from" in rows.columns and rows.schema["valid_from"] == pl.Date:
-        rows = _with_overlaps(rows)
     marked = rows.select("line", *(check.bad.fill_null(False).alias(str(i)) for i, check in enumerate(checks)))
     first = marked.filter(pl.any_horizontal(pl.exclude("line"))).head(1)
     if first.is_empty():
