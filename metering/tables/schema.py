@@ -84,13 +84,16 @@ class Table:
 
     def conform(self, frame: pl.DataFrame, **extra: Any) -> pl.DataFrame:
         """`frame` with exactly this table's columns, in order and type; absent ones are null or from `extra`."""
-        present = set(frame.columns)
-        return frame.select(
-            (pl.lit(extra[c.name]) if c.name in extra else pl.col(c.name) if c.name in present else pl.lit(None))
-            .cast(c.dtype)
-            .alias(c.name)
-            for c in self.columns
-        )
+        present = frame.schema
+
+        def conformed(column: Column) -> pl.Expr:
+            name = column.name
+            if name not in extra and present.get(name) == column.dtype:
+                return pl.col(name)  # as nearly all are: a cast would cost as much again
+            value = pl.lit(extra[name]) if name in extra else pl.col(name) if name in present else pl.lit(None)
+            return value.cast(column.dtype).alias(name)
+
+        return frame.select(map(conformed, self.columns))
 
     def ordered(self, frame: pl.DataFrame) -> pl.DataFrame:
         """`frame` sorted by the key; to see that it is so already costs much less than to sort."""
