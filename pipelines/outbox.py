@@ -100,8 +100,7 @@ class Outbox:
             tables = {name: pl.concat([step.tables[name] for step in steps]) for name in _PUBLISHED}
             with self._metrics.stage("topics"):
                 for topic, out in _messages(tables, self._topics):
-                    if out.values:
-                        self._publisher.publish(topic, out.keys, out.values, out.partition_keys)
+                    self._publisher.publish(topic, out.keys, out.values, out.partition_keys)
 
     def _settled(self, timeout_s: float) -> bool:
         """Whether the brokers have all of what is under way; not asked again right after a no."""
@@ -120,10 +119,12 @@ class Outbox:
         return done
 
 
-def _messages(tables: Mapping[str, pl.DataFrame], topics: ResultTopics) -> list[tuple[str, Outbound]]:
-    return [
-        (topics.windows, window_messages(tables["windows"])),
-        (topics.violations, violation_messages(tables["violations"])),
-        (topics.compliance, compliance_messages(tables["compliance"])),
-        (topics.rejected, reject_messages(tables["rejects"])),
-    ]
+def _messages(tables: Mapping[str, pl.DataFrame], topics: ResultTopics) -> Iterator[tuple[str, Outbound]]:
+    """Topic and messages of each table that has rows."""
+    kinds = (
+        (topics.windows, "windows", window_messages),
+        (topics.violations, "violations", violation_messages),
+        (topics.compliance, "compliance", compliance_messages),
+        (topics.rejected, "rejects", reject_messages),
+    )
+    return ((topic, made(tables[name])) for topic, name, made in kinds if tables[name].height)

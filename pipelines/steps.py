@@ -61,16 +61,21 @@ def tables_of(decided: Decided, results: Results, timezone: str) -> dict[str, pl
     readings = accepted.with_columns(
         decided.index.facts["customer_no"].gather(accepted["fact"]), local_dates(accepted["ts"], timezone)
     )
-    known = pl.coalesce("ts", "logged_at", pl.lit(datetime.now(UTC)))
-    rejects = decided.decoded.rejects.with_columns(date=local_date(known, timezone))
     return {
         "readings": READINGS.conform(readings, **source),
-        "rejects": REJECTS.conform(rejects, **source),
+        "rejects": _rejects(decided.decoded.rejects, source, timezone),
         "windows": results.windows,
         "violations": results.violations,
         "compliance": results.compliance,
         "gaps": _gap(decided.poll, timezone),
     }
+
+
+def _rejects(rejects: pl.DataFrame, source: Mapping[str, str | int], timezone: str) -> pl.DataFrame:
+    if rejects.is_empty():
+        return REJECTS.empty()
+    known = pl.coalesce("ts", "logged_at", pl.lit(datetime.now(UTC)))
+    return REJECTS.conform(rejects.with_columns(date=local_date(known, timezone)), **source)
 
 
 def _gap(poll: Poll, timezone: str) -> pl.DataFrame:
