@@ -11,7 +11,6 @@ from datetime import datetime
 
 import polars as pl
 
-from metering.jsonlines import PROBLEM_SCHEMA
 from metering.lookup import MeterIndex
 from metering.payloads import ACCEPTED_SCHEMA, REJECTED_SCHEMA
 from metering.tables.schema import TIMESTAMP
@@ -24,14 +23,20 @@ MENDABLE = ("unknown_meter", "future_time")
 _RFC3339 = "%+"
 _EARLIEST_MS, _LATEST_MS = -62_104_060_800_000, 253_370_764_799_999  # years 2 to 9998: a date in every time zone
 _ORIGIN = pl.Schema([("source_offset", pl.Int64()), ("source_row", pl.Int32()), ("logged_at", TIMESTAMP)])
+_NO_PROBLEMS = pl.DataFrame(
+    schema={"row": pl.UInt32, "reason": pl.String, "detail": pl.String, "meter_id": pl.String, "ts": TIMESTAMP}
+)
 
 
-def origin_of(offset: pl.Series, row: pl.Series, logged_ms: pl.Series | None) -> pl.DataFrame:
-    logged = pl.repeat(None, len(offset), dtype=pl.Int64, eager=True) if logged_ms is None else logged_ms
+def origin_of(offset: pl.Series, row: pl.Series | None, logged_ms: pl.Series | None) -> pl.DataFrame:
+    """Where each row stood. Without `row` each is the first at its offset; without `logged_ms` none has a log time."""
+    count = len(offset)
+    rows = pl.Series([0], dtype=pl.Int32).new_from_index(0, count) if row is None else row
+    logged = pl.Series([None], dtype=pl.Int64).new_from_index(0, count) if logged_ms is None else logged_ms
     return pl.DataFrame(
         {
             "source_offset": offset,
-            "source_row": row,
+            "source_row": rows,
             "logged_at": logged.cast(pl.Datetime("ms", "UTC")).cast(TIMESTAMP),
         },
         schema=_ORIGIN,
@@ -53,6 +58,8 @@ def instant(rows: pl.DataFrame) -> pl.Series:
 
 
 def with_times(problems: pl.DataFrame) -> pl.DataFrame:
+    if problems.is_empty():  # what nearly every batch has
+        return _NO_PROBLEMS
     rows = problems.select("row", "reason", "detail", "meter_id", ts="ts_text", ts_ms=pl.lit(None, pl.Float64))
     return problems.select("row", "reason", "detail", "meter_id", instant(rows))
 
@@ -68,7 +75,7 @@ def judge(
     judged = rows.with_columns(ts, fact, *origin)
     accepted = (judged if good.all() else judged.filter(good)).select(ACCEPTED_SCHEMA.names())
     if good.all():
-        return accepted, with_times(pl.DataFrame(schema=PROBLEM_SCHEMA))
+        return accepted, _NO_PROBLEMS
     bad = judged.with_columns(early.alias("early"), ts_text=rows["ts"]).filter(~good)
     return accepted, bad.select("row", *_why(tolerance_s), "meter_id", "ts")
 

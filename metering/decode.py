@@ -38,7 +38,7 @@ def decode(
         return _decode_again(content.rows, index, tolerance_s, now)
     if isinstance(content, pl.DataFrame):
         rows = pl.int_range(first_row, first_row + content.height, dtype=pl.Int64, eager=True)
-        origin = origin_of(rows, pl.repeat(0, content.height, dtype=pl.Int32, eager=True), None)
+        origin = origin_of(rows, None, None)
         return decode_frame(content, origin, index, tolerance_s, now)
     if content.arrow is None:
         return _decode_json_messages(content, index, tolerance_s, now)
@@ -80,14 +80,12 @@ def _decode_lines(lines: Lines, index: MeterIndex, tolerance_s: int, now: dateti
     parsed = parse(lines.data, lines.count, index)
 
     def origin(rows: pl.Series) -> pl.DataFrame:
-        return origin_of(
-            rows.cast(pl.Int64) + lines.first_row, pl.repeat(0, len(rows), dtype=pl.Int32, eager=True), None
-        )
+        return origin_of(rows.cast(pl.Int64) + lines.first_row, None, None)
 
     accepted, refused = judge(parsed.rows, origin(parsed.rows["row"]), index, tolerance_s, now)
-    problems = pl.concat([with_times(parsed.problems), refused]).sort("row")
-    if problems.is_empty():
+    if parsed.problems.is_empty() and refused.is_empty():
         return Decoded(accepted, pl.DataFrame(schema=REJECTED_SCHEMA))
+    problems = pl.concat([with_times(parsed.problems), refused]).sort("row")
     physical = lines.data.split(b"\n")
     payload = [physical[row] for row in problems["row"]]
     return Decoded(accepted, rejects(problems, origin(problems["row"]), payload, JSON, None))
@@ -105,12 +103,12 @@ def _decode_json_messages(messages: Messages, index: MeterIndex, tolerance_s: in
 
     def origin(rows: pl.Series) -> pl.DataFrame:
         at = rows if owner is None else owner.gather(rows)
-        line = pl.repeat(0, len(rows), dtype=pl.Int32, eager=True) if line_of is None else line_of.gather(rows)
-        return origin_of(offsets.gather(at), line, logged.gather(at))
+        return origin_of(offsets.gather(at), None if line_of is None else line_of.gather(rows), logged.gather(at))
 
     accepted, refused = judge(parsed.rows, origin(parsed.rows["row"]), index, tolerance_s, now)
-    empty = [] if single and parsed.rows.height + parsed.problems.height == count else [_empty_messages(values, owner)]
-    problems = pl.concat([with_times(parsed.problems), refused, *empty]).sort("row")
+    if single and parsed.rows.height == count and refused.is_empty():  # what nearly every batch is
+        return Decoded(accepted, pl.DataFrame(schema=REJECTED_SCHEMA))
+    problems = pl.concat([with_times(parsed.problems), refused, _empty_messages(values, owner)]).sort("row")
     if problems.is_empty():
         return Decoded(accepted, pl.DataFrame(schema=REJECTED_SCHEMA))
     physical = data.split(b"\n")
