@@ -23,7 +23,7 @@ from threading import Event
 
 import structlog
 
-from orchestration.streaming import Outcome, Progress, stopped_by_signals
+from orchestration.stream_process import Outcome, Progress, stopped_by_signals
 
 log = structlog.get_logger(__name__)
 

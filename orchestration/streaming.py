@@ -1,6 +1,7 @@
 """Running the stream in this process: everything it needs, made from a home's settings, and a clean end.
 
-It may be one process of several that share the shards (`Place`): on one machine (`processes`) or on several.
+It may be one process of several that share the shards (`stream_process.Place`): on one machine
+(`processes`) or on several.
 
 Not here: the dataflow itself (`pipelines`), the command's options and output (`orchestration.cli.stream`).
 """
@@ -9,16 +10,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
-from types import FrameType
-from typing import Any
 
 import structlog
 
@@ -26,6 +24,7 @@ from metering.errors import ApartError
 from orchestration.health_server import served
 from orchestration.registry_watch import RegistryWatch
 from orchestration.settings import Settings
+from orchestration.stream_process import ALONE, Outcome, Place, Progress, stopped_by_signals
 from pipelines.dataflow import Run, build, run_flow
 from pipelines.file_source import FileReader, FileSource
 from pipelines.outbox import Publisher
@@ -41,44 +40,8 @@ from sinks.owner import Owner, join, take
 
 log = structlog.get_logger(__name__)
 
-
 _LOOK_EVERY_S = 0.2
 _REPORT_EVERY_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run has done."""
-
-    accepted: int
-    rejected: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is: readings so far, and bytes of its files (0 of 0 for Kafka). `apart`: why it has ended, if
-    meters moved from one of several processes to another.
-    """
-
-    accepted: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    read_bytes: int = 0
-    total_bytes: int = 0
-    apart: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Which process of a stream this is: number `process` of those at `addresses`, or the only one. Where it is told
-    to, it writes its progress into `report`.
-    """
-
-    addresses: tuple[str, ...] = ()
-    process: int = 0
-    report: Path | None = None
-
-
-ALONE = Place()
 
 
 def stream_files(
@@ -247,19 +210,3 @@ def _publisher(kafka: dict[str, str], topics: Sequence[str], owner: Owner, proce
 
 def _kafka_trouble(reason: str) -> None:
     log.debug("kafka", trouble=reason)  # brokers that are away: the run's health says so, once
-
-
-@contextmanager
-def stopped_by_signals(stop_now: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM and SIGINT let the flow commit and end."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        log.info("stopping", signal=signal.Signals(number).name)
-        stop_now()
-
-    before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

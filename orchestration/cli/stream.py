@@ -15,7 +15,7 @@ from metering.errors import ApartError, UserError
 from orchestration.cli import home_option
 
 if TYPE_CHECKING:
-    from orchestration.streaming import Outcome, Progress
+    from orchestration.stream_process import Outcome, Place, Progress
     from pipelines.dataflow import Run
     from pipelines.poll import Reader
 
@@ -72,9 +72,7 @@ def command(
     if accept_gap and not kafka:
         raise UserError("--accept-gap goes with --kafka: files have no gaps")
     from orchestration.logs import configure
-    from orchestration.settings import load_settings
-    from orchestration.streaming import Place, stream_files, stream_kafka
-    from pipelines.dataflow import Run
+    from orchestration.stream_process import Place
 
     place = Place(_addresses(addresses, process, workers), process, report)
     configure()
@@ -86,18 +84,12 @@ def command(
         if code:
             raise click.exceptions.Exit(code)
     else:
-        settings = load_settings(home)
-        run = Run()
-        if kafka:
-            try:
-                outcome = stream_kafka(home, settings, run, accept_gap, place, rebuild)
-            except ApartError:
-                if report is None:
-                    raise
-                return  # the command that started this process finds it in the report, and goes on in one
-        else:
-            with file_progress(run):
-                outcome = stream_files(home, settings, source or home / "telemetry", run, place, rebuild)
+        try:
+            outcome = _in_this_process(home, source, kafka, accept_gap, rebuild, place)
+        except ApartError:
+            if report is None:
+                raise
+            return  # the command that started this process finds it in the report, and goes on in one
     if report is None:
         show(outcome, time.monotonic() - start)
 
@@ -111,6 +103,20 @@ def _addresses(given: str | None, process: int, workers: int) -> tuple[str, ...]
     if process >= max(1, len(addresses)):
         raise UserError(f"--process {process}: --addresses names {len(addresses)}, counted from 0")
     return addresses
+
+
+def _in_this_process(
+    home: Path, source: Path | None, kafka: bool, accept_gap: bool, rebuild: bool, place: Place
+) -> Outcome:
+    from orchestration.settings import load_settings
+    from orchestration.streaming import stream_files, stream_kafka
+    from pipelines.dataflow import Run
+
+    settings, run = load_settings(home), Run()
+    if kafka:
+        return stream_kafka(home, settings, run, accept_gap, place, rebuild)
+    with file_progress(run):
+        return stream_files(home, settings, source or home / "telemetry", run, place, rebuild)
 
 
 def _in_processes(options: list[str], workers: int) -> tuple[Outcome, int]:
