@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from confluent_kafka import Message
@@ -19,17 +20,30 @@ ARROW_STREAM = b"application/vnd.apache.arrow.stream"
 Headers = list[tuple[str, bytes | None]]
 
 
-def content_of(messages: list[Message]) -> Messages:
-    """What the messages, of one partition in offset order, say."""
-    values = list(map(Message.value, messages))
-    streams = {i: values[i] or b"" for i, own in enumerate(_headers(messages)) if own and _is_arrow(own)}
-    return Messages(
-        values=values,
-        offsets=list(map(Message.offset, messages)),
-        logged_ms=[milliseconds for _, milliseconds in map(Message.timestamp, messages)],
-        keys=list(map(Message.key, messages)),
-        arrow=_columnar(streams) if streams else None,
-    )
+@dataclass(slots=True)
+class Run:
+    """Messages of one partition, in offset order, field by field. `streams`: payloads that are Arrow, by number."""
+
+    values: list[bytes | None] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    logged_ms: list[int] = field(default_factory=list)
+    keys: list[bytes | None] = field(default_factory=list)
+    streams: dict[int, bytes] = field(default_factory=dict)
+
+    def add(self, messages: list[Message]) -> None:
+        first = len(self.values)
+        self.values += map(Message.value, messages)
+        self.offsets += map(Message.offset, messages)
+        self.logged_ms += [milliseconds for _, milliseconds in map(Message.timestamp, messages)]
+        self.keys += map(Message.key, messages)
+        for number, headers in enumerate(_headers(messages), first):
+            if headers and _is_arrow(headers):
+                self.streams[number] = self.values[number] or b""
+
+    def content(self) -> Messages:
+        """What the messages say."""
+        arrow = _columnar(self.streams) if self.streams else None
+        return Messages(self.values, self.offsets, self.logged_ms, self.keys, arrow)
 
 
 def by_partition(messages: list[Message]) -> dict[int, list[Message]]:
