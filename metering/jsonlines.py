@@ -97,7 +97,7 @@ def _polars(data: bytes) -> pl.DataFrame | None:
     if not data:
         return pl.DataFrame(schema=RAW_SCHEMA)
     try:
-        return pl.read_ndjson(data, schema=RAW_SCHEMA)
+        return pl.read_ndjson(data, schema=RAW_SCHEMA).rechunk()
     except pl.exceptions.PolarsError:
         return None
 
