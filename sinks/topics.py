@@ -64,6 +64,9 @@ class TopicSink:
     `client_config` is librdkafka configuration. `on_error` is told about the client's trouble that it mends itself
     (brokers unreachable); it must not raise. Made and used in one thread of one process.
 
+    The client lives until nothing refers to the sink any more, and as long it goes on asking for a transactional id
+    that it has not got: so nothing that it holds refers back to the sink.
+
     `topics` are those that it will publish to: they are looked up at once. With a `transactional.id` in its
     configuration it publishes between `begin` and `end` only, after `open` (see `sinks.transactions`).
     """
@@ -75,13 +78,16 @@ class TopicSink:
         *,
         topics: Sequence[str] = (),
     ) -> None:
-        self._on_error = on_error
+        def trouble(error: KafkaError) -> None:
+            if on_error is not None:
+                on_error(error.str())
+
         self._failures: list[str] = []
         self._failed = 0
         self.lasting: str | None = None
         self.published = 0
         own = {**_QUIET, **_PREFERRED, **client_config, **_REQUIRED}
-        self._producer = Producer({**own, "error_cb": self._trouble})
+        self._producer = Producer({**own, "error_cb": trouble})
         self._partitions: dict[str, _Partitions] = {}
         self.look_up(topics)
 
@@ -188,10 +194,6 @@ class TopicSink:
         self._failures, self._failed = [], 0
         more = f" (and {count - 1} more)" if count > 1 else ""
         raise OperationError(f"Kafka did not take a message: {first}{more}")
-
-    def _trouble(self, error: KafkaError) -> None:
-        if self._on_error is not None:
-            self._on_error(error.str())
 
     def _partitions_of(self, topic: str, partition_keys: Sequence[Key | None] | None) -> Any:
         known = self._partitions.get(topic)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaException
 
 from metering.errors import OperationError
 from orchestration import broker
 from sinks import transactions
-from sinks.topics import ensure_topics
+from sinks.topics import TopicSink, ensure_topics
 from sinks.transactions import TransactionalSink, fence, transactional_id
 from tests.faults.topics import read_topic
 
@@ -118,6 +121,21 @@ def test_a_message_that_no_broker_takes_is_an_error_that_names_it(opened: Open) 
     sink = opened("small", "d")
     with pytest.raises(OperationError, match=r"topic small, key k: .*[Mm]essage"):
         sink.publish("small", ["k"], [bytes(5_000_000)], ["m"])
+
+
+def test_what_could_not_be_opened_is_gone_at_once() -> None:
+    """A client that lives on takes the id from its successor once brokers are back."""
+    gc.disable()
+    try:
+        sink = TopicSink({"bootstrap.servers": "127.0.0.1:1", "transactional.id": "nobody"}, print)
+        with pytest.raises(KafkaException):
+            sink.open(0.2)
+        sink.close()
+        left = weakref.ref(sink)
+        del sink
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_brokers_that_were_killed_get_everything_once(kafka_jars: Path, tmp_path: Path, opened: Open) -> None:
