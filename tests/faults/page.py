@@ -49,7 +49,8 @@ The run of `make soak` is 200 kill cycles over 1,000,000 readings; `make soak CY
 smaller one. A run of 6 cycles, and the replay of its log into a second home with other batches, which must end in the
 same bytes, is part of `make test` (`tests/faults/test_kills.py`). Full disks, owners that stall, and a topic that
 grows while meters move are tested there too (`test_disk.py`, `test_owner.py`,
-`test_growth.py`). A run writes its own row here, whatever it finds.
+`test_growth.py`), brokers that are killed for 10 s or, with `OUTAGE_S=300`, as long as you like (`test_outage.py`), and
+topics that are made anew (`test_gap.py`). A run writes its own row here, whatever it finds.
 
 ## Input from hell
 
@@ -67,7 +68,9 @@ What each line should become is told by a referee that uses the standard library
 <!-- fuzz -->
 <!-- end of fuzz -->
 
-A slice of it is part of `make test` (`tests/metering/test_fuzz.py`).
+A slice of it is part of `make test` (`tests/metering/test_fuzz.py`), and so is one through a real Kafka and the real
+stream, with tombstones, empty messages, lying headers and messages of 1 MB among good readings
+(`tests/faults/test_hell.py`).
 An Arrow message holds at most 250,000 rows and 64 MiB unpacked; one with more is
 rejected.
 """
