@@ -114,7 +114,7 @@ def test_a_stream_of_several_processes_goes_on_in_one_when_meters_move(
     with feed(kafka, topic, messages[half:]) as after:
         after.allow(0.6)
         home.wait_for(lambda: len(home.commits()) == 3)
-        assert "going on in one process" in home.said()
+        assert "going on in one process" in home.log.read_text("utf-8")
         assert len(psutil.Process(parent.pid).children()) == 1
         home.terminate()
         home.start("--workers", "2")  # all have moved, or it goes on in one again
