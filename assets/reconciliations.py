@@ -55,30 +55,24 @@ def _open_windows(batch: Batch, day: date, following: date) -> pl.DataFrame:
     )
 
 
-def _without(rows: pl.DataFrame, unfinished: pl.DataFrame) -> pl.DataFrame:
-    """Rows but for those of unfinished windows, which are the newest ones: others need no lookup."""
-    if unfinished.is_empty():
-        return rows
-    recent = pl.col("window_end") >= unfinished["window_end"].min()
-    return pl.concat([rows.filter(~recent), rows.filter(recent).join(unfinished, on=WINDOWS.key, how="anti")])
-
-
 def _windows(batch: Batch, day: date, unfinished: pl.DataFrame) -> pl.DataFrame:
-    stream = newest(batch.lake.scan("windows", [day]), WINDOWS.key).collect()
-    closed = [_without(rows, unfinished) for rows in (stream, batch.marts.read(WINDOWS, [day]))]
-    return reconcile("windows", *closed, WINDOWS.key, _WINDOW_VALUES, day)
+    columns = (*WINDOWS.key, "revision", *_WINDOW_VALUES)
+    stream = newest(batch.lake.scan("windows", [day]).select(columns).collect(), WINDOWS.key)
+    computed = batch.marts.read(WINDOWS, [day], columns)
+    return reconcile("windows", stream, computed, WINDOWS.key, _WINDOW_VALUES, day, left_out=unfinished)
 
 
 def _compliance(batch: Batch, day: date, unfinished: pl.DataFrame) -> pl.DataFrame:
     """Of the day alone: its month to date may hold days that have not been materialised."""
-    stream = newest(batch.lake.scan("compliance", [day]), COMPLIANCE.key).collect()
+    columns = (*COMPLIANCE.key, "revision", *_DAY_VALUES)
+    stream = newest(batch.lake.scan("compliance", [day]).select(columns).collect(), COMPLIANCE.key)
     facts = batch.registry.facts
     windows = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *_CONTRIBUTING))
     # A window that the watermark has not passed counts if the stream has closed it, as it does at a file's end.
     reached = stream.select("meter_id", pl.col("as_of").alias("stream_as_of"))
     waiting = windows.join(unfinished, on=WINDOWS.key, how="semi").join(reached, on="meter_id")
     told = waiting.filter(pl.col("window_end") <= pl.col("stream_as_of")).select(windows.columns)
-    closed = pl.concat([_without(windows, unfinished), told])
+    closed = pl.concat([windows.join(unfinished, on=WINDOWS.key, how="anti"), told])
     index = MeterIndex.of(facts)
     coded = closed.with_columns(meter=index.code(closed["meter_id"]))
     placed = coded.with_columns(fact=index.version(coded["meter"], coded["window_end"]))

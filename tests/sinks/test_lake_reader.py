@@ -59,7 +59,7 @@ def test_the_highest_revision_of_a_key_is_current(tmp_path: Path) -> None:
     write(tmp_path, D1, "0-3.parquet", windows(1, 2.0, n=1))
     rows = current(LakeReader(tmp_path).scan("windows"), LAKE["windows"].key).collect()
     assert rows["p_mean_kw"].to_list() == [3.0, 1.0]
-    unordered = newest(LakeReader(tmp_path).scan("windows"), LAKE["windows"].key).collect()
+    unordered = newest(LakeReader(tmp_path).scan("windows").collect(), LAKE["windows"].key)
     assert unordered.sort(LAKE["windows"].key).equals(rows)
 
 
