@@ -37,11 +37,11 @@ def daily_curve(
     """
     meters = vee.meters_on(facts, day, settings).join(customers, on="customer_no", how="semi", maintain_order="left")
     several = (pl.len().over("customer_no") > 1).alias("several")
-    named = meters.select("meter_id", "customer_no", several).with_row_index("meter")
+    named = meters.sort("customer_no", "meter_id").select("meter_id", "customer_no", several).with_row_index("meter")
     points = vee.estimate(_points(named, windows, day, settings), settings.vee.linear_gap_min)
     rows = pl.concat([points.filter(~pl.col("several")).select(_SUMMED), _summed(points.filter("several"))])
     status = pl.col("rank").replace_strict(dict(enumerate(vee.STATUS_BY_RANK)), return_dtype=pl.String)
-    return DAILY_CURVE.conform(rows.with_columns(status.alias("status")), date=day).sort(DAILY_CURVE.key)
+    return DAILY_CURVE.ordered(DAILY_CURVE.conform(rows.with_columns(status.alias("status")), date=day))
 
 
 def scope_curve(curve: pl.DataFrame) -> pl.DataFrame:
