@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import time
 from collections.abc import Iterator
@@ -112,6 +113,7 @@ def _in_this_process(
     from orchestration.streaming import stream_files, stream_kafka
     from pipelines.dataflow import Run
 
+    gc.freeze()  # what is loaded by now stays, and need not be looked through for cycles again and again
     settings, run = load_settings(home), Run()
     if kafka:
         return stream_kafka(home, settings, run, accept_gap, place, rebuild)
