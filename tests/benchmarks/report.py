@@ -39,10 +39,12 @@ Rivals that need other versions of Kilowatch's libraries live in `.venv-bench`, 
 _LIMITS = """
 ## What limits it
 
-- **Start-up** is about a CPU-second of imports (Polars, Bytewax, the Kafka client). It weighs a fifth in the file row
-  and nothing in a stream that runs for days.
-- **Parsing** is the largest single stage wherever readings are JSON: Polars' NDJSON reader takes about a microsecond for 12
-  fields. Arrow messages do without it; that is why they are the format for head-ends that can choose.
+- **Start-up** is imports (Polars, Bytewax; on Kafka its client). It weighs a seventh in the file row and nothing in a stream
+  that runs for days. Two processes have it twice, after that of their parent.
+- **Parsing** is the largest single stage wherever readings are JSON: Polars' NDJSON reader takes about two thirds of a
+  microsecond for 12 fields, three quarters of it for the JSON as such; pyarrow's takes half as much again. Neither the size
+  of a batch nor the number of threads changes that. Arrow messages do without it; that is why they are the format for
+  head-ends that can choose.
 - **A batch has a price of its own**, several milliseconds for the hundred or so frame operations of a step, whatever is in it.
   Under backlog batches are large (`batch_rows`) and it vanishes; live, at a few thousand readings a batch, it is most of the
   cost, and with many partitions each poll is cut into as many steps. That is what live cores are used for, and why eight
