@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -65,7 +66,7 @@ def stream_in_processes(options: Sequence[str], count: int, show: Show) -> tuple
 def _run(options: Sequence[str], count: int, show: Show, stopping: Event) -> tuple[Progress, int]:
     addresses = ",".join(_free_addresses(count))
     with tempfile.TemporaryDirectory(prefix="kilowatch-") as folder:
-        started = [_start(options, addresses, number, Path(folder)) for number in range(count)]
+        started = [_start(options, addresses, count, number, Path(folder)) for number in range(count)]
         try:
             while any(one.process.poll() is None for one in started):
                 show(_sum([one.progress() for one in started]), count)
@@ -83,11 +84,13 @@ def _exit_code(codes: Sequence[int], stopped: bool) -> int:
     return max(failed) if failed and max(failed) > 0 else int(bool(failed))
 
 
-def _start(options: Sequence[str], addresses: str, number: int, folder: Path) -> _Process:
+def _start(options: Sequence[str], addresses: str, count: int, number: int, folder: Path) -> _Process:
     report = folder / f"{number}.json"
     own = ["--addresses", addresses, "--process", str(number), "--report", str(report)]
     command = [sys.executable, "-P", "-m", "orchestration.cli", "stream", *options, *own]
-    return _Process(subprocess.Popen(command), report)
+    threads = max(1, len(os.sched_getaffinity(0)) // count)  # more would only take each other's turn
+    environment = {"POLARS_MAX_THREADS": str(threads), **os.environ}
+    return _Process(subprocess.Popen(command, env=environment), report)
 
 
 def _ended(started: Sequence[_Process]) -> list[int]:
