@@ -14,7 +14,7 @@ from tests.benchmarks.rows.kafka import PARTITIONS, kafka_home
 
 INTERVAL_MIN = 15
 WINDOWS = 11
-"""More than are kept (8) and open, so that nothing is left to grow."""
+"""More than are kept (4) and open, so that nothing is left to grow."""
 
 
 def run(bench: Bench) -> Found:
