@@ -44,6 +44,8 @@ _LOOK_EVERY_WHEN_STALE_S = 2.0
 _AT_ONCE = 2_500
 """Messages asked for at a time. What is let go of while the processor still has it at hand costs half of what it costs
 in lists of a whole batch."""
+_LARGEST_POLL_BYTES = 33_554_432
+"""A message may hold a thousand readings: a batch is measured in bytes too."""
 
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 _GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
@@ -104,6 +106,7 @@ class KafkaReader:
         self._forbidden: str | None = None
         self._partitions = 0
         self._behind = True
+        self._message_bytes = 1  # of those that came last, on the average
         self._look_at = time.monotonic() + _LOOK_EVERY_S
         config = {**_PREFERRED, **source.client_config, **_REQUIRED, "error_cb": self._trouble}
         self._admin = admin_client(source.client_config)
@@ -149,15 +152,21 @@ class KafkaReader:
         for the bigger a batch the cheaper.
         """
         until = time.monotonic() + self._wait_s
-        left, wanted = self._batch, min(self._batch, _AT_ONCE) if self._behind else 1
-        while left:
+        left, left_bytes = self._batch, _LARGEST_POLL_BYTES
+        wanted = max(1, self._at_once(left, left_bytes)) if self._behind else 1
+        while wanted:
             messages = self._consumer.consume(wanted, max(until - time.monotonic(), 0.0))
             yield messages
             if len(messages) < wanted:
                 return
-            left -= wanted
-            wanted = min(left, _AT_ONCE)
+            size = sum(map(len, messages))
+            self._message_bytes = max(1, size // wanted)
+            left, left_bytes = left - wanted, left_bytes - size
+            wanted = self._at_once(left, left_bytes)
             until = until if self._behind else 0.0
+
+    def _at_once(self, left: int, left_bytes: int) -> int:
+        return max(0, min(left, _AT_ONCE, left_bytes // self._message_bytes))
 
     def _good(self, messages: list[Message]) -> list[Message]:
         """The messages without errors, which are looked into."""

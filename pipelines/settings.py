@@ -43,5 +43,5 @@ class StreamSettings:
     silent_s: float = 7 * 86_400
     flush_s: float = 2.0
     retry_s: float = 1.0
-    last_flush_s: float = 4.0
+    last_flush_s: float = 5.0
     tick_s: float = 0.5

@@ -7,7 +7,6 @@ Here: the three stages that the dataflow strings together, and what they hold be
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,11 +19,13 @@ from metering.decode import Refused, decode
 from metering.errors import OperationError
 from metering.lookup import MeterIndex
 from metering.payloads import Decoded
+from metering.tables.lake import LAKE
 from pipelines import handover
 from pipelines.advance import Results
 from pipelines.environment import Environment
 from pipelines.health import Progress, ShardHealth
 from pipelines.history import LakeHistory
+from pipelines.memory import Trimmer
 from pipelines.metrics import Metrics
 from pipelines.neighbours import Neighbours
 from pipelines.outbox import Outbox, Publisher
@@ -37,9 +38,6 @@ from sinks.lake import parts
 from sinks.lake_reader import LakeReader
 
 log = structlog.get_logger(__name__)
-
-_OVERDUE = 1.5
-"""Commit intervals after which a shard is committed whatever else is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +93,7 @@ class Worker:
         publisher = sinks.publisher(number) if sinks.publisher else None
         self._outbox = Outbox(publisher, sinks.topics, settings.retry_s, metrics)
         self._neighbours = Neighbours(sinks.commits, number, workers)
+        self._trimmer = Trimmer()
 
     def position(self, shard: str) -> Position | None:
         """Where a shard goes on, by its last commit."""
@@ -146,6 +145,7 @@ class Worker:
         self._outbox.poll()
         self._publish(self._settings.flush_s)
         self._commit_due()
+        self._trimmer.now_and_then()
         lateness_s = self._settings.metering.lateness_s
         for name, shard in self._shards.items():
             if shard.state.max_us is not None:
@@ -156,9 +156,7 @@ class Worker:
         """Commit everything. Raises OperationError when the brokers do not take all of it in time."""
         self._outbox.retry_at = 0.0
         self._publish(self._settings.last_flush_s)
-        for name, shard in self._shards.items():
-            if shard.delivered:
-                self._commit(name)
+        self._commit()
         left = sum(step.rows for shard in self._shards.values() for step in shard.pending)
         if self.held:
             raise OperationError(
@@ -186,21 +184,15 @@ class Worker:
                 self._shards[done.shard].delivered += 1
 
     def _commit_due(self) -> None:
-        """Commit what is urgent or full or overdue, and of what else is due the one that has waited longest: results
-        of the next readings do not wait for the commits of all shards at once.
-        """
-        waits = {name: self._waits(shard) for name, shard in self._shards.items() if shard.delivered}
-        longest = max(waits.values(), default=0.0)
-        for name, wait in waits.items():
-            if (wait >= _OVERDUE or wait == longest >= 1) and self._shards[name].delivered:
-                self._commit(name)
+        """Once a shard is due, or all hold enough, commit what is delivered of all: one part of each table for all."""
+        delivered = [shard for shard in self._shards.values() if shard.delivered]
+        rows = sum(step.rows for shard in delivered for step in shard.pending[: shard.delivered])
+        if rows >= self._settings.commit_rows or any(map(self._due, delivered)):
+            self._commit()
 
-    def _waits(self, shard: Shard) -> float:
-        """How long the delivered steps of a shard have waited for a commit, in intervals."""
-        delivered = shard.pending[: shard.delivered]
-        if any(step.urgent for step in delivered) or sum(step.rows for step in delivered) >= self._settings.commit_rows:
-            return math.inf
-        return (time.monotonic() - shard.committed_at) / max(self._interval(shard), 1e-9)
+    def _due(self, shard: Shard) -> bool:
+        urgent = any(step.urgent for step in shard.pending[: shard.delivered])
+        return urgent or time.monotonic() - shard.committed_at >= self._interval(shard)
 
     def _interval(self, shard: Shard) -> float:
         # Committing takes at most a tenth of the time, however large the state is.
@@ -253,22 +245,23 @@ class Worker:
             index, figures.metering, figures.windows_kept, history, figures.silent_s, poll.partition, at_once=again
         )
 
-    def _commit(self, name: str) -> None:
-        """Commit what is delivered of a shard; once meters have moved, of all shards, for those belong together."""
+    def _commit(self) -> None:
+        """Commit what is delivered of every shard, all of it or none: meters may have moved between them."""
         start = time.monotonic()
-        delivered = {other: shard.pending[: shard.delivered] for other, shard in self._shards.items()}
-        moved = any(step.others for steps in delivered.values() for step in steps)
-        names = [other for other, steps in delivered.items() if steps] if moved else [name]
+        delivered = {name: shard.pending[: shard.delivered] for name, shard in self._shards.items() if shard.delivered}
+        if not delivered:
+            return
         with self._metrics.stage("lake"):
-            self._sinks.commits.commit_together({name: self._commit_of(delivered[name]) for name in names})
-        for done in names:
-            self._committed(self._shards[done], delivered[done], time.monotonic() - start)
-
-    def _commit_of(self, steps: Sequence[Step]) -> Commit:
-        last = steps[-1]
-        frames = parts({table: [step.tables[table] for step in steps] for table in last.tables})
+            steps = [step for of_shard in delivered.values() for step in of_shard]
+            frames = parts({table: [step.tables[table] for step in steps] for table in LAKE})
         with self._metrics.stage("snapshot"):
-            return Commit(last.after, dump(last.state, last.index), frames)
+            commits = {name: _commit_of(of_shard[-1]) for name, of_shard in delivered.items()}
+        first = min(commits)
+        commits[first] = replace(commits[first], frames=frames)
+        with self._metrics.stage("lake"):
+            self._sinks.commits.commit_together(commits)
+        for name, of_shard in delivered.items():
+            self._committed(self._shards[name], of_shard, time.monotonic() - start)
 
     def _committed(self, shard: Shard, steps: Sequence[Step], took_s: float) -> None:
         shard.pending, shard.delivered = shard.pending[len(steps) :], 0
@@ -309,6 +302,10 @@ class Worker:
         metrics.accepted.inc(decoded.accepted.height)
         for reason, count in decoded.rejects["reason"].value_counts().iter_rows():
             metrics.rejected.labels(reason).inc(count)
+
+
+def _commit_of(last: Step) -> Commit:
+    return Commit(last.after, dump(last.state, last.index), {})
 
 
 def _windows_open(shard: Shard) -> int:

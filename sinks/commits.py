@@ -183,7 +183,7 @@ class CommitLog:
             self._owner.check()
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise OperationError(
-                    f"the disk of {self._home} is full: nothing of this commit counts; free space and start again"
+                    f"the disk of {self._home} is full: free space and start again; what is not committed is read again"
                 ) from error
             raise
 

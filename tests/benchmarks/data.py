@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+
+from sinks.topics import partition_of
 
 START = datetime(2026, 3, 1, 16, 0, tzinfo=UTC)
 """A local midnight in the default time zone."""
@@ -198,13 +201,26 @@ def lines(load: Load) -> Iterator[tuple[str, bytes]]:
 
 
 def arrow_messages(load: Load, rows: int = 1000, groups: int = 8) -> Iterator[tuple[str, bytes]]:
-    """Arrow IPC streams of `rows` readings each as (head-end, bytes): a meter always goes through one head-end."""
+    """Arrow IPC streams of `rows` readings each as (head-end, bytes), in order of time: a meter always goes through one
+    head-end, and of `groups` partitions each has one.
+    """
     size = -(-load.meters // groups)
+    names = _head_ends(groups)
     for frame in load.frames():
         numbered = frame.with_columns(group=pl.col("meter_id").str.slice(1).cast(pl.Int64) // size)
-        for (group,), part in numbered.partition_by("group", as_dict=True, include_key=False).items():
-            for piece in part.iter_slices(rows):
-                yield f"head-end-{group}", _ipc(piece)
+        parts = numbered.partition_by("group", as_dict=True, include_key=False)
+        streams = [[(names[group], piece) for piece in part.iter_slices(rows)] for (group,), part in parts.items()]
+        for name, piece in filter(None, chain.from_iterable(zip_longest(*streams))):
+            yield name, _ipc(piece)
+
+
+def _head_ends(count: int) -> list[str]:
+    """Names that as keys go to one partition each."""
+    named = ((partition_of(f"head-end-{number}", count), f"head-end-{number}") for number in range(100 * count))
+    found: dict[int, str] = {}
+    for partition, name in named:
+        found.setdefault(partition, name)
+    return list(found.values())
 
 
 def _ipc(frame: pl.DataFrame) -> bytes:

@@ -1,0 +1,27 @@
+"""Memory that is free but still held by the C library: result messages come and go in great numbers, a few at a time.
+
+Not here: what the stream keeps (`state`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import time
+
+_EVERY_S = 5.0
+
+
+class Trimmer:
+    """Gives free memory back to the system now and then, where the C library can (glibc)."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + _EVERY_S
+        self._trim = None
+        with contextlib.suppress(OSError, AttributeError):
+            self._trim = ctypes.CDLL(None).malloc_trim
+
+    def now_and_then(self) -> None:
+        if self._trim is not None and time.monotonic() >= self._due:
+            self._trim(0)
+            self._due = time.monotonic() + _EVERY_S
