@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import time
+from collections.abc import Callable
 
 _EVERY_S = 5.0
 
@@ -17,11 +18,11 @@ class Trimmer:
 
     def __init__(self) -> None:
         self._due = time.monotonic() + _EVERY_S
-        self._trim = None
+        self.trim: Callable[[int], object] | None = None
         with contextlib.suppress(OSError, AttributeError):
-            self._trim = ctypes.CDLL(None).malloc_trim
+            self.trim = ctypes.CDLL(None).malloc_trim
 
     def now_and_then(self) -> None:
-        if self._trim is not None and time.monotonic() >= self._due:
-            self._trim(0)
+        if self.trim is not None and time.monotonic() >= self._due:
+            self.trim(0)
             self._due = time.monotonic() + _EVERY_S
