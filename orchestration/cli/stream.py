@@ -109,11 +109,13 @@ def _addresses(given: str | None, process: int, workers: int) -> tuple[str, ...]
 def _in_this_process(
     home: Path, source: Path | None, kafka: bool, accept_gap: bool, rebuild: bool, place: Place
 ) -> Outcome:
+    gc.disable()  # what is loaded now stays, and need not be looked through for cycles again and again
     from orchestration.settings import load_settings
     from orchestration.streaming import stream_files, stream_kafka
     from pipelines.dataflow import Run
 
-    gc.freeze()  # what is loaded by now stays, and need not be looked through for cycles again and again
+    gc.freeze()
+    gc.enable()
     settings, run = load_settings(home), Run()
     if kafka:
         return stream_kafka(home, settings, run, accept_gap, place, rebuild)
