@@ -31,6 +31,8 @@ _EXACT_BELOW = 32
 _SPLIT = 8
 _LONGEST_INT = 400
 _DEEPEST = 1024  # what Polars reads
+_PLAIN = (b"{", b" ", b"\t", b"\r", b"\n")
+"""How data may begin that Polars is given: some other beginnings it takes for compressed data, and unpacks it."""
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _NO_BRACKETS = re.compile(rb"[^][{}]+")
 
@@ -96,6 +98,8 @@ def _salvage(numbered: Sequence[tuple[int, bytes]], pieces: list[pl.DataFrame], 
 def _polars(data: bytes) -> pl.DataFrame | None:
     if not data:
         return pl.DataFrame(schema=RAW_SCHEMA)
+    if not data.startswith(_PLAIN):
+        return None
     try:
         return pl.read_ndjson(data, schema=RAW_SCHEMA).rechunk()
     except pl.exceptions.PolarsError:

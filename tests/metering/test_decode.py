@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -256,6 +258,23 @@ def test_one_bad_line_rejects_that_line_alone(index: MeterIndex) -> None:
         assert decoded.rejects.select("source_offset", "payload").rows() == [(1000 + at, lines[at])]
         assert decoded.accepted["p_kw"].to_list() == [float(i) for i in range(500) if i != at]
         assert decoded.accepted["source_offset"].to_list() == [1000 + i for i in range(500) if i != at]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        *(b"\x1f\x8b\x08", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda", b"\x28\xb5\x2f\xfd"),
+        gzip.compress(GOOD, mtime=0).replace(b"\n", b" "),
+        zlib.compress(b"\n".join([GOOD] * 101)),
+    ],
+)
+def test_a_batch_that_begins_like_compressed_data_is_not_unpacked(index: MeterIndex, first: bytes) -> None:
+    assert b"\n" not in first
+    good = [_line(p_kw=float(i)) for i in range(100)]
+    decoded = _messages(index, [first, *good])
+    assert decoded.rejects.select("source_offset", "reason", "payload").rows() == [(100, "unparsable", first)]
+    assert decoded.accepted["p_kw"].to_list() == [float(i) for i in range(100)]
+    assert _messages(index, [first]).accepted.is_empty()
 
 
 def test_blank_lines_and_carriage_returns_are_no_lines(index: MeterIndex) -> None:
