@@ -1,7 +1,8 @@
 """Telemetry from a Kafka topic, by static assignment and offsets of our own: each partition a shard.
 
-Here: consuming, where to start, and noticing when offsets are gone or brokers are. Not here: messages in columns
-(`kafka_messages`), what is in them (`metering.decode`), what a commit is (the dataflow's).
+Here: consuming, where to start, and noticing when offsets are gone or brokers are. Not here: what brokers say of a
+topic (`kafka_topic`), messages in columns (`kafka_messages`), what is in them (`metering.decode`), what a commit is
+(the dataflow's).
 
 Nothing is skipped unsaid: where the log no longer holds the next offset, or the topic is not the one that was read any
 more, `GapError`. Brokers that are away are waited for. Offsets may have holes (transactions, compaction); these are no
@@ -24,6 +25,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from metering.errors import ApartError, GapError, OperationError
 from metering.payloads import Messages
 from pipelines.kafka_messages import Run, by_partition
+from pipelines.kafka_topic import GONE, held, log_end, partition_count
 from pipelines.poll import OwnShard, Poll, Position, Positions, shard_name
 from sinks.topics import admin_client, topic_id
 
@@ -48,7 +50,6 @@ _LARGEST_POLL_BYTES = 33_554_432
 """A message may hold a thousand readings: a batch is measured in bytes too."""
 
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
-_GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 _AWAY = {KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT}
 _FORBIDDEN = {
     KafkaError._AUTHENTICATION,
@@ -181,7 +182,7 @@ class KafkaReader:
         first, last = content.offsets[0], content.offsets[-1]
         self._next[partition] = last + 1
         self._untouched.discard(partition)
-        end = self._log_end(partition)
+        end = log_end(self._consumer, self.topic, partition)
         return Poll(
             shard=self._shard(partition),
             source=self.topic,
@@ -199,19 +200,16 @@ class KafkaReader:
     def _position(self, offset: int) -> Position:
         return {"offset": offset} if self._topic_id is None else {"offset": offset, "topic": self._topic_id}
 
-    def _log_end(self, partition: int) -> int:
-        """End of the partition's log, as last heard; -1 before anything was."""
-        known = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
-        return max(known[1], -1) if known else -1
-
     def _lag(self) -> int:
-        return sum(max(self._log_end(partition) - offset, 0) for partition, offset in self._next.items())
+        return sum(
+            max(log_end(self._consumer, self.topic, partition) - offset, 0) for partition, offset in self._next.items()
+        )
 
     # --- where to start ---
 
     def _start(self) -> None:
         try:
-            count = self._partition_count(_START_TIMEOUT_S)
+            count = partition_count(self._consumer, self.topic, _START_TIMEOUT_S)
             if count is None:
                 raise OperationError(f"topic {self.topic} does not exist on the brokers: create it, or check [topics]")
             self._topic_id = topic_id(self._admin, self.topic, _START_TIMEOUT_S)
@@ -223,15 +221,6 @@ class KafkaReader:
             self._consumer.poll(0)  # lets the client say what it knows: _trouble
             reason = self._forbidden or error.args[0].str()
             raise OperationError(f"topic {self.topic}: Kafka does not answer: {reason}; check the brokers") from error
-
-    def _partition_count(self, timeout_s: float) -> int | None:
-        """Number of the topic's partitions; None when it does not exist. Raises KafkaException."""
-        found = self._consumer.list_topics(self.topic, timeout=timeout_s).topics.get(self.topic)
-        if found is None or (found.error is not None and found.error.code() in _GONE):
-            return None
-        if found.error is not None:
-            raise KafkaException(found.error)
-        return len(found.partitions)
 
     def _refuse_vanished(self, count: int) -> None:
         vanished = count
@@ -248,7 +237,7 @@ class KafkaReader:
     def _look_for_more_partitions(self) -> None:
         """Producers may know of them before this reader does."""
         with contextlib.suppress(KafkaException):  # away: once they are back, they are asked again
-            self._refuse_apart(self._partition_count(_LOOK_TIMEOUT_S) or 0)
+            self._refuse_apart(partition_count(self._consumer, self.topic, _LOOK_TIMEOUT_S) or 0)
 
     def _refuse_anew(self) -> None:
         """A topic made anew has other messages at the offsets that come next."""
@@ -266,27 +255,11 @@ class KafkaReader:
         positions = {p: self._positions(self._shard(p)) for p in mine}
         starts: dict[int, int] = {}
         for partition, position in positions.items():
-            low, high = self._held(partition, timeout_s)
+            low, high = held(self._consumer, self.topic, partition, timeout_s)
             starts[partition] = self._start_at(partition, position, low, high)
         self._next.update(starts)  # only now that all are known: what is in `_next` gets assigned
         self._untouched.update(p for p, position in positions.items() if position is None)
         return [TopicPartition(self.topic, p, offset) for p, offset in starts.items()]
-
-    def _held(self, partition: int, timeout_s: float) -> tuple[int, int]:
-        """Earliest offset that the log holds, and its end. Raises KafkaException when nobody answers in time."""
-        deadline = time.monotonic() + timeout_s
-        while True:  # a topic just created, or a cluster electing leaders, answers a moment later
-            left = max(deadline - time.monotonic(), 0.1)
-            try:
-                known = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=left)
-            except KafkaException:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(0.2)
-                continue
-            if known is None:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-            return known
 
     def _start_at(self, partition: int, position: Position | None, low: int, high: int) -> int:
         if position is None:
@@ -341,7 +314,7 @@ class KafkaReader:
                 continue
             if error.code() in _OUT_OF_RANGE:
                 self._doubtful.add(message.partition())
-            elif error.code() in _GONE:
+            elif error.code() in GONE:
                 raise OperationError(
                     f"topic {self.topic} partition {message.partition()} is gone from the brokers: {error.str()}"
                 )
@@ -353,7 +326,7 @@ class KafkaReader:
         """The log did not have a partition's next offset when asked: gap, or worth another try."""
         for partition in sorted(self._doubtful):
             try:
-                low, high = self._held(partition, _LOOK_TIMEOUT_S)
+                low, high = held(self._consumer, self.topic, partition, _LOOK_TIMEOUT_S)
             except KafkaException:
                 self._stale()
                 continue
@@ -389,7 +362,7 @@ class KafkaReader:
     def _look(self) -> None:
         """Ask the brokers for partitions that are new, and so whether they answer at all."""
         try:
-            count = self._partition_count(_LOOK_TIMEOUT_S)
+            count = partition_count(self._consumer, self.topic, _LOOK_TIMEOUT_S)
             if count is not None:  # absent for a moment, or deleted: reading says which
                 self._refuse_apart(count)
                 self._refuse_anew()

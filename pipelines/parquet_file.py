@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from metering.errors import OperationError, UserError
 from pipelines.arrow import frame_of
-from pipelines.file_source import MARK_BYTES, changed
+from pipelines.file_shard import MARK_BYTES, changed
 from pipelines.poll import Poll, Position
 
 
