@@ -151,7 +151,7 @@ class CommitLog:
     def _finish_joint(self) -> None:
         """Write the records of a joint commit that its owner did not come to write."""
         for path in self._records.glob("*.joint"):
-            for record in _decode_sized(path):
+            for record in records_of(path):
                 last = self._known.get(record.shard)
                 if last is None or last.sequence < record.sequence:
                     self._write_record(record)
@@ -173,7 +173,7 @@ class CommitLog:
     def _read_all(self) -> Iterator[Record]:
         for path in sorted(self._records.iterdir()):
             if path.suffix == ".commit":
-                yield _decode(path.read_bytes(), path)
+                yield from records_of(path)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -186,6 +186,12 @@ class CommitLog:
                     f"the disk of {self._home} is full: free space and start again; what is not committed is read again"
                 ) from error
             raise
+
+
+def records_of(path: Path) -> list[Record]:
+    """The records in a file of a commit, of one shard or of several. Raises OperationError when it is damaged."""
+    data = path.read_bytes()
+    return [_decode(data, path)] if path.suffix == ".commit" else list(_decode_sized(data, path))
 
 
 def slug(name: str) -> str:
@@ -222,8 +228,8 @@ def _encode_sized(record: Record) -> bytes:
     return struct.pack("<Q", len(data)) + data
 
 
-def _decode_sized(path: Path) -> Iterator[Record]:
-    data, at = path.read_bytes(), 0
+def _decode_sized(data: bytes, path: Path) -> Iterator[Record]:
+    at = 0
     while at < len(data):
         (length,) = struct.unpack_from("<Q", data, at)
         yield _decode(data[at + 8 : at + 8 + length], path)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import click
@@ -73,11 +74,12 @@ def command(
     if accept_gap and not kafka:
         raise UserError("--accept-gap goes with --kafka: files have no gaps")
     from orchestration.logs import configure
-    from orchestration.stream_process import Place
+    from orchestration.stream_process import Place, stopped_by_signals
 
     place = Place(_addresses(addresses, process, workers), process, report)
     configure()
     start = time.monotonic()
+    stop = Event()
     if workers > 1:
         flags = {"--kafka": kafka, "--accept-gap": accept_gap, "--rebuild": rebuild}
         given = ["--home", str(home), *(flag for flag, wanted in flags.items() if wanted)]
@@ -86,7 +88,8 @@ def command(
             raise click.exceptions.Exit(code)
     else:
         try:
-            outcome = _in_this_process(home, source, kafka, accept_gap, rebuild, place)
+            with stopped_by_signals(stop.set):  # from now on, for starting takes a while
+                outcome = _in_this_process(home, source, kafka, accept_gap, rebuild, place, stop)
         except ApartError:
             if report is None:
                 raise
@@ -107,7 +110,7 @@ def _addresses(given: str | None, process: int, workers: int) -> tuple[str, ...]
 
 
 def _in_this_process(
-    home: Path, source: Path | None, kafka: bool, accept_gap: bool, rebuild: bool, place: Place
+    home: Path, source: Path | None, kafka: bool, accept_gap: bool, rebuild: bool, place: Place, stop: Event
 ) -> Outcome:
     gc.disable()  # what is loaded now stays, and need not be looked through for cycles again and again
     from orchestration.settings import load_settings
@@ -116,7 +119,7 @@ def _in_this_process(
 
     gc.freeze()
     gc.enable()
-    settings, run = load_settings(home), Run()
+    settings, run = load_settings(home), Run(stop)
     if kafka:
         return stream_kafka(home, settings, run, accept_gap, place, rebuild)
     with file_progress(run):

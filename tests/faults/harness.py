@@ -22,6 +22,8 @@ from types import TracebackType
 import duckdb
 import polars as pl
 
+from sinks import commits
+
 KILOWATCH = Path(sys.executable).with_name("kilowatch")
 TOPICS = ("readings", "windows", "violations", "compliance", "rejected")
 BEFORE, WITHIN, AFTER = "parts staged, no record", "record aside", "record in place, parts not revealed"
@@ -69,10 +71,10 @@ class Home:
         return self.log.read_text("utf-8", "replace")[-4000:]
 
     def commits(self) -> Mapping[str, int]:
-        """When each shard was committed last: a value that changes with each commit."""
+        """How often each shard has been committed, with commits whose records a start has yet to put apart."""
         found: dict[str, int] = {}
         for folder in (self.path / "stream").glob("*/commits"):
-            found |= _records(folder)
+            found |= _commits(folder)
         return found
 
     def wait_for(self, what: Callable[[], bool], seconds: float = 60, every: float = 0.02) -> float:
@@ -117,7 +119,7 @@ class Home:
         """Watch closely until a commit is at `moment`; False if none was seen in time."""
         (folder,) = (path for path in (self.path / "stream").iterdir() if path.is_dir())
         at = _MOMENTS[moment]
-        before = _records(folder / "commits")
+        before = _written(folder / "commits")
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if at(folder, before):
@@ -129,7 +131,9 @@ class Home:
         found = "between commits"
         for folder in (self.path / "stream").glob("*/commits"):
             records = list(folder.iterdir())
-            if any(path.suffix != ".commit" for path in records):
+            if any(path.suffix == ".joint" for path in records):
+                return AFTER
+            if any(path.suffix == ".new" for path in records):
                 return WITHIN
             named = b"".join(path.read_bytes() for path in records)
             for part in (folder.parent / "staging").iterdir():
@@ -144,20 +148,29 @@ def _staged(folder: Path, _: Mapping[str, int]) -> bool:
 
 
 def _aside(folder: Path, _: Mapping[str, int]) -> bool:
-    return any(path.suffix != ".commit" for path in (folder / "commits").iterdir())
+    return any(path.suffix == ".new" for path in (folder / "commits").iterdir())
 
 
 def _recorded(folder: Path, before: Mapping[str, int]) -> bool:
-    return any(before.get(name) != at for name, at in _records(folder / "commits").items())
+    return _written(folder / "commits") != before
 
 
-def _records(folder: Path) -> dict[str, int]:
-    """When each shard was committed last. A folder that is being taken over has none."""
+def _written(folder: Path) -> dict[str, int]:
+    """When each record was written. A folder that is being taken over has none."""
     found: dict[str, int] = {}
     with contextlib.suppress(FileNotFoundError):
         for path in folder.iterdir():
-            if path.suffix == ".commit":
+            if path.suffix in (".commit", ".joint"):
                 found[path.name] = path.stat().st_mtime_ns
+    return found
+
+
+def _commits(folder: Path) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for path in sorted(_written(folder), key=lambda name: name.endswith(".joint")):
+        with contextlib.suppress(FileNotFoundError):
+            for record in commits.records_of(folder / path):
+                found[record.shard] = max(record.sequence, found.get(record.shard, 0))
     return found
 
 

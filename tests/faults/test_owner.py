@@ -53,6 +53,16 @@ def test_a_second_stream_is_refused_at_once_and_a_dead_one_is_taken_over_from(
     assert f"pid {process.pid}" not in (home.path / "stream" / "owner.json").read_text("utf-8")
 
 
+def test_a_stop_while_it_starts_ends_it_cleanly(kafka: str, prefix: str, make_home: Callable[..., Home]) -> None:
+    make_topic(kafka, f"{prefix}.readings", 3)
+    home = make_home(Fleet(seed=8, meters=5, readings=100))
+    for _ in range(3):
+        before = home.owner()
+        home.start()
+        home.wait_for(lambda owner=before: home.owner() != owner, every=0.001)  # type: ignore[misc]
+        home.terminate()
+
+
 def test_a_stalled_owner_that_wakes_up_can_commit_no_more(
     kafka: str, prefix: str, make_home: Callable[..., Home]
 ) -> None:
@@ -70,6 +80,7 @@ def test_a_stalled_owner_that_wakes_up_can_commit_no_more(
             before = home.commits()
             time.sleep(4)
             home.start()  # the next owner; `stalled` is the old one
+            feed.allow(0.8)
             home.wait_for_commit(before)
             stalled.send_signal(signal.SIGCONT)
             feed.finish()
