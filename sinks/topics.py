@@ -54,6 +54,7 @@ LASTING = {
     KafkaError._UNKNOWN_PARTITION,
 }
 """Why a message is refused that would be refused again."""
+_LAST_WORDS_S = 1.0
 _KEYS_REMEMBERED = 1_000_000
 _FAILURES_KEPT = 100
 
@@ -161,8 +162,10 @@ class TopicSink:
     def close(self) -> None:
         """Let go of what was not flushed."""
         self._producer.purge()
-        with contextlib.suppress(KafkaException):  # a producer that was fenced has nothing to say any more
-            self._producer.flush(1)
+        until = time.monotonic() + _LAST_WORDS_S
+        while len(self._producer) and time.monotonic() < until:  # a flush would leave them unsaid once it was fenced,
+            with contextlib.suppress(KafkaException):  # and said while an error goes its way they hide the error
+                self._producer.poll(0.05)
         self._failures.clear()
         self._failed, self.lasting = 0, None
 
