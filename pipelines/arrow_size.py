@@ -79,9 +79,12 @@ def _batch(message: pa.Message) -> _Table:
 
 
 def _unpacked_bytes(batch: _Table, message: pa.Message) -> Iterator[int]:
-    """Bytes of each buffer; a compressed one begins with them, or with -1 when it is stored as it is."""
+    """Bytes of each buffer; a compressed one begins with them, or with -1 when it is stored as it is.
+
+    A length below zero, which pyarrow passes over, counts as none.
+    """
     compressed, body = batch.has(_COMPRESSION), memoryview(message.body)
     for offset, length in batch.pairs(_BUFFERS):
         within = length >= _I64.size and 0 <= offset <= len(body) - _I64.size
         told = _I64.unpack_from(body, offset)[0] if compressed and within else length
-        yield length if told < 0 else told
+        yield max(length if told < 0 else told, 0)

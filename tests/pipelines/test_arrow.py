@@ -16,7 +16,7 @@ import pytest
 from metering.decode import Decoded, Messages, decode
 from metering.lookup import MeterIndex
 from metering.tables.lake import MEASURED
-from pipelines.arrow import MOST_ROWS, columnar, frame_of
+from pipelines.arrow import MOST_BYTES, MOST_ROWS, columnar, frame_of
 from pipelines.file_source import FileSource
 
 AT = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
@@ -74,6 +74,15 @@ def test_what_would_unpack_to_very_much_is_refused_unread(codec: str) -> None:
     bomb = stream(pa.table({"meter_id": pa.array(["\0" * (2**26 + 1)])}), compression=codec)
     assert len(bomb) < 1_000_000
     assert "unpacks to more than" in refusal(bomb)[1]
+
+
+def test_a_length_below_zero_makes_no_room_for_others() -> None:
+    bomb = stream(pa.table({"meter_id": ["x" * (MOST_BYTES + 1)]}), compression="zstd")
+    less = (-(2**31)).to_bytes(8, "little", signed=True)
+    damaged = [bomb[:at] + less + bomb[at + 8 :] for at in range(0, 600, 8) if bomb[at : at + 8] == bytes(8)]
+    refused = columnar(dict(enumerate(damaged)))
+    assert len(refused.broken) == len(damaged) > 2
+    assert not refused.columns
 
 
 def test_a_compressed_buffer_beyond_the_stream_is_refused() -> None:
