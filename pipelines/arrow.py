@@ -21,6 +21,8 @@ from pipelines.arrow_size import check_size
 MOST_BYTES = 64 * 1024 * 1024
 """What one message may unpack to; a compressed or a dictionary column can hold a thousand times its own bytes."""
 MOST_ROWS = 250_000
+MOST_TEXT_BYTES = 65_536
+"""What a text of a reading may take: a thousand times the longest meter_id."""
 
 _OPTIONS = {"use_threads": False, "ensure_alignment": pa.ipc.Alignment.DataTypeSpecific}
 
@@ -83,19 +85,22 @@ def _read(value: bytes) -> list[pa.RecordBatch]:
 
 def _sound(batch: pa.RecordBatch) -> pa.RecordBatch:
     batch.validate(full=True)
-    for field in batch.schema:
-        if pa.types.is_dictionary(field.type) or pa.types.is_string_view(field.type):
-            _refuse_expanding(field.name, batch.column(field.name))
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        _refuse_long_texts(name, column)
     return batch
 
 
-def _refuse_expanding(name: str, column: pa.Array) -> None:
-    """A few long texts may stand in very many rows."""
+def _refuse_long_texts(name: str, column: pa.Array) -> None:
+    """A rejected row is told in full; and a few long texts may stand in very many rows."""
     values = column.dictionary if pa.types.is_dictionary(column.type) else column
-    if _is_text(values.type):
-        longest = pl.Series(values).str.len_bytes().max()
-        if isinstance(longest, int) and longest * len(column) > MOST_BYTES:
-            raise _RefusedError("unparsable", f"column {name} may hold more than {MOST_BYTES} bytes of text")
+    shared = values is not column or pa.types.is_string_view(column.type)
+    if not _is_text(values.type) or (column.nbytes <= MOST_TEXT_BYTES and not shared):
+        return
+    longest = pl.Series(values).str.len_bytes().max()
+    if isinstance(longest, int) and longest > MOST_TEXT_BYTES:
+        raise _RefusedError("unparsable", f"column {name} holds a text of {longest} bytes, more than {MOST_TEXT_BYTES}")
+    if shared and isinstance(longest, int) and longest * len(column) > MOST_BYTES:
+        raise _RefusedError("unparsable", f"column {name} may hold more than {MOST_BYTES} bytes of text")
 
 
 def frame_of(batch: pa.RecordBatch) -> pl.DataFrame:

@@ -14,6 +14,7 @@ from tests.metering import hell_lines, referee
 
 _FAR = (-1, 0, 1, 2**30, 2**31 - 1, -(2**31), 2**33, 2**40, 2**62)
 _MOST_ROWS, _MOST_BYTES = 250_000, 64 * 1024 * 1024
+_LONGEST_TEXT = 65_536
 _FIELDS = ("meter_id", "ts", *referee.MEASURED, "status")
 
 
@@ -121,6 +122,9 @@ def readings(value: bytes, meters: Collection[str], logged_ms: int) -> list[refe
                 return [None]
         fields = {name: places.index(i) for name, i in fields.items()}
         rows = [row for batch in batches for row in _rows(batch, fields)]
+        texts = (value for row in rows for value in row.values() if isinstance(value, str))
+        if any(len(text.encode()) > _LONGEST_TEXT for text in texts):
+            return [None]
     except (pa.ArrowException, OSError, ValueError, MemoryError):
         return [None]
     return [referee.columnar(row, meters, logged_ms) for row in rows] or [None]

@@ -92,6 +92,13 @@ def test_a_compressed_buffer_beyond_the_stream_is_refused() -> None:
         assert bool(answer.columns) != bool(answer.broken)
 
 
+@pytest.mark.parametrize("field", ["meter_id", "ts"])
+def test_a_text_that_no_reject_could_tell_is_refused_with_its_message(index: MeterIndex, field: str) -> None:
+    longest = stream(pa.table({"meter_id": ["M0"], "ts": ["2026"], field: ["x" * 65_536]}))
+    assert decoded(index, longest).rejects["reason"].to_list() in (["wrong_type"], ["missing_time"])
+    assert "holds a text of 65537 bytes" in refusal(stream(pa.table({field: ["x" * 65_537]}), compression="zstd"))[1]
+
+
 def test_a_few_long_texts_in_very_many_rows_are_refused() -> None:
     for meter_id in (dictionary(10_000, 9000), views(10_000, 9000)):
         assert "may hold more than" in refusal(stream(table(9000, meter_id=meter_id)))[1]
