@@ -78,7 +78,7 @@ def build(source: Source, sinks: Sinks, settings: StreamSettings, registry: Regi
     return flow
 
 
-Item = tuple[Worker, Poll | Decided | Step | Signal]
+Item = tuple[Worker, Poll | Decided | Step | Signal | None]
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -163,12 +163,14 @@ class _Partition(StatelessSourcePartition[Item]):
             raise StopIteration from error
 
     def _batch(self, reader: Reader) -> list[Item]:
-        if self._run.stop.is_set() or reader.finished:
+        if self._run.stop.is_set() or (reader.finished and not self._worker.begun):
             self._finishing = True
             return [(self._worker, "finish")]
         items: list[Item] = []
         if self._worker.held:
             self._run.stop.wait(_HELD_S)
+        elif self._worker.begun:
+            items += [(self._worker, rest) for rest in self._worker.waiting()]
         else:
             with self._run.metrics.stage("poll"):
                 items += [(self._worker, poll) for poll in reader.poll()]

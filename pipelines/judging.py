@@ -69,7 +69,7 @@ def judge_batch(
     """
     seen = recall(state.seen_us if len(state.seen_us) else never_heard(env.index), rows, state.left_us, env)
     suspects = rules.starts(rows, env.facts, env.settings) if rows.height else no_rows(PAIR_SCHEMA)
-    rows = rows.with_columns(_out_of_order(rows, seen))
+    rows = rows.with_columns(out_of_order(rows, seen))
     as_expected = rows.select((pl.col("held") & ~pl.col("out_of_order")).all()).item()
     if as_expected:
         moved, changes = _judge_in_order(state, rows, suspects, env)
@@ -147,7 +147,7 @@ def _seen(seen: pl.Series, rows: pl.DataFrame) -> pl.Series:
     return seen.clone().scatter(newest["meter"], newest.select(later).to_series())
 
 
-def _out_of_order(rows: pl.DataFrame, seen: pl.Series) -> pl.Series:
+def out_of_order(rows: pl.DataFrame, seen: pl.Series) -> pl.Series:
     """For each reading, whether its time is not after all earlier ones of its meter."""
     us = pl.col("us")
     ordered = rows.select("meter", "position", us=pl.col("ts").to_physical()).sort("meter", maintain_order=True)

@@ -192,6 +192,7 @@ class KafkaReader:
             after=self._position(last + 1),
             newest_offset=max(end - 1, last),
             on_new_meters=self._look_for_more_partitions if self._workers > 1 else None,
+            until=lambda offset: self._position(offset + 1),
         )
 
     def _shard(self, partition: int) -> str:

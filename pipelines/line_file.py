@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,9 +52,17 @@ class LineFile:
                 self.total_bytes = max(self.total_bytes, self.read_bytes)
                 after = {"row": self.row, "byte": self.read_bytes, "mark": self._mark(file)}
                 end = file.seek(0, 2) <= self.read_bytes
-                yield Poll(self.shard, self.shard, 0, lines, lines.first_row, after, end)
+                until = partial(_until, lines, after)
+                yield Poll(self.shard, self.shard, 0, lines, lines.first_row, after, end, until=until)
                 if end:
                     return
+
+
+def _until(lines: Lines, after: Position, row: int) -> Position | None:
+    """Where to go on after a line of those that end at `after`; not within the bytes that the mark is of."""
+    rest = lines.data.split(b"\n", row + 1 - lines.first_row)[-1]
+    byte = after["byte"] - len(rest)
+    return {**after, "row": row + 1, "byte": byte} if byte >= MARK_BYTES else None
 
 
 def _whole_lines(file: BinaryIO, start: int, size: int) -> bytes:

@@ -70,8 +70,14 @@ class ParquetFile:
     def _poll(self, frame: pl.DataFrame) -> Poll:
         first_row = self.row
         self.row += frame.height
-        after = {"row": self.row, "mark": self.mark}
-        return Poll(self.shard, self.shard, 0, frame, first_row, after, end=self.row >= self.rows)
+        end = self.row >= self.rows
+        return Poll(
+            self.shard, self.shard, 0, frame, first_row, self._position(self.row), end,
+            until=lambda row: self._position(row + 1),
+        )  # fmt: skip
+
+    def _position(self, row: int) -> Position:
+        return {"row": row, "mark": self.mark}
 
 
 def _groups_from(file: pq.ParquetFile, row: int) -> tuple[list[int], int]:

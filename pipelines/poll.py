@@ -39,6 +39,7 @@ class Poll:
     end); its content may be empty. `newest_offset` is the last offset known to exist in the log, for lag; None where
     there is no such thing. `gap` are the first and last offset that the log no longer held before this content, and
     that are knowingly left out. `committed` is called once this poll is, which then waits for nothing else.
+    `until` gives where the shard goes on after the row at an offset (`source_offset`), or None where it cannot stop.
     `on_new_meters` is called when there are meters in it that the shard does not know, and raises ApartError where they
     may have come from another process.
     """
@@ -54,6 +55,7 @@ class Poll:
     gap: tuple[int, int] | None = None
     committed: Callable[[], None] | None = None
     on_new_meters: Callable[[], None] | None = None
+    until: Callable[[int], Position | None] | None = None
 
 
 class OwnShard(NamedTuple):

@@ -31,6 +31,7 @@ from pipelines.neighbours import Neighbours
 from pipelines.outbox import Outbox, Publisher
 from pipelines.poll import Poll, Position, partition_of
 from pipelines.settings import Registry, ResultTopics, StreamSettings
+from pipelines.slices import slice_of
 from pipelines.state import ShardState, dump, load, rebased
 from pipelines.steps import Decided, Step, nothing, tables_of
 from sinks.commits import Commit, CommitLog
@@ -94,6 +95,7 @@ class Worker:
         self._outbox = Outbox(publisher, sinks.topics, settings.retry_s, metrics)
         self._neighbours = Neighbours(sinks.commits, number, workers)
         self._trimmer = Trimmer()
+        self._waiting: list[Decided] = []
 
     def position(self, shard: str) -> Position | None:
         """Where a shard goes on, by its last commit."""
@@ -107,7 +109,27 @@ class Worker:
             decoded = decode(poll.content, poll.first_row, index, tolerance_s, datetime.now(UTC))
         return Decided(poll, decoded, index)
 
-    def advance(self, decided: Decided) -> Step:
+    def waiting(self) -> list[Decided]:
+        """What is left of polls that have been begun, to be worked off before more is read."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is any such."""
+        return bool(self._waiting)
+
+    def advance(self, decided: Decided) -> Step | None:
+        """Work a poll off, or as much of it as does not take long; None where something of its shard comes first."""
+        if any(decided.poll.shard == rest.poll.shard for rest in self._waiting):
+            self._waiting.append(decided)
+            return None
+        if not isinstance(decided.poll.content, Refused):
+            decided, rest = slice_of(decided, self._shard(decided.poll.shard, decided.index).state)
+            self._waiting += [rest] if rest else []
+        return self._advance(decided)
+
+    def _advance(self, decided: Decided) -> Step:
         poll, decoded, index = decided.poll, decided.decoded, decided.index
         shard = self._shard(poll.shard, index)
         history = self._history(poll, index)
