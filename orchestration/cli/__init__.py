@@ -5,8 +5,6 @@ Here: the list of commands, the `--home` option they share, and how errors are s
 
 from __future__ import annotations
 
-import atexit
-import gc
 import importlib
 import os
 import sys
@@ -69,7 +67,6 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line: exit code 2 for a user's mistake, 1 for a failure, always one line, never a traceback."""
-    atexit.register(gc.freeze)  # else the interpreter's last act is to look for cycles in all that was ever loaded
     try:
         sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import re
 import time
@@ -119,6 +120,7 @@ def _in_this_process(
 
     gc.freeze()
     gc.enable()
+    atexit.register(gc.freeze)  # else the interpreter's last act is to look for cycles in all that was ever loaded
     settings, run = load_settings(home), Run(stop)
     if kafka:
         return stream_kafka(home, settings, run, accept_gap, place, rebuild)
