@@ -14,11 +14,11 @@ from pathlib import Path
 
 import polars as pl
 
-from metering.registry import Registry
-from metering.settings import MeteringSettings
+from metering.registry.parse import Registry
+from metering.settings.figures import MeteringSettings
 from metering.tables import Table, warehouse
 from quality import Failure, Verdict, validate
-from sinks.lake_reader import LakeReader
+from sinks.lake.reader import LakeReader
 from sinks.marts import Marts, Stage
 
 GATE_ROWS = 5_000_000

@@ -13,14 +13,14 @@ import polars as pl
 from assets.batch import Batch, Part
 from assets.readings import lots, readings, with_facts
 from metering.calendar import day_bounds, local_date
-from metering.curve import WINDOW_VALUES, daily_curve
-from metering.load import CURVE, daily_load, slides
-from metering.power_factor import ENERGIES, power_factor_monthly
+from metering.load.curve import WINDOW_VALUES, daily_curve
+from metering.load.indices import CURVE, daily_load, slides
+from metering.load.windows import USED, windows
+from metering.supply.power_factor import ENERGIES, power_factor_monthly
+from metering.supply.voltage import JUDGED_BY, voltage_daily
 from metering.tables import LAKE
 from metering.tables.lake import VOLTAGES
-from metering.vee import SLOT
-from metering.voltage import JUDGED_BY, voltage_daily
-from metering.windows import USED, windows
+from metering.vee.intervals import SLOT
 from sinks.marts import day_partition, month_partition
 
 WINDOWS = LAKE["windows"]

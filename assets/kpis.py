@@ -1,6 +1,6 @@
 """KPI rows of days and of months to date.
 
-Here: which days' results they are made from. Not here: the KPIs (`metering.kpi`).
+Here: which days' results they are made from. Not here: the KPIs (`metering.kpi.count`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import polars as pl
 
 from assets.batch import Batch, Part
 from assets.curves import WINDOWS, days_of_month, last_of, months
-from metering.kpi import daily_kpis, monthly_kpis
-from metering.power_factor import ENERGIES
-from metering.vee import SLOT
+from metering.kpi.count import daily_kpis, monthly_kpis
+from metering.supply.power_factor import ENERGIES
+from metering.vee.intervals import SLOT
 from sinks.marts import day_partition, month_partition
 
 

@@ -12,10 +12,10 @@ import polars as pl
 
 from assets.batch import Batch
 from metering.calendar import day_bounds
-from metering.lookup import MeterIndex
+from metering.load.windows import latest
+from metering.registry.index import MeterIndex
 from metering.tables import LAKE
 from metering.tables.lake import WINDOW_S
-from metering.windows import latest
 
 LOT_ROWS = 3_000_000
 _ORDER = ("source_partition", "source_offset", "source_row", "logged_at")

@@ -1,7 +1,7 @@
 """Does what the stream wrote equal what batch computes? For each day, windows and compliance.
 
 Here: which rows are compared. A window counts once its shard's watermark has passed it: before that the stream may not
-have closed it, and that is no difference. Not here: the comparison (`metering.reconcile`).
+have closed it, and that is no difference. Not here: the comparison (`metering.tables.reconcile`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import polars as pl
 
 from assets.batch import Batch, Part
 from metering.calendar import window_end
-from metering.compliance import DAYS_SCHEMA, advance, contributions
-from metering.lookup import MeterIndex
-from metering.power_factor import ENERGIES
-from metering.reconcile import reconcile
+from metering.registry.index import MeterIndex
+from metering.supply.compliance import DAYS_SCHEMA, advance, contributions
+from metering.supply.power_factor import ENERGIES
 from metering.tables import LAKE
-from sinks.lake_reader import newest
+from metering.tables.reconcile import reconcile
+from sinks.lake.reader import newest
 from sinks.marts import day_partition
 
 WINDOWS, COMPLIANCE = LAKE["windows"], LAKE["compliance"]

@@ -12,7 +12,7 @@ import polars as pl
 
 from assets.batch import Batch, Part
 from metering.tables import LAKE
-from sinks.lake_reader import current
+from sinks.lake.reader import current
 from sinks.marts import CURRENT
 
 

@@ -25,12 +25,12 @@ def build_definitions(home: Path, progress: Callable[[str, int, int], None] | No
     """
     from assets.batch import Batch
     from assets.catalogue import batch_assets, partitions
-    from assets.upkeep import UPKEEP, upkeep_asset
-    from orchestration.automation import after_dependencies, automation_sensor, with_readings
-    from orchestration.registry_files import load
-    from orchestration.sensors import lake_sensor
-    from orchestration.settings import load_settings
-    from orchestration.upkeep import keep_up, upkeep_schedule
+    from assets.maintenance import UPKEEP, upkeep_asset
+    from orchestration.batch.automation import after_dependencies, automation_sensor, with_readings
+    from orchestration.batch.maintenance import keep_up, upkeep_schedule
+    from orchestration.batch.sensors import lake_sensor
+    from orchestration.home.registry_files import load
+    from orchestration.home.settings import load_settings
 
     settings = load_settings(home)
     batch = Batch(home, settings.metering, lambda: load(home, settings), progress)

@@ -138,7 +138,7 @@ def _disk(home: Path) -> Check:
 
 def _settings(home: Path) -> Check:
     from metering.errors import SettingsError
-    from orchestration.settings import load_settings
+    from orchestration.home.settings import load_settings
 
     own = home / "kilowatch.toml"
     try:
@@ -150,8 +150,8 @@ def _settings(home: Path) -> Check:
 
 def _registry(home: Path) -> Check:
     from metering.errors import KilowatchError
-    from orchestration.registry_files import load, registry_paths
-    from orchestration.settings import load_settings
+    from orchestration.home.registry_files import load, registry_paths
+    from orchestration.home.settings import load_settings
 
     if not any(path.exists() for path in registry_paths(home)):
         return Check("registry", "warning", "none yet", "kilowatch init, then fill it in; or kilowatch simulate")
@@ -213,9 +213,9 @@ def _jars() -> Check:
 
 def _kafka(home: Path) -> Check:
     """A configured cluster has to answer; a local broker may be off, but not hung."""
-    from orchestration import broker
-    from orchestration.settings import load_settings
-    from sinks.topics import answers
+    from orchestration.home.settings import load_settings
+    from orchestration.kafka import broker
+    from sinks.kafka.topics import answers
 
     settings = load_settings(home)
     if not settings.bootstrap_servers and broker.status(home) is None:

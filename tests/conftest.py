@@ -16,12 +16,11 @@ from hypothesis import HealthCheck
 
 from metering.calendar import day_bounds, local_date
 from metering.errors import KilowatchError
-from metering.settings import MeteringSettings
+from metering.settings.figures import MeteringSettings
 from metering.tables import LAKE
-from orchestration import broker
-from orchestration.kafka import jars
-from orchestration.settings import Settings, load_settings
-from sinks.topics import ensure_topics
+from orchestration.home.settings import Settings, load_settings
+from orchestration.kafka import broker, jars
+from sinks.kafka.topics import ensure_topics
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,10 +19,10 @@ def test_the_import_contracts_fail_when_an_arrow_turns(tmp_path: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     lint = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     assert subprocess.run(lint, cwd=tmp_path, capture_output=True, check=False).returncode == 0
-    with (tmp_path / "metering" / "windows.py").open("a", encoding="utf-8") as module:
+    with (tmp_path / "metering" / "load" / "windows.py").open("a", encoding="utf-8") as module:
         module.write("\nimport duckdb\n")
-    with (tmp_path / "sinks" / "lake.py").open("a", encoding="utf-8") as module:
-        module.write("\nimport pipelines.state\n")
+    with (tmp_path / "sinks" / "lake" / "parts.py").open("a", encoding="utf-8") as module:
+        module.write("\nimport pipelines.shard.state\n")
     broken = subprocess.run(lint, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert broken.returncode != 0
     assert "metering knows no framework BROKEN" in " ".join(broken.stdout.split())

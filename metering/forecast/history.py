@@ -13,8 +13,8 @@ from datetime import date, timedelta
 import polars as pl
 
 from metering.calendar import QUARTER_HOUR
-from metering.curve import SCOPE, scope_curve
-from metering.settings import MeteringSettings
+from metering.load.curve import SCOPE, scope_curve
+from metering.settings.figures import MeteringSettings
 
 SLOTS = 96
 """Quarter-hours of the local clock; one that a day has twice holds the mean, one that it lacks is null."""

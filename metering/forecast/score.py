@@ -10,9 +10,9 @@ from datetime import date
 import polars as pl
 
 from metering.calendar import day_bounds
-from metering.curve import SCOPE, scope_curve
 from metering.forecast.history import slot_of
-from metering.settings import MeteringSettings
+from metering.load.curve import SCOPE, scope_curve
+from metering.settings.figures import MeteringSettings
 from metering.tables.warehouse import FORECAST_ACCURACY
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from orchestration import broker
 from orchestration.cli import home_option
+from orchestration.kafka import broker
 
 
 @click.group("broker")

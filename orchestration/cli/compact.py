@@ -13,8 +13,8 @@ from metering.errors import UserError
 from orchestration.cli import home_option
 
 if TYPE_CHECKING:
-    from sinks.compaction import Compacted
-    from sinks.upkeep import Report
+    from sinks.lake.compaction import Compacted
+    from sinks.lake.maintenance import Report
 
 
 @click.command("compact")
@@ -25,9 +25,9 @@ def command(home: Path) -> None:
     Dagster does the same every hour. It may run beside a stream and beside readers: whoever reads the lake meanwhile
     sees every row once, or is told that a file has gone and reads again.
     """
+    from orchestration.batch.maintenance import keep_up
+    from orchestration.home.settings import load_settings
     from orchestration.progress import progress_bar
-    from orchestration.settings import load_settings
-    from orchestration.upkeep import keep_up
 
     settings = load_settings(home)
     if not (home / "lake").is_dir():

@@ -16,7 +16,7 @@ from metering.errors import UserError
 from orchestration.cli import home_option
 
 if TYPE_CHECKING:
-    from orchestration.settings import Settings
+    from orchestration.home.settings import Settings
 
 START = date(2026, 3, 2)
 INTERVAL_S = 60
@@ -46,8 +46,8 @@ def command(home: Path, customers: int, days: int, kafka: bool) -> None:
     Only a new home, or one that an earlier demo filled, is used: that one is emptied first.
     """
     from orchestration.cli.materialize import materialize
+    from orchestration.home.settings import load_settings
     from orchestration.logs import configure
-    from orchestration.settings import load_settings
 
     begun = time.monotonic()
     configure(default="WARNING")
@@ -90,7 +90,7 @@ def _step(title: str) -> Iterator[None]:
 @contextmanager
 def _broker(home: Path, settings: Settings, wanted: bool) -> Iterator[None]:
     """The cluster of the settings, or a local broker: one that was not running is stopped again."""
-    from orchestration import broker
+    from orchestration.kafka import broker
 
     if not wanted or settings.bootstrap_servers or broker.status(home):
         yield
@@ -103,7 +103,7 @@ def _broker(home: Path, settings: Settings, wanted: bool) -> Iterator[None]:
 
 
 def _simulate(home: Path, settings: Settings, customers: int, days: int, kafka: bool) -> int:
-    from orchestration.fleet_files import simulate_fleet
+    from orchestration.home.fleet_files import simulate_fleet
     from orchestration.progress import progress_bar
 
     with progress_bar() as bar:
@@ -125,8 +125,8 @@ def _simulate(home: Path, settings: Settings, customers: int, days: int, kafka: 
 
 def _stream(home: Path, settings: Settings, expected: int, kafka: bool) -> None:
     from orchestration.cli.stream import file_progress, show
-    from orchestration.streaming import stream_files, stream_kafka
-    from pipelines.dataflow import Run
+    from orchestration.stream.run import stream_files, stream_kafka
+    from pipelines.flow.dataflow import Run
 
     run = Run()
     start = time.monotonic()

@@ -10,8 +10,8 @@ from metering.errors import UserError
 from metering.tables.schema import Table
 from metering.tables.warehouse import CUSTOMERS, METERS
 from orchestration.cli import home_option
-from orchestration.registry_files import registry_paths
-from orchestration.settings import DEFAULTS
+from orchestration.home.registry_files import registry_paths
+from orchestration.home.settings import DEFAULTS
 
 _HEAD = """\
 # Settings of this home. Everything below is Kilowatch's default, commented out: uncomment what you change.

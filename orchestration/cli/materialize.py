@@ -29,8 +29,8 @@ def command(home: Path, first: datetime, last: datetime) -> None:
 
 def materialize(home: Path, first: date, last: date) -> None:
     """What the command does; `kilowatch demo` does it too."""
-    from orchestration.registry_files import load
-    from orchestration.settings import load_settings
+    from orchestration.home.registry_files import load
+    from orchestration.home.settings import load_settings
 
     settings = load_settings(home)
     _check_days(first, last, settings.timezone)
@@ -55,7 +55,7 @@ def _run(home: Path, first: date, last: date) -> dict[str, int]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from orchestration.materialise import materialise
+    from orchestration.batch.materialise import materialise
 
     columns = (
         SpinnerColumn(),

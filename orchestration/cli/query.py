@@ -34,7 +34,7 @@ def command(home: Path, style: str, sql: str) -> None:
 
     For example: kilowatch query "SELECT * FROM kpi WHERE scope = '*'". The tables: kilowatch query "SHOW TABLES".
     """
-    from orchestration.settings import load_settings
+    from orchestration.home.settings import load_settings
     from sinks.warehouse import query
 
     frame = query(home, sql, load_settings(home).timezone)

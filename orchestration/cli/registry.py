@@ -8,10 +8,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from metering.registry import Registry
+from metering.registry.parse import Registry
 from orchestration.cli import home_option
-from orchestration.registry_files import load
-from orchestration.settings import load_settings
+from orchestration.home.registry_files import load
+from orchestration.home.settings import load_settings
 
 
 @click.group("registry")

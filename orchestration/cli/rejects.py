@@ -30,8 +30,8 @@ def list_rejects(home: Path, reason: str | None, limit: int, replayed_too: bool)
     import polars as pl
     from rich.console import Console
 
-    from sinks.lake_reader import LakeReader
-    from sinks.rejects import by_reason, newest_open
+    from sinks.lake.reader import LakeReader
+    from sinks.lake.rejects import by_reason, newest_open
 
     if reason and reason not in MEANINGS:
         raise UserError(f"there is no reason '{reason}': name one of {', '.join(MEANINGS)}")
@@ -75,10 +75,10 @@ def replay(home: Path) -> None:
     """
     from rich.console import Console
 
+    from orchestration.home.settings import load_settings
     from orchestration.logs import configure
     from orchestration.progress import progress_bar
-    from orchestration.rejects_replay import replay_rejects
-    from orchestration.settings import load_settings
+    from orchestration.stream.rejects_replay import replay_rejects
 
     configure("WARNING")
     with progress_bar() as bar:

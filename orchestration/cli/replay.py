@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from metering.errors import MappingError, RegistryError, UserError
-from metering.mapping import parse_mapping
-from metering.replay import REASONS, Replayed, replay
+from metering.tabular.convert import REASONS, Replayed, replay
+from metering.tabular.mapping import parse_mapping
 from orchestration.cli import home_option
+from orchestration.home.registry_files import load
+from orchestration.home.settings import Settings, load_settings
+from orchestration.home.telemetry_files import FileWriter, TopicWriter, Writer, read_table, slices, write_rejects
 from orchestration.progress import progress_bar
-from orchestration.registry_files import load
-from orchestration.settings import Settings, load_settings
-from orchestration.telemetry_files import FileWriter, TopicWriter, Writer, read_table, slices, write_rejects
 
 
 @click.command("replay")

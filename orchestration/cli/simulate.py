@@ -10,11 +10,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from metering.mapping import interval_seconds
+from metering.tabular.mapping import interval_seconds
 from orchestration.cli import home_option
-from orchestration.fleet_files import Simulated, simulate_fleet
+from orchestration.home.fleet_files import Simulated, simulate_fleet
+from orchestration.home.settings import Settings, load_settings
 from orchestration.progress import progress_bar
-from orchestration.settings import Settings, load_settings
 
 
 def _interval(_context: click.Context, _parameter: click.Parameter, value: str) -> int:

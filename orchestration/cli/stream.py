@@ -18,9 +18,9 @@ from metering.errors import ApartError, UserError
 from orchestration.cli import home_option
 
 if TYPE_CHECKING:
-    from orchestration.stream_process import Outcome, Place, Progress
-    from pipelines.dataflow import Run
-    from pipelines.poll import Reader
+    from orchestration.stream.process import Outcome, Place, Progress
+    from pipelines.flow.dataflow import Run
+    from pipelines.sources.poll import Reader
 
 
 @click.command()
@@ -75,7 +75,7 @@ def command(
     if accept_gap and not kafka:
         raise UserError("--accept-gap goes with --kafka: files have no gaps")
     from orchestration.logs import configure
-    from orchestration.stream_process import Place, stopped_by_signals
+    from orchestration.stream.process import Place, stopped_by_signals
 
     place = Place(_addresses(addresses, process, workers), process, report)
     configure()
@@ -114,9 +114,9 @@ def _in_this_process(
     home: Path, source: Path | None, kafka: bool, accept_gap: bool, rebuild: bool, place: Place, stop: Event
 ) -> Outcome:
     gc.disable()  # what is loaded now stays, and need not be looked through for cycles again and again
-    from orchestration.settings import load_settings
-    from orchestration.streaming import stream_files, stream_kafka
-    from pipelines.dataflow import Run
+    from orchestration.home.settings import load_settings
+    from orchestration.stream.run import stream_files, stream_kafka
+    from pipelines.flow.dataflow import Run
 
     gc.freeze()
     gc.enable()
@@ -129,8 +129,8 @@ def _in_this_process(
 
 
 def _in_processes(options: list[str], workers: int) -> tuple[Outcome, int]:
-    from orchestration.processes import stream_in_processes
     from orchestration.progress import progress_bar
+    from orchestration.stream.processes import stream_in_processes
 
     with progress_bar() as bar:
         task = bar.add_task("streaming")
@@ -146,8 +146,8 @@ def _in_processes(options: list[str], workers: int) -> tuple[Outcome, int]:
 def file_progress(run: Run) -> Iterator[None]:
     """A progress bar over the files' bytes."""
     from orchestration.progress import progress_bar
-    from pipelines.file_source import FileReader
-    from pipelines.replayed import unwrapped
+    from pipelines.sources.files import FileReader
+    from pipelines.sources.redrive import unwrapped
 
     with progress_bar() as bar:
         task = bar.add_task("streaming")

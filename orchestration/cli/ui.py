@@ -26,8 +26,8 @@ def command(home: Path, port: int) -> None:
 
     The daemon notices new parts in the lake and runs the assets for the days that they are of.
     """
-    from orchestration.instance import prepare_instance
-    from orchestration.settings import load_settings
+    from orchestration.batch.instance import prepare_instance
+    from orchestration.home.settings import load_settings
 
     load_settings(home)
     _check_free(port)

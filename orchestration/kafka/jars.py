@@ -1,6 +1,6 @@
 """Java, Maven, and the jars of Apache Kafka, fetched once for each user.
 
-Here: what must be on the machine before a local broker can run. Not here: running it (`orchestration.broker`).
+Here: what must be on the machine before a local broker can run. Not here: running it (`orchestration.kafka.broker`).
 """
 
 from __future__ import annotations

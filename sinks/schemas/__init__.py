@@ -1,6 +1,7 @@
 """JSON Schemas of all topics, for whoever consumes or produces them; generated from the declared tables.
 
-Here: the files, and writing them anew (`python -m sinks.schemas`). Not here: what they say (`metering.messages`).
+Here: the files, and writing them anew (`python -m sinks.schemas`). Not here: what they say
+(`metering.tables.messages`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from metering.messages import json_schemas
+from metering.tables.messages import json_schemas
 
 FOLDER = Path(__file__).parent
 

@@ -11,8 +11,8 @@ import pytest
 from assets.batch import Batch, gated
 from assets.catalogue import RESULTS
 from metering.tables import LAKE
-from orchestration.registry_files import load
-from orchestration.settings import load_settings
+from orchestration.home.registry_files import load
+from orchestration.home.settings import load_settings
 
 FIRST = date(2026, 3, 2)  # a Monday
 

@@ -12,8 +12,8 @@ import pytest
 from assets.batch import Batch
 from assets.reconciliations import WINDOWS, reconciliations
 from metering.calendar import day_bounds
-from metering.compliance import DAYS_SCHEMA, advance, contributions
-from metering.lookup import MeterIndex
+from metering.registry.index import MeterIndex
+from metering.supply.compliance import DAYS_SCHEMA, advance, contributions
 from metering.tables import LAKE
 
 DAY = date(2026, 3, 2)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from sinks.topics import partition_of
+from sinks.kafka.topics import partition_of
 
 START = datetime(2026, 3, 1, 16, 0, tzinfo=UTC)
 """A local midnight in the default time zone."""

@@ -101,9 +101,9 @@ def test_a_stage_begins_with_a_function_that_there_is(path: str, function: str) 
 
 def test_a_stage_has_what_the_stages_within_it_have_not() -> None:
     decode, helper, parse = (
-        ("metering/decode.py", 1, "decode"),
+        ("metering/readings/decode.py", 1, "decode"),
         ("x.py", 2, "help"),
-        ("metering/jsonlines.py", 3, "parse"),
+        ("metering/readings/json_lines.py", 3, "parse"),
     )
     stats = {
         decode: (1, 1, 0.1, 5.0, {}),

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
 
-from orchestration import broker
-from sinks.topics import TopicSink, ensure_topics
+from orchestration.kafka import broker
+from sinks.kafka.topics import TopicSink, ensure_topics
 from tests.benchmarks.data import Load, arrow_messages, lines
 
 ARROW = {"content-type": b"application/vnd.apache.arrow.stream"}

@@ -7,8 +7,8 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from orchestration.cli import COMMANDS, cli
+from orchestration.home.settings import Settings
 from orchestration.reference import DOCS, pages
-from orchestration.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from metering.mapping import parse_mapping
-from metering.replay import REASONS
+from metering.tabular.convert import REASONS
+from metering.tabular.mapping import parse_mapping
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -3,7 +3,7 @@
     python -m tests.faults.fuzz --inputs 1000000 --seed 1
 
 Ends with exit code 1 if a line differs or the process did not live to the end. Not here: the inputs and what should
-become of them (`tests.metering.fuzz`).
+become of them (`tests.metering.readings.fuzz`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the inputs (default: %(default)s)")
     options = parser.parse_args()
     arguments = ["--inputs", str(options.inputs), "--seed", str(options.seed)]
-    run = subprocess.run([sys.executable, "-m", "tests.metering.fuzz", *arguments], stdout=subprocess.PIPE, check=False)
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.metering.readings.fuzz", *arguments], stdout=subprocess.PIPE, check=False
+    )
     report = json.loads(run.stdout) if run.returncode in (0, 1) and run.stdout else None
     add_row("fuzz", _row(report, f"make fuzz INPUTS={options.inputs} SEED={options.seed}"))
     for example in report["examples"] if report else [f"the process ended with {run.returncode}"]:

@@ -22,7 +22,7 @@ from types import TracebackType
 import duckdb
 import polars as pl
 
-from sinks import commits
+from sinks.lake import commits
 
 KILOWATCH = Path(sys.executable).with_name("kilowatch")
 TOPICS = ("readings", "windows", "violations", "compliance", "rejected")

@@ -14,7 +14,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestration import broker
+from orchestration.kafka import broker
 from tests.faults.page import add_row
 from tests.faults.run import Report, fault_run
 from tests.faults.telemetry import Fleet

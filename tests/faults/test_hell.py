@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from pipelines.kafka_messages import ARROW_STREAM
+from pipelines.sources.kafka_messages import ARROW_STREAM
 from tests.faults.conftest import METERS, StreamHome
 from tests.faults.test_gap import settings
 from tests.faults.topics import make_topic, read_topic
-from tests.metering import fuzz, hell_arrow, hell_lines, referee
+from tests.metering.readings import fuzz, hell_arrow, hell_lines, referee
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from pipelines.requests import Requests
+from pipelines.sources.redrive_requests import Requests
 from tests.faults.harness import KILOWATCH, Home
 from tests.faults.oracle import Expected, expected
 from tests.faults.telemetry import CAPACITY_KVA, PF_STANDARD, Fleet

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from orchestration import broker
-from orchestration.kafka import jars
+from orchestration.kafka import broker, jars
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
 

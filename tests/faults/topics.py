@@ -13,7 +13,7 @@ from types import TracebackType
 import polars as pl
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
-from sinks.topics import ensure_topics
+from sinks.kafka.topics import ensure_topics
 from tests.faults.telemetry import Sent
 
 LOG_SCHEMA = {

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from metering.calendar import quarter_hours
-from metering.facts import facts
-from metering.settings import MeteringSettings
+from metering.registry.meter_versions import facts
+from metering.settings.figures import MeteringSettings
 from metering.tables.lake import WINDOWS
 from metering.tables.warehouse import CUSTOMERS, DAILY_CURVE, METERS
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from orchestration import broker, doctor
+from orchestration import doctor
 from orchestration.cli import cli
 from orchestration.doctor import Check, examine, healthy
-from orchestration.kafka import jars
+from orchestration.kafka import broker, jars
 
 
 @pytest.fixture(autouse=True)

@@ -12,19 +12,19 @@ from typing import Any
 import polars as pl
 import pytest
 
-from metering.decode import Lines, Messages
-from metering.facts import facts
-from metering.lookup import MeterIndex
-from metering.settings import MeteringSettings
+from metering.readings.decode import Lines, Messages
+from metering.registry.index import MeterIndex
+from metering.registry.meter_versions import facts
+from metering.settings.figures import MeteringSettings
 from metering.tables.lake import COMPLIANCE, VIOLATIONS, WINDOWS
 from metering.tables.warehouse import CUSTOMERS, METERS
-from pipelines.metrics import Metrics
-from pipelines.poll import Poll
-from pipelines.settings import StreamSettings
-from pipelines.worker import Sinks, Worker
-from sinks.commits import CommitLog
-from sinks.lake_reader import LakeReader, current
-from sinks.owner import take
+from pipelines.flow.metrics import Metrics
+from pipelines.flow.settings import StreamSettings
+from pipelines.flow.worker import Sinks, Worker
+from pipelines.sources.poll import Poll
+from sinks.lake.commits import CommitLog
+from sinks.lake.owner import take
+from sinks.lake.reader import LakeReader, current
 
 MakeIndex = Callable[..., MeterIndex]
 

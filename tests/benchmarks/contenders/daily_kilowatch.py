@@ -12,8 +12,8 @@ def main() -> None:
     from assets.batch import Batch
     from assets.catalogue import RESULTS
     from metering.tables import LAKE
-    from orchestration.registry_files import load
-    from orchestration.settings import load_settings
+    from orchestration.home.registry_files import load
+    from orchestration.home.settings import load_settings
     from sinks.warehouse import build
 
     home, day = Path(sys.argv[1]), date.fromisoformat(sys.argv[2])

@@ -21,9 +21,9 @@ os.environ["KILOWATCH_STREAM__METRICS_PORT"] = "-1"
 
 
 def main() -> None:
-    from orchestration.settings import load_settings
-    from orchestration.streaming import stream_files, stream_kafka
-    from pipelines.dataflow import Run
+    from orchestration.home.settings import load_settings
+    from orchestration.stream.run import stream_files, stream_kafka
+    from pipelines.flow.dataflow import Run
 
     home, out, source = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     readings = int(sys.argv[4]) if source == "--kafka" else None

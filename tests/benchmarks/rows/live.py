@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from confluent_kafka import Consumer, TopicPartition
 
-from sinks.topics import TopicSink
+from sinks.kafka.topics import TopicSink
 from tests.benchmarks.answers import check_rows
 from tests.benchmarks.bench import Bench, Found
 from tests.benchmarks.data import NOMINAL_V, START, Load

@@ -9,8 +9,8 @@ import duckdb
 import polars as pl
 import pytest
 
-from metering.registry import parse_registry
-from metering.settings import MeteringSettings
+from metering.registry.parse import parse_registry
+from metering.settings.figures import MeteringSettings
 from metering.simulation import LABELS, Fleet, draw_fleet, run, simulate
 from metering.tables.lake import REGISTERS, RULES
 from metering.tables.warehouse import CUSTOMERS, METERS

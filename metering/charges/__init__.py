@@ -1,0 +1,1 @@
+"""Charges: time of use, and what a month costs."""

@@ -1,0 +1,1 @@
+"""The KPI tree: what each KPI counts, and how it is judged."""

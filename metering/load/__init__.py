@@ -1,0 +1,1 @@
+"""Load: 15-minute windows, registers, daily curves and the indices of a day."""

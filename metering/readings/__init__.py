@@ -1,0 +1,1 @@
+"""From bytes to readings: payloads, decoding, and which readings are accepted."""

@@ -1,0 +1,145 @@
+"""Which rows are readings and which are rejects, and why.
+
+Here: the time of a row, the checks against registry and clock, the shape of a reject. Not here: parsing (`json_lines`,
+`columnar`), who calls (`decode`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import polars as pl
+
+from metering.readings.payloads import ACCEPTED_SCHEMA, REJECTED_SCHEMA
+from metering.registry.index import MeterIndex
+from metering.tables.schema import TIMESTAMP
+from metering.text import filled
+
+LONGEST_METER_ID = 64
+MENDABLE = ("unknown_meter", "future_time")
+"""Reasons that registry, settings or clock have a part in; all others follow from the bytes alone, now and for ever."""
+
+_RFC3339 = "%+"
+_EARLIEST_MS, _LATEST_MS = -62_104_060_800_000, 253_370_764_799_999  # years 2 to 9998: a date in every time zone
+_ORIGIN = pl.Schema([("source_offset", pl.Int64()), ("source_row", pl.Int32()), ("logged_at", TIMESTAMP)])
+_NO_PROBLEMS = pl.DataFrame(
+    schema={"row": pl.UInt32, "reason": pl.String, "detail": pl.String, "meter_id": pl.String, "ts": TIMESTAMP}
+)
+
+
+def origin_of(offset: pl.Series, row: pl.Series | None, logged_ms: pl.Series | None) -> pl.DataFrame:
+    """Where each row stood. Without `row` each is the first at its offset; without `logged_ms` none has a log time."""
+    count = len(offset)
+    rows = pl.Series([0], dtype=pl.Int32).new_from_index(0, count) if row is None else row
+    logged = pl.Series([None], dtype=pl.Int64).new_from_index(0, count) if logged_ms is None else logged_ms
+    return pl.DataFrame(
+        {
+            "source_offset": offset,
+            "source_row": rows,
+            "logged_at": logged.cast(pl.Datetime("ms", "UTC")).cast(TIMESTAMP),
+        },
+        schema=_ORIGIN,
+    )
+
+
+def instant(rows: pl.DataFrame) -> pl.Series:
+    """The reading's time [UTC, us] from `ts` (RFC 3339 with offset) or `ts_ms`; null: none usable."""
+    ts = rows["ts"].str.to_datetime(format=_RFC3339, time_unit="us", time_zone="UTC", strict=False)
+    if ts.null_count() > rows["ts"].null_count():
+        spaced = rows["ts"].str.replace(r"^(\d{4}-\d{2}-\d{2}) ", "${1}T")
+        ts = ts.fill_null(spaced.str.to_datetime(format=_RFC3339, time_unit="us", time_zone="UTC", strict=False))
+    if rows["ts_ms"].null_count() < rows.height:
+        usable = rows["ts_ms"].is_between(_EARLIEST_MS, _LATEST_MS)
+        micros = (rows["ts_ms"].set(~usable.fill_null(False), None) * 1000).round().cast(pl.Int64)
+        ts = ts.fill_null(micros.cast(TIMESTAMP))
+    dated = ts.to_physical().is_between(_EARLIEST_MS * 1000, _LATEST_MS * 1000)
+    return (ts if dated.all() else ts.set(~dated.fill_null(False), None)).alias("ts")
+
+
+def with_times(problems: pl.DataFrame) -> pl.DataFrame:
+    if problems.is_empty():  # what nearly every batch has
+        return _NO_PROBLEMS
+    rows = problems.select("row", "reason", "detail", "meter_id", ts="ts_text", ts_ms=pl.lit(None, pl.Float64))
+    return problems.select("row", "reason", "detail", "meter_id", instant(rows))
+
+
+def judge(
+    rows: pl.DataFrame, origin: pl.DataFrame, index: MeterIndex, tolerance_s: int, now: datetime
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Accepted rows, and problems (row, reason, detail, meter_id, ts) of those that registry or time rule out."""
+    ts = instant(rows)
+    fact = index.version(rows["meter"], ts)
+    early = _ahead(ts, _reference(origin, now), tolerance_s)
+    good = fact.is_not_null() & ts.is_not_null() & ~early
+    judged = rows.with_columns(ts, fact, *origin)
+    accepted = (judged if good.all() else judged.filter(good)).select(ACCEPTED_SCHEMA.names())
+    if good.all():
+        return accepted, _NO_PROBLEMS
+    bad = judged.with_columns(early.alias("early"), ts_text=rows["ts"]).filter(~good)
+    return accepted, bad.select("row", *_why(tolerance_s), "meter_id", "ts")
+
+
+def _reference(origin: pl.DataFrame, now: datetime) -> pl.Series:
+    logged = origin["logged_at"]
+    if logged.null_count() == 0:
+        return logged
+    return logged.fill_null(pl.Series([now], dtype=TIMESTAMP).item())
+
+
+def _ahead(ts: pl.Series, reference: pl.Series, tolerance_s: int) -> pl.Series:
+    micros = ts.to_physical() - reference.to_physical()
+    return (micros > tolerance_s * 1_000_000).fill_null(False)
+
+
+def _why(tolerance_s: int) -> list[pl.Expr]:
+    no_meter = pl.col("meter_id").is_null() | (pl.col("meter_id") == "")
+    cases: list[tuple[pl.Expr, str, pl.Expr]] = [
+        (no_meter, "missing_meter", pl.lit("no meter_id")),
+        (
+            pl.col("meter_id").str.len_chars() > LONGEST_METER_ID,
+            "wrong_type",
+            pl.lit(f"meter_id is longer than {LONGEST_METER_ID} characters"),
+        ),
+        (
+            pl.col("ts").is_null(),
+            "missing_time",
+            pl.coalesce(filled("ts '{}' is no usable RFC 3339 time with an offset", "ts_text"), pl.lit("no usable ts")),
+        ),
+        (
+            pl.col("meter").is_null(),
+            "unknown_meter",
+            filled("meter '{}' is not in the registry", "meter_id"),
+        ),
+        (
+            pl.col("fact").is_null(),
+            "unknown_meter",
+            filled("meter '{}' is not valid at that time", "meter_id"),
+        ),
+        (
+            pl.col("early"),
+            "future_time",
+            pl.lit(f"ts is more than {tolerance_s} s ahead of the time it was logged"),
+        ),
+    ]
+    reason, detail = pl.lit("unparsable"), pl.lit("")
+    for condition, name, text in reversed(cases):
+        reason = pl.when(condition).then(pl.lit(name)).otherwise(reason)
+        detail = pl.when(condition).then(text).otherwise(detail)
+    return [reason.alias("reason"), detail.alias("detail")]
+
+
+def rejects(
+    problems: pl.DataFrame,
+    origin: pl.DataFrame,
+    payload: Sequence[bytes],
+    content_type: str,
+    keys: Sequence[bytes | None] | None,
+) -> pl.DataFrame:
+    frame = problems.with_columns(
+        pl.Series("payload", payload, dtype=pl.Binary),
+        pl.lit(content_type).alias("content_type"),
+        pl.Series("message_key", keys if keys is not None else [None] * len(payload), dtype=pl.Binary),
+        *origin,
+    )
+    return frame.select(REJECTED_SCHEMA.names()).cast(REJECTED_SCHEMA)

@@ -1,0 +1,1 @@
+"""The registry of customers and meters: parsing it, the versions of a meter, finding a meter."""

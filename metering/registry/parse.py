@@ -1,0 +1,246 @@
+"""The registry of customers and meters: parsed whole, or refused whole with file, line and column.
+
+Here: what a valid registry is (`parse_registry`). Not here: what meters' readings are judged by (`meter_versions`),
+reading files, and watching them for change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+
+import polars as pl
+
+from metering.errors import RegistryError
+from metering.registry.meter_versions import FACTS, facts
+from metering.settings.figures import MeteringSettings
+from metering.tables.lake import WINDOW_S
+from metering.tables.schema import Column, Table
+from metering.tables.warehouse import CUSTOMERS, METERS
+from metering.tabular.delimited import Delimited, cut
+from metering.text import filled
+
+__all__ = ["CUSTOMERS_FILE", "FACTS", "METERS_FILE", "Registry", "facts", "parse_registry"]
+
+CUSTOMERS_FILE = "customers.csv"
+METERS_FILE = "meters.csv"
+
+PF_STANDARDS = (0.90, 0.85, 0.80)
+METER_ID_LENGTH = 64
+WHOLE_SCOPE = "*"
+
+_POSITIVE = frozenset(
+    {
+        *("voltage_level_kv", "contract_capacity_kva", "contract_demand_kw"),
+        *("nominal_v", "pt_ratio", "ct_ratio", "rated_a", "max_a"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Registry:
+    """A valid registry. `customers` has CUSTOMERS' schema, `meters` METERS', `facts` FACTS (see `facts`)."""
+
+    customers: pl.DataFrame
+    meters: pl.DataFrame
+    facts: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """`bad` marks rows that break it; `problem` is an expression that says how."""
+
+    column: str
+    bad: pl.Expr
+    problem: pl.Expr
+
+
+def parse_registry(customers_csv: bytes | str, meters_csv: bytes | str, settings: MeteringSettings) -> Registry:
+    """A registry from the text of its two files (UTF-8, header row; further columns are ignored).
+
+    Raises RegistryError for the first line that is wrong: nothing of a registry with an error in it is used.
+    """
+    customers = _typed(CUSTOMERS_FILE, CUSTOMERS, customers_csv)
+    _refuse(CUSTOMERS_FILE, customers, _customer_checks(settings))
+    meters = _typed(METERS_FILE, METERS, meters_csv)
+    _refuse(METERS_FILE, _with_overlaps(meters), _meter_checks(customers["customer_no"]))
+    judged = facts(customers, meters, settings)
+    _refuse(METERS_FILE, meters, [_class_check(judged)])
+    return Registry(customers.select(CUSTOMERS.names), meters.select(METERS.names), judged)
+
+
+# --- from text to typed columns --------------------------------------------------------------------------------------
+
+
+def _typed(file: str, table: Table, content: bytes | str) -> pl.DataFrame:
+    """The table's columns, typed, and `line`."""
+    parsed = cut(_text(file, table, content))
+    _check_header(file, table, parsed)
+    _refuse(file, parsed.records, list(_shape_checks(parsed)))
+    where = {name: index for index, name in enumerate(parsed.header)}
+    cells = parsed.records.select(
+        "line",
+        *(
+            pl.col("cells").list.get(where[name]).str.strip_chars().replace("", None).alias(name)
+            for name in table.names
+        ),
+    )
+    _refuse(file, cells, [check for column in table.columns for check in _cell_checks(column)])
+    return cells.select("line", *(_value(column).alias(column.name) for column in table.columns))
+
+
+def _text(file: str, table: Table, content: bytes | str) -> str:
+    if isinstance(content, str):
+        return content.removeprefix("\ufeff")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode("utf-8", errors="replace")
+        line = before.count("\n") + 1
+        header = cut(before).header if line > 1 else table.names
+        cell = cut(before.rpartition("\n")[2] + "x").header
+        column = header[min(len(cell), len(header)) - 1]
+        raise RegistryError(file, line, column, "is not UTF-8; save the file as UTF-8") from None
+
+
+def _check_header(file: str, table: Table, parsed: Delimited) -> None:
+    line = max(parsed.header_line, 1)
+    for name in table.names:
+        if parsed.header.count(name) != 1:
+            problem = "stands twice in the header" if name in parsed.header else "is missing from the header"
+            raise RegistryError(file, line, name, f"{problem}; expected {','.join(table.names)}")
+
+
+def _shape_checks(parsed: Delimited) -> Iterator[_Check]:
+    count = pl.col("cells").list.len()
+    width = len(parsed.header)
+    yield _Check(parsed.header[0], pl.col("problem").is_not_null(), pl.col("problem"))
+    said = filled("the line has {} cells, the header {}", count, pl.lit(width))
+    extra = pl.col("cells").list.slice(width).list.join("") != ""
+    yield _Check(parsed.header[-1], (count < width) | extra, said)
+
+
+def _cell_checks(column: Column) -> Iterator[_Check]:
+    cell = pl.col(column.name)
+    if not column.nullable:
+        yield _Check(column.name, cell.is_null(), pl.lit("is empty"))
+    value = _value(column)
+    yield _Check(
+        column.name, cell.is_not_null() & value.is_null(), filled("'{}' is not {}", cell, pl.lit(_kind(column)))
+    )
+    if column.dtype == pl.Float64:
+        yield _Check(column.name, ~value.is_finite(), filled("'{}' is not a finite number", cell))
+    if column.name in _POSITIVE:
+        yield _Check(column.name, value <= 0, filled("'{}' is not above 0", cell))
+    if column.minimum is not None and column.maximum is not None:
+        span = f"is not between {column.minimum:g} and {column.maximum:g}"
+        yield _Check(
+            column.name, ~value.is_between(column.minimum, column.maximum), filled("'{}' {}", cell, pl.lit(span))
+        )
+    if column.allowed:
+        yield _Check(
+            column.name,
+            ~cell.is_in(column.allowed),
+            filled("'{}' is not one of {}", cell, pl.lit(", ".join(column.allowed))),
+        )
+
+
+def _kind(column: Column) -> str:
+    if column.dtype == pl.Float64:
+        return "a number"
+    if column.dtype == pl.Int32:
+        return "a whole number"
+    return "true or false" if column.dtype == pl.Boolean else "a date such as 2026-01-31"
+
+
+def _value(column: Column) -> pl.Expr:
+    """A column's cells as its type; null where they are not."""
+    cell = pl.col(column.name)
+    if column.dtype == pl.Boolean:
+        lower = cell.str.to_lowercase()
+        return pl.when(lower == "true").then(True).when(lower == "false").then(False)
+    if column.dtype == pl.Date:
+        # four-digit years only: 26-01-31 would be a date in the first century
+        return pl.when(cell.str.contains(r"^\d{4}-\d{2}-\d{2}$")).then(cell).str.to_date("%Y-%m-%d", strict=False)
+    return cell.cast(column.dtype, strict=False)
+
+
+# --- rules between columns and rows ----------------------------------------------------------------------------------
+
+
+def _customer_checks(settings: MeteringSettings) -> list[_Check]:
+    tariffs = list(dict.fromkeys(tariff.name for tariff in settings.tariffs))
+    number, standard, tariff = pl.col("customer_no"), pl.col("pf_standard"), pl.col("tariff")
+    return [
+        _Check("customer_no", number == WHOLE_SCOPE, pl.lit("'*' stands for all customers; use another number")),
+        _Check("customer_no", ~number.is_first_distinct(), filled("{} stands in the file twice", number)),
+        _Check("pf_standard", ~standard.is_in(PF_STANDARDS), filled("{} is not 0.90, 0.85 or 0.80", standard)),
+        _Check(
+            "tariff",
+            ~tariff.is_in(tariffs),
+            filled("'{}' is not in the settings, which name {}", tariff, pl.lit(", ".join(tariffs))),
+        ),
+    ]
+
+
+def _meter_checks(customer_nos: pl.Series) -> list[_Check]:
+    meter, interval, digits = pl.col("meter_id"), pl.col("interval_s"), pl.col("register_digits")
+    before, first, last = pl.col("before"), pl.col("valid_from"), pl.col("valid_to")
+    return [
+        _Check("meter_id", meter.str.len_chars() > METER_ID_LENGTH, pl.lit(f"is longer than {METER_ID_LENGTH}")),
+        _Check(
+            "customer_no",
+            ~pl.col("customer_no").is_in(customer_nos.to_list()),
+            filled("{} is not in {}", pl.col("customer_no"), pl.lit(CUSTOMERS_FILE)),
+        ),
+        _Check("register_digits", digits < 1, filled("{} is not above 0", digits)),
+        _Check(
+            "interval_s",
+            WINDOW_S % interval != 0,
+            filled("{} s does not divide 15 minutes, the length of a window", interval),
+        ),
+        _Check("valid_to", last < first, filled("{} is before valid_from {}", last, first)),
+        _Check(
+            "valid_from",
+            pl.col("overlaps"),
+            filled("overlaps the validity of {} on line {}", meter, before),
+        ),
+    ]
+
+
+def _class_check(judged: pl.DataFrame) -> _Check:
+    bare = judged.filter(pl.col("u_lower_v").is_null())["meter_id"].to_list()
+    return _Check(
+        "wiring",
+        pl.col("meter_id").is_in(bare),
+        filled("no class of [[voltage.classes]] covers {} at its customer's voltage level", pl.col("wiring")),
+    )
+
+
+def _with_overlaps(meters: pl.DataFrame) -> pl.DataFrame:
+    """`overlaps` marks a version that starts before an earlier one of its meter ends; `before` is that one's line."""
+    ends = pl.col("valid_to").fill_null(date.max).shift(1).cum_max().over("meter_id")
+    versions = (
+        meters.filter(pl.col("meter_id").is_duplicated())
+        .sort("meter_id", "valid_from", "line")
+        .select(
+            "line",
+            pl.col("line").shift(1).over("meter_id").alias("before"),
+            (pl.col("valid_from") <= ends).alias("overlaps"),
+        )
+    )
+    return meters.join(versions, on="line", how="left", maintain_order="left")
+
+
+def _refuse(file: str, rows: pl.DataFrame, checks: list[_Check]) -> None:
+    """Raise RegistryError for the first line that breaks a check; of several on that line, the first check."""
+    marked = rows.select("line", *(check.bad.fill_null(False).alias(str(i)) for i, check in enumerate(checks)))
+    first = marked.filter(pl.any_horizontal(pl.exclude("line"))).head(1)
+    if first.is_empty():
+        return
+    broken = next(check for i, check in enumerate(checks) if first[str(i)][0])
+    line = int(first["line"][0])
+    # the problem is worded over all rows, so that expressions over neighbours still see them
+    worded = rows.with_columns(broken.problem.cast(pl.String).alias("problem")).filter(pl.col("line") == line)
+    raise RegistryError(file, line, broken.column, str(worded["problem"][0]))

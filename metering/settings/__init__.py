@@ -1,0 +1,1 @@
+"""The figures that rules and formulae use, as frozen values."""

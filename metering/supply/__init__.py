@@ -1,0 +1,1 @@
+"""Supply: phases, voltage, power factor, and compliance to date."""

@@ -1,0 +1,121 @@
+"""Power factor, its tariff adjustment, and the capacitors that would mend it.
+
+Source: Measures for power-factor tariff adjustment, 1983. Here: the formulae, and sums of energy by customer and month.
+Not here: the figures of the adjustment (settings), the adjustment base in yuan, and power-factor events (limit rules).
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from itertools import pairwise
+
+import polars as pl
+
+from metering.calendar import local_date, month_of
+from metering.settings.figures import MeteringSettings, PowerFactorAdjustment, in_force
+from metering.tables.warehouse import POWER_FACTOR_MONTHLY
+
+ENERGIES = ("energy_kwh", "import_kvarh", "q_import_kvarh", "export_kvarh", "q_export_kvarh")
+"""Values of a window that `energies` sums."""
+
+
+def power_factor(p: pl.Expr, q: pl.Expr) -> pl.Expr:
+    """|P| / sqrt(P^2 + Q^2) of powers [kW, kvar] or energies [kWh, kvarh]; null at P = Q = 0, or if either is null."""
+    larger = pl.max_horizontal(p.abs(), q.abs())
+    p, q = p / larger, q / larger  # scaled, so that squares of tiny values do not vanish
+    return pl.when(larger > 0).then((p.abs() / (p.pow(2) + q.pow(2)).sqrt()).clip(0, 1))
+
+
+def half_up(x: pl.Expr, decimals: int) -> pl.Expr:
+    """`x` >= 0 rounded half up: 0.645 gives 0.65 although its nearest float may lie a hair below."""
+    scale = float(10**decimals)
+    return ((x * scale + 0.5 + 1e-9).floor() / scale).round(decimals)  # dividing by a literal may be off by a hair
+
+
+def adjustment_pct(pf: pl.Expr, standard: pl.Expr, adjustment: PowerFactorAdjustment) -> pl.Expr:
+    """Surcharge (+) or discount (-) in % of the adjustment base, for a power factor of 2 decimals; null where pf is.
+
+    n = round(100 (standard - pf)) points short cost the steps' marginal rates; points beyond the standard earn one rate
+    up to the pivot and another beyond it, at most the standard's cap (none for a standard without a cap).
+    """
+    pf_points, std_points = (pf * 100).round().cast(pl.Int32), (standard * 100).round().cast(pl.Int32)
+    total = _surcharge_pct(std_points - pf_points, adjustment) - _discount_pct(pf_points, std_points, adjustment)
+    return pl.when(pf.is_not_null() & standard.is_not_null()).then(total.round(4) + 0.0)  # + 0.0: never -0.0
+
+
+def _surcharge_pct(short: pl.Expr, adjustment: PowerFactorAdjustment) -> pl.Expr:
+    steps = sorted(adjustment.surcharge, key=lambda step: step.above)
+    widths = [b.above - a.above for a, b in pairwise(steps)]
+    parts = [(short - step.above).clip(0, width) * step.pct for step, width in zip(steps, [*widths, None], strict=True)]
+    return pl.sum_horizontal(pl.lit(0.0), *parts)
+
+
+def _discount_pct(pf_points: pl.Expr, std_points: pl.Expr, adjustment: PowerFactorAdjustment) -> pl.Expr:
+    pivot = round(adjustment.discount_pivot * 100)
+    below = (pl.min_horizontal(pf_points, pl.lit(pivot)) - std_points).clip(0)
+    above = (pf_points - pl.max_horizontal(std_points, pl.lit(pivot))).clip(0)
+    caps = {round(float(standard) * 100): cap for standard, cap in adjustment.discount_cap_pct.items()}
+    cap = std_points.replace_strict(caps, default=0.0, return_dtype=pl.Float64)
+    earned = below * adjustment.discount_below_pct + above * adjustment.discount_above_pct
+    return pl.min_horizontal(earned, cap)
+
+
+def capacitor_kvar(p_kw: pl.Expr, pf_now: pl.Expr, pf_target: pl.Expr) -> pl.Expr:
+    """Capacitors needed [kvar] = P (tan phi1 - tan phi2); 0 where the target is met, null where a power factor is 0."""
+    needed = p_kw.abs() * (_tan_phi(pf_now) - _tan_phi(pf_target))
+    return needed.clip(lower_bound=0)
+
+
+def _tan_phi(pf: pl.Expr) -> pl.Expr:
+    return pl.when(pf > 0).then((1 - pf.pow(2)).clip(lower_bound=0).sqrt() / pf)
+
+
+def energies(windows: pl.DataFrame) -> pl.DataFrame:
+    """Active and reactive energy of each customer over `windows` (columns of the lake's windows, one row for each key).
+
+    Columns: customer_no, active_kwh (import less export), import_kvarh, export_kvarh. Reactive energy is the kvarh
+    registers' difference; where a window has none, the positive and the negative part of q_kvar, integrated apart.
+    Null where no window has a value.
+    """
+    imported = pl.coalesce("import_kvarh", "q_import_kvarh")
+    exported = pl.coalesce("export_kvarh", "q_export_kvarh")
+    return windows.group_by("customer_no").agg(
+        _sum(pl.col("energy_kwh")).alias("active_kwh"),
+        _sum(imported).alias("import_kvarh"),
+        _sum(exported).alias("export_kvarh"),
+    )
+
+
+def reactive_kvarh() -> pl.Expr:
+    """Q [kvarh] = |import| + |export| of the columns import_kvarh, export_kvarh: leading is penalised as lagging is.
+
+    Where only one of them is metered it counts alone; null where neither is.
+    """
+    imported, exported = pl.col("import_kvarh").abs(), pl.col("export_kvarh").abs()
+    return pl.when(imported.is_not_null() | exported.is_not_null()).then(pl.sum_horizontal(imported, exported))
+
+
+def _sum(values: pl.Expr) -> pl.Expr:
+    return pl.when(values.count() > 0).then(values.sum())
+
+
+def power_factor_monthly(
+    windows: pl.DataFrame, customers: pl.DataFrame, month: date, settings: MeteringSettings
+) -> pl.DataFrame:
+    """POWER_FACTOR_MONTHLY of the local month that the date `month` lies in, for customers with windows in it.
+
+    `windows`: current rows of the lake's windows; those of other months are left out. PF = P / sqrt(P^2 + Q^2), rounded
+    half up to 2 decimals, with Q of `reactive_kvarh`.
+    """
+    first = month.replace(day=1)
+    in_month = month_of(local_date(pl.col("window_end"), settings.timezone)) == first
+    adjustment = in_force(settings.power_factor, first)
+    rows = (
+        energies(windows.filter(in_month))
+        .join(customers.select("customer_no", "pf_standard"), on="customer_no")
+        .with_columns(half_up(power_factor(pl.col("active_kwh"), reactive_kvarh()), 2).alias("power_factor"))
+        .with_columns(
+            adjustment_pct(pl.col("power_factor"), pl.col("pf_standard"), adjustment).alias("adjustment_pct"),
+        )
+    )
+    return POWER_FACTOR_MONTHLY.conform(rows, month=first).sort(POWER_FACTOR_MONTHLY.key)

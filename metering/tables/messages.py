@@ -1,0 +1,197 @@
+"""What is published to other systems: rows of the lake's tables as JSON messages, and the schemas of these messages.
+
+Here: keys, bytes, JSON Schemas (draft 2020-12). Not here: sending them (`sinks.kafka.topics`), what the columns mean
+(`metering.tables.lake`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from metering.tables.lake import COMPLIANCE, MEASURED, READINGS, REJECTS, VIOLATIONS, WINDOWS
+from metering.tables.schema import Column, Table
+
+RFC3339_UTC = "%Y-%m-%dT%H:%M:%S%.fZ"  # a fraction only where there is one
+_DATE = "%Y-%m-%d"
+_DATE_TIME_PATTERN = r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?"
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+class Outbound(NamedTuple):
+    """Messages ready to be sent; the three lists have one entry a message.
+
+    `partition_keys` decide the partition (the meter); None where the sender may choose.
+    """
+
+    keys: list[str | None] | list[bytes | None]
+    partition_keys: list[str | bytes | None]
+    values: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageType:
+    """A kind of message: its schema's name and version, and the table whose rows it carries."""
+
+    name: str
+    version: int
+    table: Table
+    key: str
+
+    @property
+    def file(self) -> str:
+        """Name of its JSON Schema file."""
+        return f"{self.name}.v{self.version}.schema.json"
+
+
+WINDOW = MessageType("load.windows", 1, WINDOWS, "meter_id/window_end")
+VIOLATION = MessageType("limit.violations", 1, VIOLATIONS, "violation_id")
+SUPPLY = MessageType("supply.compliance", 1, COMPLIANCE, "meter_id/date")
+REJECTED = MessageType("readings.rejected", 1, REJECTS, "the original key")
+MESSAGE_TYPES = (WINDOW, VIOLATION, SUPPLY, REJECTED)
+
+
+def window_messages(frame: pl.DataFrame) -> Outbound:
+    """Messages of `windows` rows, in their order, keyed `meter_id/window_end`."""
+    return _keyed(frame, WINDOW, _slashed("meter_id", _time("window_end")))
+
+
+def violation_messages(frame: pl.DataFrame) -> Outbound:
+    """Messages of `violations` rows, in their order, keyed `violation_id`."""
+    return _keyed(frame, VIOLATION, pl.col("violation_id"))
+
+
+def compliance_messages(frame: pl.DataFrame) -> Outbound:
+    """Messages of `compliance` rows, in their order, keyed `meter_id/date`."""
+    return _keyed(frame, SUPPLY, _slashed("meter_id", pl.col("date").dt.strftime(_DATE)))
+
+
+def reject_messages(frame: pl.DataFrame) -> Outbound:
+    """Messages of `rejects` rows, in their order, keyed by the original key (None where there was none).
+
+    The partition follows the meter where it could be read, else the original key. The original bytes are in
+    `payload_base64`, the original key in `message_key_base64`.
+    """
+    keys: list[bytes | None] = frame["message_key"].to_list()
+    meters: list[str | None] = frame["meter_id"].to_list()
+    partition_keys = [key if meter is None else meter for meter, key in zip(meters, keys, strict=True)]
+    return Outbound(keys, partition_keys, _encoded(frame, REJECTED))
+
+
+def _keyed(frame: pl.DataFrame, kind: MessageType, key: pl.Expr) -> Outbound:
+    keys: list[str | None] = frame.select(key).to_series().to_list()
+    return Outbound(keys, frame["meter_id"].to_list(), _encoded(frame, kind))
+
+
+def _slashed(first: str, second: pl.Expr) -> pl.Expr:
+    return pl.concat_str(pl.col(first), second, separator="/")
+
+
+def _encoded(frame: pl.DataFrame, kind: MessageType) -> list[bytes]:
+    """One JSON object a row: `schema`, then the table's columns in declared order; a value that is absent is null."""
+    schema = pl.struct(name=pl.lit(kind.name), version=pl.lit(kind.version)).alias("schema")
+    fields = [_field(column) for column in kind.table.columns]
+    rows = frame.select(pl.struct(schema, *fields).struct.json_encode().cast(pl.Binary))
+    values: list[bytes] = rows.to_series().to_list()
+    return values
+
+
+def _field(column: Column) -> pl.Expr:
+    value = pl.col(column.name)
+    if column.dtype.is_float():
+        return pl.when(value.is_finite()).then(value)  # JSON has no NaN and no infinity
+    if column.dtype.is_(pl.Date):
+        return value.dt.strftime(_DATE)
+    if isinstance(column.dtype, pl.Datetime):
+        return _time(column.name)
+    if column.dtype.is_(pl.Binary):
+        return value.bin.encode("base64").alias(_field_name(column))
+    return value
+
+
+def _time(name: str) -> pl.Expr:
+    return pl.col(name).dt.strftime(RFC3339_UTC)
+
+
+def _field_name(column: Column) -> str:
+    return f"{column.name}_base64" if column.dtype.is_(pl.Binary) else column.name
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """JSON Schema of every kind of message, in and out, by file name. Within a version fields are only added."""
+    return {
+        "meter.readings.v1.schema.json": _reading_schema(),
+        **{kind.file: _message_schema(kind) for kind in MESSAGE_TYPES},
+    }
+
+
+def _message_schema(kind: MessageType) -> dict[str, Any]:
+    tag = {
+        "type": "object",
+        "description": "Name and version of this schema",
+        "properties": {"name": {"const": kind.name}, "version": {"const": kind.version}},
+        "required": ["name", "version"],
+    }
+    properties = {"schema": tag, **{_field_name(column): _property(column) for column in kind.table.columns}}
+    return {
+        "$schema": _DIALECT,
+        "title": f"{kind.name}.v{kind.version}",
+        "description": f"{kind.table.meaning} Message key: {kind.key}.",
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+    }
+
+
+def _reading_schema() -> dict[str, Any]:
+    meter: dict[str, Any] = {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 64,
+        "description": READINGS.column("meter_id").comment,
+    }
+    time = {
+        "description": f"{READINGS.column('ts').meaning}: RFC 3339 with offset, or epoch milliseconds",
+        "anyOf": [
+            {"type": "string", "pattern": _DATE_TIME_PATTERN + r"([Zz]|[+-]\d{2}:\d{2})$"},
+            {"type": "integer"},
+        ],
+    }
+    measured = {name: _property(READINGS.column(name)) for name in (*MEASURED, "status")}
+    return {
+        "$schema": _DIALECT,
+        "title": "meter.readings.v1",
+        "description": "One reading: the interval that ends at ts. A message carries one, or several by newlines; "
+        "unknown fields are ignored. Message key: meter_id, or whatever keeps a meter's readings together.",
+        "type": "object",
+        "properties": {"meter_id": meter, "ts": time, **measured},
+        "required": ["meter_id", "ts"],
+    }
+
+
+def _property(column: Column) -> dict[str, Any]:
+    kind, extra = _json_type(column)
+    said: dict[str, Any] = {"type": [kind, "null"] if column.nullable else kind, **extra}
+    if column.allowed:
+        said["enum"] = [*column.allowed, *([None] if column.nullable else [])]
+    if column.minimum is not None:
+        said["minimum"] = column.minimum
+    if column.maximum is not None:
+        said["maximum"] = column.maximum
+    return {**said, "description": column.comment}
+
+
+def _json_type(column: Column) -> tuple[str, dict[str, Any]]:
+    if column.dtype.is_float():
+        return "number", {}
+    if column.dtype.is_integer():
+        return "integer", {}
+    if column.dtype.is_(pl.Date):
+        return "string", {"format": "date", "pattern": r"^\d{4}-\d{2}-\d{2}$"}
+    if isinstance(column.dtype, pl.Datetime):
+        return "string", {"format": "date-time", "pattern": _DATE_TIME_PATTERN + "Z$"}
+    if column.dtype.is_(pl.Binary):
+        return "string", {"contentEncoding": "base64"}
+    return "string", {}

@@ -1,0 +1,1 @@
+"""Someone's table to readings: mapping files, timestamps, delimited text."""

@@ -1,0 +1,1 @@
+"""Running the assets: Dagster instance, sensors, automation, maintenance."""

@@ -1,0 +1,1 @@
+"""A home's files: settings, registry, telemetry."""

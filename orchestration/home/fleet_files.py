@@ -1,0 +1,76 @@
+"""A simulated fleet under a home: its registry, telemetry in one file or on the topic, and its labels.
+
+Here: `simulate_fleet`, for the command line and the demo. Not here: the fleet itself (`metering.simulation`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from metering.simulation import LABELS, draw_fleet, simulate
+from orchestration.home.registry_files import save
+from orchestration.home.settings import Settings
+from orchestration.home.telemetry_files import FileWriter, TopicWriter
+
+TELEMETRY = "fleet.ndjson"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulated:
+    """What was written: `telemetry` is the file, or None when it went to the topic; `kept` are registry files that had
+    other content and were moved aside. `labels` has the simulation's LABELS schema."""
+
+    customers: int
+    meters: int
+    readings: int
+    labels: pl.DataFrame
+    telemetry: Path | None
+    kept: list[Path]
+
+
+def simulate_fleet(
+    home: Path,
+    settings: Settings,
+    *,
+    customers: int,
+    start: date,
+    days: int,
+    interval_s: int,
+    seed: int,
+    kafka: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Simulated:
+    """Simulate, and write `registry/`, `telemetry/fleet.ndjson` (or, with `kafka`, the readings topic) and
+    `labels.parquet`. `progress` is told how many readings are done and about how many there will be."""
+    metering = settings.metering
+    # one date for all runs within two years, so that the registry stays as it is
+    fleet = draw_fleet(customers, seed, interval_s, date(start.year - 1, 1, 1), metering)
+    kept = save(home, fleet.customers, fleet.meters)
+    total = fleet.meters.height * days * (86400 // interval_s)
+    telemetry = None if kafka else home / "telemetry" / TELEMETRY
+    labels, readings, done = [pl.DataFrame(schema=LABELS)], 0, 0
+    with TopicWriter(home, settings) if telemetry is None else FileWriter(telemetry) as writer:
+        for arrivals in simulate(fleet, start, days, interval_s, metering):
+            writer.write(arrivals.readings)
+            labels.append(arrivals.labels)
+            readings += arrivals.readings.height
+            done += arrivals.slots
+            if progress is not None:
+                progress(done, total)
+    all_labels = pl.concat(labels)
+    aside = home / "labels.parquet.part"
+    all_labels.write_parquet(aside)
+    aside.replace(home / "labels.parquet")
+    return Simulated(
+        customers=fleet.customers.height,
+        meters=fleet.meters.height,
+        readings=readings,
+        labels=all_labels,
+        telemetry=telemetry,
+        kept=kept,
+    )

@@ -1,0 +1,55 @@
+"""The registry as a running stream sees it: looked at again now and then, the last good one in force.
+
+Not here: what a good registry is (`metering.registry.parse`).
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import structlog
+
+from metering.errors import UserError
+from metering.registry.index import MeterIndex
+from orchestration.home.registry_files import load, registry_paths
+from orchestration.home.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class RegistryWatch:
+    """Index of the registry of `home`. Raises UserError or RegistryError when there is no good one to start with."""
+
+    def __init__(self, home: Path, settings: Settings) -> None:
+        self._home, self._settings = home, settings
+        self._stamp = self._stamp_now()
+        self._index = MeterIndex.of(load(home, settings).facts)
+        self._looked = time.monotonic()
+
+    def index(self) -> MeterIndex:
+        """The index in force; another object once a changed registry has been taken up."""
+        if time.monotonic() - self._looked >= self._settings.stream.registry_check_s:
+            self.refresh()
+        return self._index
+
+    def refresh(self) -> None:
+        """Take up a changed registry at once."""
+        self._looked = time.monotonic()
+        self._look()
+
+    def _look(self) -> None:
+        stamp = self._stamp_now()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._index = MeterIndex.of(load(self._home, self._settings).facts)
+        except UserError as error:
+            log.error("registry refused, the last good one stays in force", problem=str(error))
+        else:
+            log.info("registry taken up", meters=len(self._index.first))
+
+    def _stamp_now(self) -> tuple[tuple[int, int] | None, ...]:
+        stats = (path.stat() if path.exists() else None for path in registry_paths(self._home))
+        return tuple((s.st_mtime_ns, s.st_size) if s else None for s in stats)

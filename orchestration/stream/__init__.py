@@ -1,0 +1,1 @@
+"""Running the stream in one process or several."""

@@ -1,0 +1,1 @@
+"""The dataflow: its stages, the worker behind them, publishing, health and metrics."""

@@ -1,0 +1,71 @@
+"""What the stream tells about itself: Prometheus metrics, and the figures that a progress bar shows.
+
+Not here: serving them over HTTP (`orchestration.stream.health_server`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+_COMMIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """Metrics of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"kilowatch_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"kilowatch_{name}", text, labels, registry=self.registry)
+
+        disable_created_metrics()
+        self.received = counter("readings_received", "Readings received, accepted or rejected")
+        self.accepted = counter("readings_accepted", "Readings accepted")
+        self.rejected = counter("readings_rejected", "Readings rejected", "reason")
+        self.replayed = counter("readings_replayed", "Rejects that have been taken after all: kilowatch rejects replay")
+        self.results = counter("results", "Rows of results", "table")
+        self.stage_seconds = counter("stage_cpu_seconds", "CPU seconds spent, by stage", "stage")
+        self.lag = gauge("lag_messages", "Messages in the log after the last one read", "shard")
+        self.watermark_delay = gauge("watermark_delay_seconds", "Now less the watermark", "shard")
+        self.readings_open = gauge("readings_open", "Readings in windows not closed yet", "shard")
+        self.windows_open = gauge("windows_open", "Windows of meters that have readings and are not closed", "shard")
+        self.meters_held = gauge(
+            "meters_held", "Meters in the state: heard, and not silent for stream.silent_days", "shard"
+        )
+        self.last_commit = gauge("last_commit_timestamp_seconds", "When the shard was last committed", "shard")
+        age = gauge("last_commit_age_seconds", "Seconds since the last commit of any shard; since the start before one")
+        age.set_function(lambda: time.monotonic() - self._committed)
+        self._committed = time.monotonic()
+        self.stale = gauge("source_stale", "1 while results are late: source or brokers away, or nothing gets on")
+        self.commit_seconds = Histogram(
+            "kilowatch_commit_seconds", "Time a commit takes", buckets=_COMMIT_BUCKETS, registry=self.registry
+        )
+        self.readings = 0
+        self.rejects = 0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Counts the CPU time of this thread and of Polars' threads spent inside."""
+        start = time.process_time()
+        try:
+            yield
+        finally:
+            self.stage_seconds.labels(name).inc(time.process_time() - start)
+
+    def committed(self, shard: str) -> None:
+        """A shard has been committed just now."""
+        self._committed = time.monotonic()
+        self.last_commit.labels(shard).set_to_current_time()
+
+    def rejected_by_reason(self) -> dict[str, int]:
+        """Rejected readings so far, by reason."""
+        samples = (sample for family in self.rejected.collect() for sample in family.samples)
+        return {s.labels["reason"]: int(s.value) for s in samples if s.name.endswith("_total")}

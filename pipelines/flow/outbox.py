@@ -1,0 +1,130 @@
+"""Steps on their way to the result topics: in order, those that came together in one transaction.
+
+Here: publishing, and waiting for brokers that are away. Not here: Kafka (`sinks.kafka.transactions`), what messages say
+(`metering.tables.messages`), committing (`worker`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import polars as pl
+
+from metering.tables.messages import (
+    Outbound,
+    compliance_messages,
+    reject_messages,
+    violation_messages,
+    window_messages,
+)
+from pipelines.flow.metrics import Metrics
+from pipelines.flow.settings import ResultTopics
+from pipelines.flow.steps import Step
+
+_PUBLISHED = ("windows", "violations", "compliance", "rejects")
+
+
+class Publisher(Protocol):
+    """Where result messages go (`sinks.kafka.transactions.TransactionalSink`)."""
+
+    def publish(
+        self,
+        topic: str,
+        keys: list[str | None] | list[bytes | None],
+        values: list[bytes],
+        partition_keys: list[str | bytes | None],
+    ) -> None: ...
+
+    def settled(self, timeout_s: float) -> bool: ...
+
+    def poll(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Outbox:
+    """Steps that are not on the brokers yet. Without a publisher they are at once.
+
+    `retry_at`: brokers that did not answer are not asked again before (monotonic seconds).
+    """
+
+    def __init__(
+        self, publisher: Publisher | None, topics: ResultTopics | None, retry_s: float, metrics: Metrics
+    ) -> None:
+        self._publisher, self._topics = publisher, topics
+        self._retry_s, self._metrics = retry_s, metrics
+        self._waiting: list[Step] = []
+        self._under_way: list[Step] = []
+        self._blocked_since: float | None = None
+        self.retry_at = 0.0
+
+    def add(self, step: Step) -> None:
+        self._waiting.append(step)
+
+    @property
+    def held(self) -> bool:
+        """Whether the brokers owe answers."""
+        return bool(self._waiting or self._under_way)
+
+    def blocked_s(self, now: float) -> float:
+        """For how long they have owed one, at the monotonic time `now`."""
+        return now - self._blocked_since if self._blocked_since is not None else 0.0
+
+    def publish(self, timeout_s: float) -> Iterator[Step]:
+        """Publish all that waits, once the brokers have settled what is under way; gives steps that are settled."""
+        deadline = time.monotonic() + timeout_s
+        while self.held:
+            if self._under_way:
+                if not self._settled(max(deadline - time.monotonic(), 0.0)):
+                    return
+                done, self._under_way = self._under_way, []
+                yield from done
+            if self._waiting:
+                self._under_way, self._waiting = self._waiting, []
+                self._put(self._under_way)
+
+    def poll(self) -> None:
+        """Let the client report what it has."""
+        if self._publisher is not None:
+            self._publisher.poll()
+
+    def close(self) -> None:
+        """Let go of what is not settled."""
+        if self._publisher is not None:
+            self._publisher.close()
+
+    def _put(self, steps: Sequence[Step]) -> None:
+        if self._publisher is not None and self._topics is not None:
+            tables = {name: pl.concat([step.tables[name] for step in steps]) for name in _PUBLISHED}
+            with self._metrics.stage("topics"):
+                for topic, out in _messages(tables, self._topics):
+                    self._publisher.publish(topic, out.keys, out.values, out.partition_keys)
+
+    def _settled(self, timeout_s: float) -> bool:
+        """Whether the brokers have all of what is under way; not asked again right after a no."""
+        if self._publisher is None:
+            return True
+        if time.monotonic() < self.retry_at:
+            return False
+        with self._metrics.stage("topics"):
+            done = self._publisher.settled(timeout_s)
+        if done:
+            self._blocked_since = None
+        else:
+            now = time.monotonic()
+            self.retry_at = now + self._retry_s
+            self._blocked_since = now - timeout_s if self._blocked_since is None else self._blocked_since
+        return done
+
+
+def _messages(tables: Mapping[str, pl.DataFrame], topics: ResultTopics) -> Iterator[tuple[str, Outbound]]:
+    """Topic and messages of each table that has rows."""
+    kinds = (
+        (topics.windows, "windows", window_messages),
+        (topics.violations, "violations", violation_messages),
+        (topics.compliance, "compliance", compliance_messages),
+        (topics.rejected, "rejects", reject_messages),
+    )
+    return ((topic, made(tables[name])) for topic, name, made in kinds if tables[name].height)

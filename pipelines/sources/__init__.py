@@ -1,0 +1,1 @@
+"""Where telemetry comes from: Kafka, files, and rejects that are read again."""

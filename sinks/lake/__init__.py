@@ -1,0 +1,1 @@
+"""The lake: Parquet parts, the commit record that reveals them, compaction and retention."""

@@ -1,0 +1,200 @@
+"""What readings say to the limit rules: limits and margins to the last float, phases, load, rule sets by date."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from metering.events.judge import CHECKS, END, JUDGED_SCHEMA, NEITHER, START, judge, starts
+from metering.settings.figures import MeteringSettings, Rule, RuleSet
+from metering.tables.lake import MEASURED, RULES
+from metering.tables.schema import TIMESTAMP
+
+Frame = pl.DataFrame
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+CODES = pl.Series([check.code for check in CHECKS], dtype=pl.UInt32)
+BY_NAME = {(check.rule, check.phase): check.code for check in CHECKS}
+RULES_NOW = RuleSet(
+    name="now",
+    effective_from=date(2020, 1, 1),
+    over_voltage=Rule(limit=1.2, hold_s=60.0, clear_hold_s=90.0),
+    under_voltage=Rule(limit=0.78),
+    over_capacity=Rule(limit=1.0, hold_s=900.0, clear_hold_s=900.0),
+    low_power_factor=Rule(limit=1.0, hold_s=900.0, min_load=0.05),
+)
+OVER_V, UNDER_V, CAPACITY_KVA, STANDARD = 220 * 1.2, 220 * 0.78, 1000.0, 0.9
+
+
+@pytest.fixture(scope="module")
+def facts(make_customers: Callable[..., Frame], make_facts: Callable[..., Frame]) -> Frame:
+    """A 3p4w, a 3p3w and a 1p meter of one customer of 1000 kVA and standard 0.90; Un 220 V."""
+    kinds = {"A": "3p4w", "B": "3p3w", "C": "1p"}
+    return make_facts(make_customers({"C1": {}}), {m: {"customer_no": "C1", "wiring": w} for m, w in kinds.items()})
+
+
+@pytest.fixture(scope="module")
+def figures(metering_settings: MeteringSettings) -> MeteringSettings:
+    return replace(metering_settings, rulesets=(RULES_NOW,))
+
+
+def _readings(*rows: dict[str, Any]) -> Frame:
+    full = [
+        {**dict.fromkeys(MEASURED), "meter": 0, "fact": row.get("meter", 0), "ts": T0 + timedelta(minutes=i), **row}
+        for i, row in enumerate(rows)
+    ]
+    schema = {"meter": pl.UInt32, "fact": pl.UInt32, "ts": TIMESTAMP, **dict.fromkeys(MEASURED, pl.Float64)}
+    return pl.DataFrame(full, schema=schema)
+
+
+def _said(readings: Frame, facts: Frame, figures: MeteringSettings, rule: str, phase: str) -> list[int]:
+    judged = judge(readings, facts, figures, CODES)
+    assert judged.schema == JUDGED_SCHEMA
+    return judged.filter(pl.col("code") == BY_NAME[rule, phase])["says"].to_list()
+
+
+def test_every_rule_of_the_lake_has_checks_and_codes_stay() -> None:
+    assert {check.rule for check in CHECKS} == set(RULES)
+    assert [(c.code, c.rule, c.phase) for c in CHECKS] == [
+        (1, "over_voltage", "a"), (2, "over_voltage", "b"), (3, "over_voltage", "c"),
+        (4, "under_voltage", "a"), (5, "under_voltage", "b"), (6, "under_voltage", "c"),
+        (7, "over_capacity", "total"), (8, "low_power_factor", "total"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("u", "over", "under"),
+    [
+        (math.nextafter(OVER_V, 999), START, END),
+        (OVER_V, NEITHER, END),
+        (math.nextafter(OVER_V * 0.98, 999), NEITHER, END),
+        (OVER_V * 0.98, END, END),
+        (220.0, END, END),
+        (UNDER_V * 1.02, END, END),
+        (math.nextafter(UNDER_V * 1.02, 0), END, NEITHER),
+        (UNDER_V, END, NEITHER),
+        (math.nextafter(UNDER_V, 0), END, START),
+        (0.0, END, START),
+    ],
+)
+@pytest.mark.parametrize("phase", ["a", "b", "c"])
+def test_voltage_speaks_for_start_neither_or_end(
+    facts: Frame, figures: MeteringSettings, phase: str, u: float, over: int, under: int
+) -> None:
+    readings = _readings({f"u{phase}_v": u})
+    assert _said(readings, facts, figures, "over_voltage", phase) == [over]
+    assert _said(readings, facts, figures, "under_voltage", phase) == [under]
+    assert judge(readings, facts, figures, CODES).height == 2
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "says"),
+    [
+        (600.0, 800.0, NEITHER), (600.0, 800.1, START), (-600.0, -800.1, START), (0.0, 1000.1, START),
+        (588.0, 784.0, END), (588.1, 784.0, NEITHER), (0.0, 0.0, END),
+    ],
+)  # fmt: skip
+def test_capacity_compares_apparent_power(
+    facts: Frame, figures: MeteringSettings, p: float, q: float, says: int
+) -> None:
+    assert _said(_readings({"p_kw": p, "q_kvar": q}), facts, figures, "over_capacity", "total") == [says]
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "says"),
+    [
+        (30.0, 40.0, []),  # 50 kVA is 5 % of capacity: not above it
+        (30.1, 40.0, [START]),
+        (0.0, 51.0, [START]),
+        (0.0, 0.0, []),
+        (900.0, math.sqrt(1000**2 - 900**2) + 1e-6, [START]),
+        (905.0, math.sqrt(1000**2 - 905**2), [NEITHER]),
+        (-950.0, 10.0, [END]),
+        (950.0, -10.0, [END]),
+    ],
+)
+def test_power_factor_is_judged_only_under_load(
+    facts: Frame, figures: MeteringSettings, p: float, q: float, says: list[int]
+) -> None:
+    assert _said(_readings({"p_kw": p, "q_kvar": q}), facts, figures, "low_power_factor", "total") == says
+
+
+def test_values_that_are_not_known_say_nothing(facts: Frame, figures: MeteringSettings) -> None:
+    rows = _readings({}, {"p_kw": 2000.0}, {"q_kvar": 2000.0}, {"p_kw": 1.7e308, "q_kvar": 1.7e308})
+    assert judge(rows, facts, figures, CODES).filter(pl.col("ts") < T0 + timedelta(minutes=3)).is_empty()
+    assert judge(rows, facts, figures, CODES)["value"].is_finite().all()
+
+
+def test_each_wiring_has_its_phases(facts: Frame, figures: MeteringSettings) -> None:
+    high = {"ua_v": 300.0, "ub_v": 300.0, "uc_v": 300.0}
+    judged = judge(_readings(*({**high, "meter": m} for m in range(3))), facts, figures, CODES)
+    started = judged.filter(pl.col("says") == START).select("meter", "code").rows()
+    assert started == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 3), (2, 1)]
+
+
+def test_a_row_carries_what_it_was_judged_by(facts: Frame, figures: MeteringSettings) -> None:
+    row = judge(_readings({"ub_v": 300.0}), facts, figures, CODES).row(0, named=True)
+    expected = {"value": 300.0, "limit_value": OVER_V, "hold_s": 60.0, "clear_hold_s": 90.0, "ruleset": "now"}
+    assert {name: row[name] for name in expected} == expected
+
+
+def test_only_the_wanted_checks_are_judged_in_order(facts: Frame, figures: MeteringSettings) -> None:
+    rows = _readings(*({"ua_v": 300.0, "p_kw": 2000.0, "q_kvar": 0.0, "meter": m} for m in (2, 0, 1, 0)))
+    judged = judge(rows, facts, figures, pl.Series([7, 1], dtype=pl.UInt32))
+    assert judged.select("meter", "code", "ts").equals(judged.select("meter", "code", "ts").sort("meter", "code", "ts"))
+    assert judged.group_by("meter", "code").len().sort("meter", "code").rows() == [
+        (0, 1, 2), (0, 7, 2), (1, 1, 1), (1, 7, 1), (2, 1, 1), (2, 7, 1)
+    ]  # fmt: skip
+
+
+def test_threshold_0_disables_a_rule(facts: Frame, figures: MeteringSettings) -> None:
+    off = replace(RULES_NOW, over_voltage=Rule(limit=0), low_power_factor=Rule(limit=0))
+    rows = _readings({"ua_v": 300.0, "p_kw": 100.0, "q_kvar": 900.0}, {"ua_v": 10.0})
+    judged = judge(rows, facts, replace(figures, rulesets=(off,)), CODES)
+    assert sorted(set(judged["code"])) == [4, 7]
+    assert starts(rows, facts, replace(figures, rulesets=(off,))).rows() == [(0, 4)]
+
+
+def test_starts_are_the_pairs_that_judging_finds(facts: Frame, figures: MeteringSettings) -> None:
+    rows = _readings(
+        {"ua_v": 300.0, "meter": 1}, {"ub_v": 300.0, "meter": 1}, {"uc_v": 1.0}, {"uc_v": 2.0}, {"ua_v": 220.0},
+        {"p_kw": 2000.0, "q_kvar": 2000.0, "meter": 2}, {"ua_v": OVER_V, "meter": 2},
+    )  # fmt: skip
+    pairs = starts(rows, facts, figures).sort("meter", "code").rows()
+    judged = judge(rows, facts, figures, CODES).filter(pl.col("says") == START)
+    assert pairs == judged.select("meter", "code").unique().sort("meter", "code").rows()
+    assert pairs == [(0, 6), (1, 1), (2, 7), (2, 8)]
+
+
+def test_each_local_day_has_its_rule_set(facts: Frame, figures: MeteringSettings) -> None:
+    """The interval that ends at local midnight belongs to the day before."""
+    newer = replace(
+        RULES_NOW, name="newer", effective_from=date(2026, 2, 1), over_voltage=Rule(limit=1.1, hold_s=300.0)
+    )
+    both = replace(figures, rulesets=(newer, RULES_NOW))
+    midnight = datetime(2026, 1, 31, 16, tzinfo=UTC)  # 00:00 of 1 February in Shanghai
+    second = timedelta(seconds=1)
+    times = [
+        midnight - second,
+        midnight,
+        midnight + second,
+        midnight + timedelta(days=99),
+        datetime(1999, 1, 1, tzinfo=UTC),
+    ]
+    rows = _readings(*({"ua_v": 250.0, "ts": ts} for ts in times))
+    judged = judge(rows, facts, both, pl.Series([1], dtype=pl.UInt32))
+    by_time = {row["ts"]: (row["ruleset"], row["says"], row["hold_s"]) for row in judged.iter_rows(named=True)}
+    old, new = ("now", END, 60.0), ("newer", START, 300.0)
+    assert by_time == dict(zip(times, [old, old, new, new, old], strict=True))
+    assert starts(rows, facts, both).rows() == [(0, 1)]
+    assert starts(rows.filter(pl.col("ts") <= midnight), facts, both).is_empty()
+
+
+def test_nothing_says_nothing(facts: Frame, figures: MeteringSettings) -> None:
+    assert judge(_readings(), facts, figures, CODES).is_empty()
+    assert starts(_readings(), facts, figures).is_empty()

@@ -1,0 +1,158 @@
+"""The daily curve: every quarter-hour of the day, sums over meters, status and reason, SQL over windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metering.load.curve import daily_curve, scope_curve
+from metering.settings.figures import MeteringSettings
+from metering.tables.lake import WINDOWS
+from metering.tables.warehouse import DAILY_CURVE
+
+Builder = Callable[..., pl.DataFrame]
+DAY = date(2026, 7, 1)
+
+
+@pytest.fixture(scope="module")
+def customers(make_customers: Builder) -> pl.DataFrame:
+    return make_customers({"A": {}, "B": {}, "C": {}})
+
+
+@pytest.fixture(scope="module")
+def facts(customers: pl.DataFrame, make_facts: Builder) -> pl.DataFrame:
+    meters = {"a1": "A", "b1": "B", "b2": "B"}
+    gone = {"c1": {"customer_no": "C", "valid_to": date(2026, 6, 30)}}
+    return make_facts(customers, {m: {"customer_no": c} for m, c in meters.items()} | gone)
+
+
+def test_every_customer_with_a_meter_has_every_quarter_hour(
+    metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame
+) -> None:
+    curve = daily_curve(WINDOWS.empty(), facts, customers, DAY, metering_settings)
+    assert curve.schema == DAILY_CURVE.schema
+    assert curve.group_by("customer_no").len().sort("customer_no").rows() == [("A", 96), ("B", 96)]
+    assert curve["status"].unique().to_list() == ["missing"]
+    assert curve.select("p_kw", "q_kvar", "energy_kwh").null_count().row(0) == (192,) * 3
+    assert curve.filter(pl.col("customer_no") == "A")["reason"].unique().to_list() == ["no power for 1440 min"]
+
+
+def test_no_meters_no_rows(metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame) -> None:
+    curve = daily_curve(WINDOWS.empty(), facts.clear(), customers, DAY, metering_settings)
+    assert curve.is_empty()
+    assert curve.schema == DAILY_CURVE.schema
+    assert scope_curve(curve).is_empty()
+
+
+@pytest.mark.parametrize(("day", "points"), [(date(2016, 3, 27), 92), (date(2016, 10, 30), 100)])
+def test_days_with_23_and_25_hours(
+    metering_settings: MeteringSettings,
+    customers: pl.DataFrame,
+    make_facts: Builder,
+    make_windows: Builder,
+    day: date,
+    points: int,
+) -> None:
+    settings = replace(metering_settings, timezone="Europe/Berlin")
+    facts = make_facts(customers, {"a1": {"customer_no": "A"}}, settings)
+    windows = make_windows("a1", "A", day, [float(n) for n in range(points)], tz="Europe/Berlin")
+    curve = daily_curve(windows, facts, customers, day, settings)
+    assert curve["point"].to_list() == list(range(1, points + 1))
+    assert curve["p_kw"].to_list() == [float(n) for n in range(points)]
+    assert curve["status"].unique().to_list() == ["raw"]
+
+
+def test_a_sum_is_as_good_as_its_worst_meter(
+    metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame, make_windows: Builder
+) -> None:
+    first = [100.0] * 96
+    second: list[float | None] = [50.0] * 96
+    second[10] = None  # 15 min: estimated
+    second[20:40] = [None] * 20  # 5 h: missing
+    partial = make_windows("b2", "B", DAY, second).with_columns(
+        pl.when(pl.int_range(pl.len()) == 0).then(2).otherwise(pl.col("n_expected")).cast(pl.Int32).alias("n_expected")
+    )
+    windows = pl.concat([make_windows("b1", "B", DAY, first, q_mean_kvar=10.0), partial])
+    curve = daily_curve(windows, facts, customers, DAY, metering_settings).filter(pl.col("customer_no") == "B")
+    at = {row["point"]: row for row in curve.to_dicts()}
+    assert (at[2]["p_kw"], at[2]["energy_kwh"], at[2]["status"], at[2]["reason"]) == (150.0, 37.5, "raw", None)
+    assert (at[1]["status"], at[1]["reason"]) == ("validated", "b2: 1 of 2 readings")
+    assert (at[11]["p_kw"], at[11]["energy_kwh"], at[11]["status"]) == (150.0, 37.5, "estimated")
+    assert at[11]["reason"] == "b2: no power for 15 min: straight line between the neighbours"
+    assert (at[30]["p_kw"], at[30]["status"], at[30]["reason"]) == (None, "missing", "b2: no power for 300 min")
+    assert at[2]["q_kvar"] is None  # b2 does not report it, so the sum is not known
+
+
+def test_power_and_energy_stand_in_for_each_other(
+    metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame, make_windows: Builder
+) -> None:
+    whole = make_windows("a1", "A", DAY, [100.0] * 96)
+    no_power = whole.head(1).with_columns(pl.lit(None, pl.Float64).alias("p_mean_kw"), pl.lit(30.0).alias("energy_kwh"))
+    no_energy = whole.slice(1, 1).with_columns(pl.lit(None, pl.Float64).alias("energy_kwh"))
+    curve = daily_curve(pl.concat([no_power, no_energy]), facts, customers, DAY, metering_settings)
+    rows = curve.filter(pl.col("customer_no") == "A").head(2).select("p_kw", "energy_kwh", "status").rows()
+    assert rows == [(120.0, 30.0, "raw"), (100.0, 25.0, "raw")]
+
+
+def test_scope_sums_what_is_known(make_curve: Builder) -> None:
+    a = make_curve("A", DAY, [1.0, 2.0, None, *[None] * 93])
+    b = make_curve("B", DAY, [10.0, None, None, *[None] * 93])
+    scope = scope_curve(pl.concat([a, b]))
+    assert scope["customer_no"].unique().to_list() == ["*"]
+    assert scope["p_kw"].to_list()[:3] == [11.0, 2.0, None]
+    assert scope.height == 96
+
+
+@given(p_kw=st.lists(st.none() | st.floats(-1e5, 1e5), min_size=96, max_size=96))
+def test_shape_and_reasons_hold_for_any_day(
+    metering_settings: MeteringSettings,
+    customers: pl.DataFrame,
+    facts: pl.DataFrame,
+    make_windows: Builder,
+    p_kw: list[float | None],
+) -> None:
+    curve = daily_curve(make_windows("a1", "A", DAY, p_kw), facts, customers, DAY, metering_settings)
+    assert curve.select(DAILY_CURVE.key).is_unique().all()
+    assert curve.height == 192
+    raw, missing = pl.col("status") == "raw", pl.col("status") == "missing"
+    assert curve.select((pl.col("reason").is_null() == raw).all()).item()
+    assert curve.select((pl.col("p_kw").is_null() == missing).all()).item()
+    of_a = curve.filter(pl.col("customer_no") == "A")["p_kw"].to_list()
+    assert all(ours == given for ours, given in zip(of_a, p_kw, strict=True) if given is not None)
+
+
+def test_sums_agree_with_sql(
+    metering_settings: MeteringSettings,
+    customers: pl.DataFrame,
+    facts: pl.DataFrame,
+    make_windows: Builder,
+    sql: Callable[..., list[tuple[Any, ...]]],
+) -> None:
+    windows = pl.concat(
+        make_windows(meter, customer, day, [float((k * 37 + i * 13) % 101) for k in range(96)], q_mean_kvar=1.0 + i)
+        for i, (meter, customer) in enumerate([("a1", "A"), ("b1", "B"), ("b2", "B")])
+        for day in (date(2026, 6, 30), DAY, date(2026, 7, 2))
+    )
+    curve = daily_curve(windows, facts, customers, DAY, metering_settings)
+    theirs = sql(
+        """
+        select customer_no, cast(row_number() over (partition by customer_no order by window_end) as int), window_end,
+               sum(p_mean_kw), sum(q_mean_kvar), sum(energy_kwh)
+        from windows
+        where cast((window_end - interval 15 minute) at time zone 'Asia/Shanghai' as date) = date '2026-07-01'
+        group by customer_no, window_end order by customer_no, window_end
+        """,
+        windows=windows,
+    )
+    ours = curve.select("customer_no", "point", "window_end", "p_kw", "q_kvar", "energy_kwh").rows()
+    assert [row[:2] for row in theirs] == [row[:2] for row in ours]
+    assert [row[2].timestamp() for row in theirs] == [row[2].timestamp() for row in ours]
+    for column in (3, 4, 5):
+        assert [row[column] for row in theirs] == pytest.approx([row[column] for row in ours], rel=1e-12)

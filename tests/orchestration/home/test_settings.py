@@ -1,0 +1,50 @@
+"""Settings: each source overrides the one before, and what cannot be used is refused in one line that names the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metering.errors import SettingsError
+from orchestration.home.settings import load_settings
+
+
+def test_file_overrides_defaults_and_environment_overrides_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_settings(tmp_path).timezone == "Asia/Shanghai"
+    text = 'timezone = "Europe/Berlin"\n[stream]\nlateness_s = 60\nbatch_rows = 10\n[kafka]\n"client.id" = "a"\n'
+    (tmp_path / "kilowatch.toml").write_text(text, "utf-8")
+    monkeypatch.setenv("KILOWATCH_STREAM__BATCH_ROWS", "20")
+    settings = load_settings(tmp_path)
+    assert (settings.timezone, settings.stream.lateness_s, settings.stream.batch_rows) == ("Europe/Berlin", 60, 20)
+    assert settings.stream.windows_kept == load_settings(tmp_path / "other").stream.windows_kept
+    assert settings.kafka == {"client.id": "a"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("timezone = 'Mars/Base'", "timezone"),
+        ("nix = 1", "nix"),
+        ("[stream]\nlateness_s = -1", "stream.lateness_s"),
+        ("[stream]\nnix = 1", "stream.nix"),
+        ("[topics]\nreadings = ''", "topics.readings"),
+        ("[kpi]\nnix = { target = 1 }", "no KPI 'nix'"),
+        ("[forecast]\nhistory_days = 0", "history_days"),
+        (
+            "[[tariffs]]\nname = 'x'\neffective_from = 2020-01-01\ndefault_period = 'flat'\n"
+            "hours = [{ period = 'peak', start = '25:00', end = '26:00' }]",
+            "25:00",
+        ),
+        ("[[tariffs]]\nname = 'x'\neffective_from = 2020-01-01\ndefault_period = 'Flat X'", "Flat X"),
+        ("not toml", "not valid TOML"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_by_its_key(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "kilowatch.toml").write_text(text, "utf-8")
+    with pytest.raises(SettingsError) as raised:
+        load_settings(tmp_path)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,195 @@
+"""A worker whose brokers are away: nothing is committed before it is acknowledged, and reading is held."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from metering.errors import OperationError
+from metering.readings.decode import Messages
+from metering.registry.index import MeterIndex
+from metering.registry.meter_versions import facts
+from metering.settings.figures import MeteringSettings
+from metering.tables.warehouse import CUSTOMERS, METERS
+from pipelines.flow.metrics import Metrics
+from pipelines.flow.settings import ResultTopics, StreamSettings
+from pipelines.flow.worker import Sinks, Worker
+from pipelines.sources.poll import Poll
+from sinks.lake.commits import CommitLog
+from sinks.lake.owner import take
+from sinks.lake.reader import LakeReader
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+TOPICS = ResultTopics("windows", "violations", "compliance", "rejected")
+
+
+@dataclass
+class Brokers:
+    """Acknowledges everything at once, or while `away` nothing."""
+
+    away: bool = False
+    sent: list[tuple[str, object]] = field(default_factory=list)
+    owed: int = 0
+    asked: int = 0
+    closed: bool = False
+
+    def publish(
+        self,
+        topic: str,
+        keys: list[str | None] | list[bytes | None],
+        values: list[bytes],
+        partition_keys: list[str | bytes | None],  # noqa: ARG002 - a publisher's signature
+    ) -> None:
+        self.sent += [(topic, key) for key in keys]
+        self.owed += len(values)
+
+    def settled(self, timeout_s: float) -> bool:  # noqa: ARG002
+        self.asked += 1
+        self.owed = self.owed if self.away else 0
+        return self.owed == 0
+
+    def poll(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Registry:
+    def __init__(self, index: MeterIndex) -> None:
+        self._index = index
+
+    def index(self) -> MeterIndex:
+        return self._index
+
+
+@pytest.fixture(scope="module")
+def index(metering_settings: MeteringSettings) -> MeterIndex:
+    customer = {
+        "customer_no": "C1", "name": "机械厂", "segment": "large", "industry": "machinery", "voltage_level_kv": 10.0,
+        "pf_standard": 0.9, "contract_capacity_kva": 1000.0, "tariff": "large_industry", "dual_supply": False,
+        "controllable": False,
+    }  # fmt: skip
+    meter = {
+        "meter_id": "M1", "customer_no": "C1", "wiring": "3p4w", "nominal_v": 57.7, "pt_ratio": 100.0, "ct_ratio": 40.0,
+        "rated_a": 5.0, "max_a": 6.0, "register_digits": 6, "interval_s": 60, "source_no": 1,
+        "valid_from": date(2020, 1, 1),
+    }  # fmt: skip
+    tables = CUSTOMERS.conform(pl.DataFrame([customer])), METERS.conform(pl.DataFrame([meter]))
+    return MeterIndex.of(facts(*tables, metering_settings))
+
+
+MakeWorker = Callable[..., Worker]
+
+
+@pytest.fixture
+def make_worker(tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings) -> Iterator[MakeWorker]:
+    owner = take(tmp_path)
+
+    def make(brokers: Brokers, **figures: float) -> Worker:
+        own = {"commit_interval_s": 1e9, "commit_rows": 1, "windows_kept": 8, "retry_s": 0.0, **figures}
+        sinks = Sinks(LakeReader(tmp_path), CommitLog(tmp_path, owner), TOPICS, lambda _: brokers)
+        settings = StreamSettings(metering_settings, **own)  # type: ignore[arg-type]
+        return Worker(sinks, settings, Registry(index), Metrics())
+
+    yield make
+    owner.release()
+
+
+def poll(first: int, count: int, gap: tuple[int, int] | None = None) -> Poll:
+    """So many minutes of one meter, a message each, that begin at offset and minute `first`."""
+    offsets = list(range(first, first + count))
+    at = [START + timedelta(minutes=offset) for offset in offsets]
+    values = [json.dumps({"meter_id": "M1", "ts": ts.isoformat(), "p_kw": 100.0}).encode() for ts in at]
+    content = Messages(values, offsets, [int(ts.timestamp() * 1000) for ts in at], [b"M1"] * count)
+    return Poll("t-0", "t", 0, content, first, {"offset": first + count}, newest_offset=first + count - 1, gap=gap)
+
+
+def work(worker: Worker, polled: Poll) -> None:
+    worker.deliver(worker.advance(worker.decode(polled)))
+
+
+def rows(home: Path, table: str = "readings") -> int:
+    return LakeReader(home).scan(table).select(pl.len()).collect().item()
+
+
+def test_nothing_is_committed_before_it_is_acknowledged(tmp_path: Path, make_worker: MakeWorker) -> None:
+    brokers = Brokers()
+    worker = make_worker(brokers)
+    work(worker, poll(0, 40))
+    assert (rows(tmp_path), worker.position("t-0"), worker.held) == (40, {"offset": 40}, False)
+    brokers.away = True
+    work(worker, poll(40, 40))
+    for _ in range(3):
+        worker.tick()
+    assert (rows(tmp_path), worker.position("t-0"), worker.held) == (40, {"offset": 40}, True)
+    assert worker.progress().unacknowledged_s > 0
+    brokers.away = False
+    worker.tick()
+    assert (rows(tmp_path), worker.position("t-0"), worker.held) == (80, {"offset": 80}, False)
+    assert worker.progress().unacknowledged_s == 0
+    assert brokers.sent.count(("windows", "M1/2026-03-01T01:00:00Z")) == 1
+
+
+def test_brokers_that_said_no_are_not_asked_again_at_once(make_worker: MakeWorker) -> None:
+    brokers = Brokers(away=True)
+    worker = make_worker(brokers, retry_s=60.0)
+    work(worker, poll(0, 40))
+    for _ in range(5):
+        worker.tick()
+    assert brokers.asked == 1
+
+
+def test_no_more_is_published_or_read_before_the_brokers_have_settled(tmp_path: Path, make_worker: MakeWorker) -> None:
+    brokers = Brokers(away=True)
+    worker = make_worker(brokers, commit_rows=10**9)
+    for first in range(0, 200, 40):
+        work(worker, poll(first, 40))
+    ends = [str(key) for topic, key in brokers.sent if topic == "windows"]
+    assert 0 < len(ends) < 5
+    assert worker.held
+    brokers.away = False
+    worker.tick()
+    assert not worker.held
+    worker.finish()
+    assert rows(tmp_path) == 200
+    ends = [str(key) for topic, key in brokers.sent if topic == "windows"]
+    assert ends == sorted(set(ends)), "results keep their order, and none is published twice"
+
+
+def test_a_stop_while_brokers_are_away_says_what_does_not_count(tmp_path: Path, make_worker: MakeWorker) -> None:
+    brokers = Brokers()
+    worker = make_worker(brokers)
+    work(worker, poll(0, 40))
+    brokers.away = True
+    work(worker, poll(40, 30))
+    with pytest.raises(OperationError, match="30 readings since the last commit do not count"):
+        worker.finish()
+    worker.close()
+    assert brokers.closed
+    assert (rows(tmp_path), worker.position("t-0")) == (40, {"offset": 40})
+
+    again = make_worker(Brokers())
+    work(again, poll(40, 30))
+    assert rows(tmp_path) == 70
+
+
+def test_an_accepted_gap_is_a_row_of_the_same_commit(tmp_path: Path, make_worker: MakeWorker) -> None:
+    brokers = Brokers()
+    worker = make_worker(brokers)
+    work(worker, poll(0, 10))
+    brokers.away = True
+    work(worker, poll(25, 0, gap=(10, 24)))
+    work(worker, poll(25, 5))
+    assert (rows(tmp_path), rows(tmp_path, "gaps")) == (10, 0)
+    brokers.away = False
+    worker.tick()
+    gap = LakeReader(tmp_path).scan("gaps").collect().row(0, named=True)
+    assert [gap[name] for name in ("source", "source_partition", "missing_from", "missing_to")] == ["t", 0, 10, 24]
+    assert (rows(tmp_path), rows(tmp_path, "gaps"), worker.position("t-0")) == (15, 1, {"offset": 30})

@@ -1,0 +1,484 @@
+"""The Kafka source against a real Apache Kafka: order, resuming, gaps, new partitions, brokers that go away."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import confluent_kafka
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from metering.errors import ApartError, GapError, OperationError
+from metering.readings.decode import Messages
+from orchestration.kafka import broker
+from pipelines.sources import kafka as kafka_source
+from pipelines.sources.kafka import KafkaReader, KafkaSource
+from pipelines.sources.poll import Poll, Position
+from sinks.kafka.topics import TopicSink, ensure_topics
+
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
+
+LIBRDKAFKA = "confluent_kafka.libs/librdkafka*"
+METERS = [f"M{n}" for n in range(8)]
+
+
+def never(_: str) -> None:
+    return None
+
+
+@pytest.fixture
+def reading(kafka: str) -> Iterator[Callable[..., KafkaReader]]:
+    """Opens readers of a topic, and closes them after the test."""
+    opened: list[KafkaReader] = []
+
+    def open_reader(
+        topic: str,
+        positions: Callable[[str], Position | None] = never,
+        *,
+        worker: int = 0,
+        workers: int = 1,
+        batch_rows: int = 1000,
+        address: str = kafka,
+        **config: object,
+    ) -> KafkaReader:
+        source = KafkaSource({"bootstrap.servers": address, **config}, topic, batch_rows, 50)
+        opened.append(source.open(worker, workers, positions))
+        return opened[-1]
+
+    yield open_reader
+    for reader in opened:
+        reader.close()
+
+
+def take(reader: KafkaReader, messages: int, within_s: float = 20) -> list[Poll]:
+    """Polls until so many messages have come."""
+    polls: list[Poll] = []
+    deadline = time.monotonic() + within_s
+    while sum(len(content(poll).values) for poll in polls) < messages:
+        assert time.monotonic() < deadline, f"{polls} is all that came"
+        polls += reader.poll()
+    return polls
+
+
+def content(poll: Poll) -> Messages:
+    assert isinstance(poll.content, Messages)
+    return poll.content
+
+
+def values(polls: list[Poll], partition: int = 0) -> list[bytes | None]:
+    return [value for poll in polls if poll.partition == partition for value in content(poll).values]
+
+
+def numbers(start: int, end: int) -> list[bytes]:
+    return [str(n).encode() for n in range(start, end)]
+
+
+def send(address: str, topic: str, sent: list[bytes], key: str = "M1", **headers: bytes) -> None:
+    sink = TopicSink({"bootstrap.servers": address})
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    sink.publish(topic, [key] * len(sent), sent, [key] * len(sent), named or None)
+    sink.flush()
+
+
+def test_all_partitions_are_read_from_the_start_in_order(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic(3)
+    before_ms = int(time.time() * 1000)
+    for key in METERS:
+        send(kafka, topic, [f"{key} {n}".encode() for n in range(500)], key)
+    reader = reading(topic, batch_rows=400)
+    polls = take(reader, 500 * len(METERS))
+    assert {poll.partition for poll in polls} == {0, 1, 2}
+    for partition in range(3):
+        own = [poll for poll in polls if poll.partition == partition]
+        offsets = [offset for poll in own for offset in content(poll).offsets]
+        assert offsets == list(range(len(offsets)))
+        assert {poll.shard for poll in own} == {f"{topic}-{partition}"}
+        assert [poll.after["offset"] for poll in own] == [content(poll).offsets[-1] + 1 for poll in own]
+        assert own[-1].newest_offset == offsets[-1]
+        for key in METERS:
+            of_key = [int((v or b"").split()[1]) for v in values(own, partition) if (v or b"").startswith(key.encode())]
+            assert of_key in ([], list(range(500)))
+    for poll in polls:
+        got = content(poll)
+        assert len(got.values) == len(got.offsets) == len(got.logged_ms) == len(got.keys) <= 400
+        assert all(key == (value or b"").split()[0] for key, value in zip(got.keys, got.values, strict=True))
+        assert all(before_ms - 5000 <= ms <= time.time() * 1000 + 5000 for ms in got.logged_ms)
+        assert got.arrow is None
+        assert poll.source == topic
+        assert poll.first_row == got.offsets[0]
+        assert not poll.end
+    assert not reader.finished
+    assert reader.poll() == []
+
+
+def test_workers_share_the_partitions(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic(5)
+    sink = TopicSink({"bootstrap.servers": kafka})
+    meters = [f"M{n}" for n in range(200)]
+    sink.publish(topic, meters, [b"{}"] * 200, meters)
+    sink.flush()
+    readers = [reading(topic, worker=worker, workers=2) for worker in (0, 1)]
+    found = [take(readers[0], 1), take(readers[1], 1)]
+    while sum(len(content(poll).values) for polls in found for poll in polls) < 200:
+        for worker in (0, 1):
+            found[worker] += readers[worker].poll()
+    assert [sorted({poll.partition for poll in polls}) for polls in found] == [[0, 2, 4], [1, 3]]
+
+
+def test_reading_goes_on_at_the_position(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic()
+    send(kafka, topic, numbers(0, 100))
+    first = take(reading(topic, batch_rows=30), 30)
+    position = first[-1].after
+    rest = reading(topic, {f"{topic}-0": position}.get)
+    assert values(first) + values(take(rest, 100 - position["offset"])) == numbers(0, 100)
+    at_end = reading(topic, {f"{topic}-0": {"offset": 100}}.get)
+    send(kafka, topic, numbers(100, 103))
+    assert values(take(at_end, 3)) == numbers(100, 103)
+
+
+def test_headers_tell_arrow_from_json(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic()
+    send(kafka, topic, [b"{}"])
+    send(kafka, topic, [b"{}"], content_type=b"application/json")
+    reader = reading(topic)
+    assert [content(poll).arrow for poll in take(reader, 2)] == [None]
+    send(kafka, topic, [b"arrow"], content_type=b"application/vnd.apache.arrow.stream")
+    send(kafka, topic, [b"arrow"], Content_Type=b"Application/vnd.apache.arrow.stream; v=1")
+    send(kafka, topic, [b"{}"], other=b"application/vnd.apache.arrow.stream")
+    again = take(reading(topic), 5)
+    found = [(message, poll) for poll in again for message in range(len(content(poll).values))]
+    assert [bool((arrow := content(poll).arrow) and message in arrow.broken) for message, poll in found] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def send_with_headers(address: str, topic: str, value: bytes, *names: bytes) -> None:
+    """As a client in another language may: header names need not be text."""
+    library = ctypes.CDLL(next(str(path) for path in Path(confluent_kafka.__file__).parents[1].glob(LIBRDKAFKA)))
+    pointer, size, error = ctypes.c_void_p, ctypes.c_size_t, ctypes.create_string_buffer(512)
+    for name in ("rd_kafka_conf_new", "rd_kafka_new", "rd_kafka_headers_new"):
+        getattr(library, name).restype = pointer
+    configuration = pointer(library.rd_kafka_conf_new())
+    library.rd_kafka_conf_set(configuration, b"bootstrap.servers", address.encode(), error, size(512))
+    producer = pointer(library.rd_kafka_new(0, configuration, error, size(512)))
+    headers = pointer(library.rd_kafka_headers_new(size(len(names))))
+    for name in names:
+        library.rd_kafka_header_add(headers, name, ctypes.c_ssize_t(len(name)), b"v", ctypes.c_ssize_t(1))
+    copied = ctypes.c_int(2)
+    of_topic, of_value = (ctypes.c_int(1), topic.encode()), (ctypes.c_int(4), value, size(len(value)))
+    more = (ctypes.c_int(7), copied, ctypes.c_int(10), headers, ctypes.c_int(0))
+    assert library.rd_kafka_producev(producer, *of_topic, *of_value, *more) == 0
+    assert library.rd_kafka_flush(producer, 20_000) == 0
+    library.rd_kafka_destroy(producer)
+
+
+def test_header_names_that_are_no_text_do_not_stop_reading(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic()
+    send(kafka, topic, numbers(0, 20))
+    for _ in range(3):
+        send_with_headers(kafka, topic, b"bad", b"\xff\xfe", b"content-type")
+        send(kafka, topic, [b"arrow"], content_type=b"application/vnd.apache.arrow.stream")
+    polls = take(reading(topic), 26)
+    assert values(polls) == [*numbers(0, 20), *[b"bad", b"arrow"] * 3]
+    streams = [arrow.broken for poll in polls if (arrow := content(poll).arrow)]
+    assert sum(map(len, streams)) == 3
+
+
+def test_tombstones_and_absent_keys_come_as_none(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic()
+    sink = TopicSink({"bootstrap.servers": kafka})
+    sink._producer.produce(topic, None, b"M1")
+    sink._producer.produce(topic, b"x", None)
+    sink.flush()
+    got = [content(poll) for poll in take(reading(topic), 2)]
+    assert [value for part in got for value in part.values] == [None, b"x"]
+    assert [key for part in got for key in part.keys] == [b"M1", None]
+
+
+def test_a_message_of_a_mebibyte_comes_whole(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic()
+    big = bytes(range(256)) * 4000
+    send(kafka, topic, [big, b"small"])
+    assert values(take(reading(topic), 2)) == [big, b"small"]
+
+
+def delete_before(address: str, topic: str, offset: int) -> None:
+    admin = AdminClient({"bootstrap.servers": address})
+    for done in admin.delete_records([TopicPartition(topic, 0, offset)]).values():
+        done.result()
+
+
+def test_offsets_deleted_before_the_position_are_a_gap(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic()
+    send(kafka, topic, numbers(0, 50))
+    delete_before(kafka, topic, 20)
+    with pytest.raises(GapError, match=rf"topic {topic} partition 0: offsets 7 to 19 are gone") as caught:
+        reading(topic, {f"{topic}-0": {"offset": 7}}.get)
+    assert (caught.value.missing_from, caught.value.missing_to) == (7, 19)
+    assert values(take(reading(topic, {f"{topic}-0": {"offset": 20}}.get), 30)) == numbers(20, 50)
+    assert values(take(reading(topic), 30)) == numbers(20, 50), "a first start begins at the earliest offset"
+
+
+def test_offsets_deleted_while_reading_are_a_gap(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic()
+    big = [b"x" * 100_000] * 60
+    send(kafka, topic, big)
+    # The client fetches ahead, so it must have little room for what it has not been asked for.
+    little = {"queued.max.messages.kbytes": 200, "queued.min.messages": 1, "max.partition.fetch.bytes": 100_000}
+    reader = reading(topic, batch_rows=1, **little)
+    seen = [offset for poll in take(reader, 1) for offset in content(poll).offsets]
+    send(kafka, topic, big)
+    delete_before(kafka, topic, 110)
+
+    def read_on() -> None:
+        for _ in range(1000):
+            seen.extend(offset for poll in reader.poll() for offset in content(poll).offsets)
+
+    with pytest.raises(GapError, match=r"offsets \d+ to 109 are gone") as caught:
+        read_on()
+    assert seen == list(range(caught.value.missing_from))
+
+
+def test_what_was_never_read_is_not_missed(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic()
+    send(kafka, topic, numbers(0, 50))
+    reader = reading(topic)
+    reader._consumer.incremental_unassign([TopicPartition(topic, 0)])
+    delete_before(kafka, topic, 20)
+    reader._consumer.incremental_assign([TopicPartition(topic, 0, 0)])  # as if retention had won the race
+    assert values(take(reader, 30)) == numbers(20, 50)
+
+
+def test_a_log_that_ends_before_the_position_is_a_gap(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic()
+    send(kafka, topic, numbers(0, 10))
+    with pytest.raises(GapError, match=rf"topic {topic} partition 0: offsets 10 to 24 are gone"):
+        reading(topic, {f"{topic}-0": {"offset": 25}}.get)
+
+
+def test_a_topic_made_anew_with_fewer_partitions_is_a_gap(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic(2)
+    positions: dict[str, Position] = {f"{topic}-{p}": {"offset": 0} for p in (0, 1)} | {f"{topic}-2": {"offset": 5}}
+    with pytest.raises(GapError, match=rf"topic {topic} partition 2: offsets 0 to 4 are gone"):
+        reading(topic, positions.get)
+
+
+def test_accepted_gaps_are_handed_out_once_and_reading_goes_on(kafka: str, kafka_topic: Callable[..., str]) -> None:
+    topic = kafka_topic()
+    send(kafka, topic, numbers(0, 10))
+    positions: dict[str, Position] = {f"{topic}-0": {"offset": 25}, f"{topic}-1": {"offset": 5}}
+    source = KafkaSource({"bootstrap.servers": kafka}, topic, 1000, 50, accept_gap=True)
+    reader = source.open(0, 1, positions.get)
+    try:
+        gaps = reader.poll()
+        assert {(poll.partition, poll.gap, poll.after["offset"]) for poll in gaps} == {
+            (0, (10, 24), 10),
+            (1, (0, 4), 0),
+        }
+        assert all(content(poll).values == [] for poll in gaps)
+        send(kafka, topic, numbers(10, 15))
+        polls = take(reader, 5)
+        assert values(polls) == numbers(10, 15)
+        assert {poll.gap for poll in polls} == {None}
+    finally:
+        reader.close()
+
+
+def make_anew(address: str, topic: str, sent: list[bytes]) -> None:
+    admin = AdminClient({"bootstrap.servers": address})
+    admin.delete_topics([topic])[topic].result()
+    time.sleep(0.5)
+    ensure_topics({"bootstrap.servers": address}, {topic: "delete"}, 1, 1)
+    send(address, topic, sent)
+
+
+def test_a_topic_made_anew_while_reading_is_said(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic()
+    send(kafka, topic, numbers(0, 30))
+    reader = reading(topic, **{"topic.metadata.refresh.interval.ms": 500, "topic.metadata.propagation.max.ms": 2000})
+    take(reader, 30)
+    make_anew(kafka, topic, numbers(0, 3))
+    with pytest.raises(OperationError, match=rf"topic {topic} partition 0"):
+        take(reader, 1)
+
+
+def test_a_topic_made_anew_that_has_grown_past_the_position_is_another_topic(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic()
+    send(kafka, topic, numbers(0, 30))
+    position = take(reading(topic), 30)[-1].after
+    make_anew(kafka, topic, numbers(100, 150))
+    with pytest.raises(GapError, match=rf"topic {topic} partition 0: offsets 0 to 29 are gone .* made anew"):
+        reading(topic, {f"{topic}-0": position}.get)
+
+    accepting = KafkaSource({"bootstrap.servers": kafka}, topic, 1000, 50, accept_gap=True)
+    reader = accepting.open(0, 1, {f"{topic}-0": position}.get)
+    try:
+        polls = take(reader, 50)
+    finally:
+        reader.close()
+    assert [poll.gap for poll in polls] == [(0, 29), *[None] * (len(polls) - 1)]
+    assert values(polls) == numbers(100, 150)
+    assert polls[0].after == {"offset": 0, "topic": polls[-1].after["topic"]}
+    assert position["topic"] != polls[-1].after["topic"]
+
+
+def test_a_topic_made_anew_is_noticed_while_reading(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_source, "_LOOK_EVERY_S", 1.0)
+    topic = kafka_topic()
+    send(kafka, topic, numbers(0, 3))
+    reader = reading(topic)
+    take(reader, 3)
+    make_anew(kafka, topic, numbers(0, 60))
+    with pytest.raises(OperationError, match=rf"topic {topic} partition 0"):
+        take(reader, 1000)
+
+
+def test_a_position_without_the_topics_id_gets_it_at_once(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    """As an older Kilowatch left it."""
+    topic = kafka_topic()
+    send(kafka, topic, numbers(0, 30))
+    [poll] = reading(topic, {f"{topic}-0": {"offset": 30}}.get).poll()
+    assert (content(poll).values, poll.gap, poll.after["offset"]) == ([], None, 30)
+    kept = reading(topic, {f"{topic}-0": poll.after}.get)
+    assert kept.poll() == []
+
+
+def test_a_new_partition_is_read_from_its_first_message(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_source, "_LOOK_EVERY_S", 0.5)
+    topic = kafka_topic(1)
+    send(kafka, topic, [b"old"])
+    reader, one_of_two = reading(topic), reading(topic, worker=1, workers=2)
+    take(reader, 1)
+    admin = AdminClient({"bootstrap.servers": kafka})
+    admin.create_partitions([NewPartitions(topic, 3)])[topic].result()
+    sink = TopicSink({"bootstrap.servers": kafka})
+    for n in range(20):
+        for partition in (1, 2):
+            sink._producer.produce(topic, str(n).encode(), partition=partition)
+    sink.flush()
+    polls = take(reader, 40)
+    assert values(polls, 1) == numbers(0, 20)
+    assert values(polls, 2) == numbers(0, 20)
+    with pytest.raises(ApartError, match=r"2 new partitions, to which meters move: .* without --workers"):
+        take(one_of_two, 1)
+
+
+def test_new_meters_have_one_of_several_workers_look_for_new_partitions_at_once(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic(1)
+    send(kafka, topic, numbers(0, 3))
+    [alone], [poll] = take(reading(topic), 3), take(reading(topic, workers=2), 3)
+    assert alone.on_new_meters is None
+    assert poll.on_new_meters is not None
+    poll.on_new_meters()
+    admin = AdminClient({"bootstrap.servers": kafka})
+    admin.create_partitions([NewPartitions(topic, 2)])[topic].result()
+    with pytest.raises(ApartError, match="1 new partitions, to which meters move"):
+        poll.on_new_meters()
+
+
+def test_an_absent_topic_and_silent_brokers_are_one_line(
+    kafka: str, reading: Callable[..., KafkaReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OperationError, match=r"topic no\.such\.topic does not exist"):
+        reading("no.such.topic")
+    monkeypatch.setattr(kafka_source, "_START_TIMEOUT_S", 0.5)
+    with pytest.raises(OperationError, match="Kafka does not answer"):
+        reading("any", address="127.0.0.1:1")
+
+
+def test_a_settings_file_cannot_switch_off_what_correctness_needs(
+    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
+) -> None:
+    topic = kafka_topic()
+    send(kafka, topic, numbers(0, 5))
+    reader = reading(topic, {f"{topic}-0": {"offset": 2}}.get, **{"auto.offset.reset": "latest", "linger.ms": "5"})
+    assert values(take(reader, 3)) == numbers(2, 5)
+
+
+def sasl_properties(plain: int, controller: int, sasl: int) -> dict[str, str]:
+    module = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    return {
+        "listeners": f"PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{controller},SASL://127.0.0.1:{sasl}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{plain},SASL://127.0.0.1:{sasl}",
+        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.sasl.plain.sasl.jaas.config": f'{module} user_reader="right";',
+    }
+
+
+def test_brokers_that_go_away_are_waited_for_and_wrong_passwords_are_not(
+    kafka_jars: Path, tmp_path: Path, reading: Callable[..., KafkaReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_source, "_START_TIMEOUT_S", 5.0)
+    monkeypatch.setattr(kafka_source, "_LOOK_EVERY_WHEN_STALE_S", 0.5)
+    plain, controller, sasl = (broker._free_port() for _ in range(3))
+    properties = sasl_properties(plain, controller, sasl)
+    address = broker.start(tmp_path, plain, properties)
+    try:
+        ensure_topics({"bootstrap.servers": address}, {"t": "delete"}, 1, 1)
+        send(address, "t", numbers(0, 10))
+        login = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": "reader"}
+        with pytest.raises(OperationError, match=r"Kafka does not answer: .*[Aa]uthentication"):
+            reading("t", address=f"127.0.0.1:{sasl}", **login, **{"sasl.password": "wrong"})
+        reader = reading("t", address=f"127.0.0.1:{sasl}", **login, **{"sasl.password": "right"})
+        assert values(take(reader, 10)) == numbers(0, 10)
+        assert reader.stale_since is None
+        broker.stop(tmp_path)
+        deadline = time.monotonic() + 20
+        while reader.stale_since is None:
+            assert time.monotonic() < deadline, "the outage was not noticed"
+            assert reader.poll() == []
+        broker.start(tmp_path, plain, properties)
+        while reader.stale_since is not None:  # with nothing new to read
+            assert time.monotonic() < deadline + 30, "the recovery was not noticed"
+            assert reader.poll() == []
+        send(address, "t", numbers(10, 15))
+        assert values(take(reader, 5)) == numbers(10, 15)
+    finally:
+        broker.stop(tmp_path)
