@@ -11,7 +11,7 @@ from datetime import date, timedelta
 import polars as pl
 
 from assets.batch import Batch, Part
-from assets.readings import lots, readings, with_facts
+from assets.readings import lots, readings, with_version
 from metering.calendar import day_bounds, local_date
 from metering.load.curve import WINDOW_VALUES, daily_curve
 from metering.load.indices import CURVE, daily_load, slides
@@ -37,7 +37,7 @@ def registry_meters(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
 def batch_windows(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     """Windows computed again from the readings, independently of the stream's."""
     for lot in lots(batch, days):
-        rows = windows(readings(batch, lot, USED), batch.registry.facts)
+        rows = windows(readings(batch, lot, USED), batch.registry.meter_versions)
         dated = rows.with_columns(date=local_date(pl.col("window_end"), batch.settings.timezone))
         for day in lot:
             yield Part(day_partition(day), WINDOWS.conform(dated.filter(pl.col("date") == day), revision=0), day)
@@ -47,25 +47,25 @@ def curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     registry = batch.registry
     for day in days:
         of_day = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *SLOT, *WINDOW_VALUES))
-        curve = daily_curve(of_day, registry.facts, registry.customers, day, batch.settings)
+        curve = daily_curve(of_day, registry.meter_versions, registry.customers, day, batch.settings)
         yield Part(day_partition(day), curve, day)
 
 
 def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     registry, settings = batch.registry, batch.settings
     for lot in lots(batch, days):
-        rows = readings(batch, lot, ("meter_id", "p_kw")) if slides(registry.facts) else None
+        rows = readings(batch, lot, ("meter_id", "p_kw")) if slides(registry.meter_versions) else None
         for day in lot:
             curve = batch.marts.read(batch.tables["daily_curve"], [day], CURVE)
             of_day = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *SLOT))
             near = None if rows is None else _near(rows, day, settings.timezone)
-            load = daily_load(curve, of_day, near, registry.customers, registry.facts, day, settings)
+            load = daily_load(curve, of_day, near, registry.customers, registry.meter_versions, day, settings)
             yield Part(day_partition(day), load, day)
 
 
 def voltages(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     for lot in lots(batch, days):
-        rows = with_facts(readings(batch, lot, ("meter_id", *VOLTAGES)), batch.registry.facts, JUDGED_BY)
+        rows = with_version(readings(batch, lot, ("meter_id", *VOLTAGES)), batch.registry.meter_versions, JUDGED_BY)
         for day in lot:
             of_day = voltage_daily(_near(rows, day, batch.settings.timezone), day, batch.settings)
             yield Part(day_partition(day), of_day, day)

@@ -34,4 +34,4 @@ def _of_day(batch: Batch, day: date) -> pl.DataFrame:
     windows = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, "customer_no", *SLOT, *ENERGIES))
     voltage, accuracy = (batch.marts.read(batch.tables[n], [day]) for n in ("voltage_daily", "forecast_accuracy"))
     registry = batch.registry
-    return daily_kpis(windows, voltage, accuracy, registry.facts, registry.customers, day, batch.settings)
+    return daily_kpis(windows, voltage, accuracy, registry.meter_versions, registry.customers, day, batch.settings)

@@ -1,4 +1,4 @@
-"""Readings as batch work takes them: one for each meter and time, with the facts that they are judged by.
+"""Readings as batch work takes them: one for each meter and time, with the meter_versions that they are judged by.
 
 Here: reading days of the lake in lots of bounded size. Not here: anything computed from readings.
 """
@@ -41,8 +41,8 @@ def lots(batch: Batch, days: Sequence[date]) -> Iterator[list[date]]:
 def readings(batch: Batch, days: Sequence[date], columns: Sequence[str] = LAKE["readings"].names) -> pl.DataFrame:
     """Readings of consecutive local `days` and of the 15 minutes before them, which hold the registers at the edge.
 
-    One row for each (meter_id, ts), the one that counts: `ts`, `columns` of `readings`, `meter` (code) and `fact` (row
-    in the registry's facts).
+    One row for each (meter_id, ts), the one that counts: `ts`, `columns` of `readings`, `meter` (code) and `version`
+    (row in the registry's meter_versions).
     """
     start, _ = day_bounds(days[0], batch.settings.timezone)
     since = pl.col("ts") > start - timedelta(seconds=WINDOW_S + 1)
@@ -50,23 +50,23 @@ def readings(batch: Batch, days: Sequence[date], columns: Sequence[str] = LAKE["
     with batch.lake.held():
         scan = batch.lake.scan("readings", [days[0] - timedelta(days=1), *days])
         rows = scan.filter(since).select(wanted).collect()
-    return counted(rows, batch.registry.facts).select("meter", "fact", *dict.fromkeys(("ts", *columns)))
+    return counted(rows, batch.registry.meter_versions).select("meter", "version", *dict.fromkeys(("ts", *columns)))
 
 
-def counted(rows: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
-    """The reading that counts for each meter and time, with `meter` (code) and `fact` (row in `facts`).
+def counted(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
+    """The reading that counts for each meter and time, with `meter` (code) and `version` (row in `meter_versions`).
 
     Readings of meters that the registry does not know, or not at that time, are left out.
     """
-    index = MeterIndex.of(facts)
+    index = MeterIndex.of(meter_versions)
     coded = _known(rows.with_columns(index.code(rows["meter_id"])), "meter")
-    return latest(_known(coded.with_columns(index.version(coded["meter"], coded["ts"])), "fact"))
+    return latest(_known(coded.with_columns(index.version(coded["meter"], coded["ts"])), "version"))
 
 
 def _known(rows: pl.DataFrame, column: str) -> pl.DataFrame:
     return rows.filter(pl.col(column).is_not_null()) if rows[column].has_nulls() else rows
 
 
-def with_facts(counted: pl.DataFrame, facts: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """Those readings with columns of their facts."""
-    return counted.with_columns(facts[name].gather(counted["fact"]) for name in names)
+def with_version(counted: pl.DataFrame, meter_versions: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Those readings with columns of their meter_versions."""
+    return counted.with_columns(meter_versions[name].gather(counted["version"]) for name in names)

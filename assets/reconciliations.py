@@ -66,16 +66,16 @@ def _compliance(batch: Batch, day: date, unfinished: pl.DataFrame) -> pl.DataFra
     """Of the day alone: its month to date may hold days that have not been materialised."""
     columns = (*COMPLIANCE.key, "revision", *_DAY_VALUES)
     stream = newest(batch.lake.scan("compliance", [day]).select(columns).collect(), COMPLIANCE.key)
-    facts = batch.registry.facts
+    meter_versions = batch.registry.meter_versions
     windows = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *_CONTRIBUTING))
     # A window that the watermark has not passed counts if the stream has closed it, as it does at a file's end.
     reached = stream.select("meter_id", pl.col("as_of").alias("stream_as_of"))
     waiting = windows.join(unfinished, on=WINDOWS.key, how="semi").join(reached, on="meter_id")
     told = waiting.filter(pl.col("window_end") <= pl.col("stream_as_of")).select(windows.columns)
     closed = pl.concat([windows.join(unfinished, on=WINDOWS.key, how="anti"), told])
-    index = MeterIndex.of(facts)
+    index = MeterIndex.of(meter_versions)
     coded = closed.with_columns(meter=index.code(closed["meter_id"]))
-    placed = coded.with_columns(fact=index.version(coded["meter"], coded["window_end"]))
+    placed = coded.with_columns(version=index.version(coded["meter"], coded["window_end"]))
     nothing = pl.DataFrame(schema=DAYS_SCHEMA)
-    _, computed = advance(nothing, contributions(placed, batch.settings), nothing, facts)
+    _, computed = advance(nothing, contributions(placed, batch.settings), nothing, meter_versions)
     return reconcile("compliance", stream, computed, COMPLIANCE.key, _DAY_VALUES, day)

@@ -23,7 +23,7 @@ def revise(
     judged: pl.DataFrame,
     base: pl.DataFrame,
     told: pl.DataFrame,
-    facts: pl.DataFrame,
+    meter_versions: pl.DataFrame,
     gap_intervals: float,
     late: pl.DataFrame,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -35,7 +35,7 @@ def revise(
     the changes: a violation told before gets its next revision, one that never was is withdrawn, one not told yet
     appears, from its raise on.
     """
-    state, fresh = advance(judged, base, facts, gap_intervals)
+    state, fresh = advance(judged, base, meter_versions, gap_intervals)
     expected = last_told(pl.concat([_open(base, told), fresh]))
     appearing = fresh.join(told, on=NAME, how="anti")
     changes = pl.concat([appearing, _told_anew(expected, told), _withdrawn(expected, told)])
@@ -48,13 +48,13 @@ def revise(
 
 def _open(base: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:
     """Violations that were open in `base`, as if just told; they count less than any change after them."""
-    fact = told.select(*NAME, "fact")
+    version = told.select(*NAME, "version")
     return (
         base.filter("active")
-        .join(fact, on=NAME, how="inner")
+        .join(version, on=NAME, how="inner")
         .select(
             *PAIR,
-            "fact",
+            "version",
             pl.lit("raised").alias("state"),
             pl.lit(-1, pl.Int32).alias("revision"),
             "started_at",

@@ -28,10 +28,10 @@ ABOVE, BELOW = 1, -1
 JUDGED_SCHEMA = pl.Schema(
     {
         "meter": pl.UInt32(),
-        "fact": pl.UInt32(),
+        "version": pl.UInt32(),
         "ts": TIMESTAMP,
         "code": pl.UInt32(),
-        "says": pl.Int8(),
+        "verdict": pl.Int8(),
         "value": pl.Float64(),
         "limit_value": pl.Float64(),
         "hold_s": pl.Float64(),
@@ -62,28 +62,30 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def judge(readings: pl.DataFrame, facts: pl.DataFrame, settings: MeteringSettings, codes: pl.Series) -> pl.DataFrame:
+def judge(
+    readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings, codes: pl.Series
+) -> pl.DataFrame:
     """What the readings say to the checks named by `codes` [UInt32]: a row for each reading and check that has a value.
 
-    `readings`: `meter`, `fact`, `ts` and measured values. Returns JUDGED_SCHEMA, sorted by meter, code, ts.
+    `readings`: `meter`, `version`, `ts` and measured values. Returns JUDGED_SCHEMA, sorted by meter, code, ts.
     """
     wanted = set(codes.to_list())
     parts = [
         _one(check, known, ruleset)
         for ruleset, span in _by_ruleset(readings, settings)
-        for known in (_with_facts(span, facts),)
+        for known in (_with_version(span, meter_versions),)
         for check in CHECKS
         if check.code in wanted and getattr(ruleset, check.rule).limit > 0
     ]
     return pl.concat([no_rows(JUDGED_SCHEMA), *parts]).sort("meter", "code", "ts")
 
 
-def starts(readings: pl.DataFrame, facts: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
+def starts(readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
     """The (meter, code) pairs for which any reading speaks for a start: the few that need a closer look."""
     parts = [pl.DataFrame(schema={"meter": pl.UInt32, "code": pl.UInt32})]
     for ruleset, span in _by_ruleset(readings, settings):
         judged = [check for check in CHECKS if getattr(ruleset, check.rule).limit > 0]
-        says = _with_facts(span, facts).select(
+        says = _with_version(span, meter_versions).select(
             _start(check, getattr(ruleset, check.rule)).fill_null(False).alias(str(check.code)) for check in judged
         )
         any_says = says.select(pl.all().any()).row(0)
@@ -113,12 +115,12 @@ def _by_ruleset(readings: pl.DataFrame, settings: MeteringSettings) -> Iterator[
             yield ruleset, span
 
 
-def _with_facts(readings: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
+def _with_version(readings: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
     names = ("nominal_v", "contract_capacity_kva", "pf_standard")
     p, q = pl.col("p_kw"), pl.col("q_kvar")
     return readings.with_columns(
-        *(facts[name].gather(readings["fact"]) for name in names),
-        *phase_voltages(readings, facts),
+        *(meter_versions[name].gather(readings["version"]) for name in names),
+        *phase_voltages(readings, meter_versions),
         (p.pow(2) + q.pow(2)).sqrt().alias("s_kva"),
         power_factor(p, q).alias("pf"),
     )
@@ -128,16 +130,16 @@ def _one(check: Check, known: pl.DataFrame, ruleset: RuleSet) -> pl.DataFrame:
     rule: Rule = getattr(ruleset, check.rule)
     return known.select(
         "meter",
-        "fact",
+        "version",
         "ts",
         code=pl.lit(check.code, pl.UInt32),
-        says=_says(check, rule),
+        verdict=_verdict(check, rule),
         value=_value(check, rule),
         limit_value=_limit(check, rule),
         hold_s=pl.lit(rule.hold_s),
         clear_hold_s=pl.lit(rule.clear_hold_s),
         ruleset=pl.lit(ruleset.name),
-    ).filter(pl.col("value").is_finite() & pl.col("says").is_not_null())
+    ).filter(pl.col("value").is_finite() & pl.col("verdict").is_not_null())
 
 
 def _value(check: Check, rule: Rule) -> pl.Expr:
@@ -153,7 +155,7 @@ def _limit(check: Check, rule: Rule) -> pl.Expr:
     return pl.col(base) * rule.limit
 
 
-def _says(check: Check, rule: Rule) -> pl.Expr:
+def _verdict(check: Check, rule: Rule) -> pl.Expr:
     return _start(check, rule).cast(pl.Int8) - _end(check, rule).cast(pl.Int8)
 
 

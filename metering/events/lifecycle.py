@@ -41,7 +41,7 @@ CHANGE_SCHEMA = pl.Schema(
     {
         "meter": pl.UInt32(),
         "code": pl.UInt32(),
-        "fact": pl.UInt32(),
+        "version": pl.UInt32(),
         "state": pl.String(),
         "revision": pl.Int32(),
         "started_at": TIMESTAMP,
@@ -61,7 +61,7 @@ _BY_PAIR = pl.col("pair")
 
 
 def advance(
-    judged: pl.DataFrame, state: pl.DataFrame, facts: pl.DataFrame, gap_intervals: float
+    judged: pl.DataFrame, state: pl.DataFrame, meter_versions: pl.DataFrame, gap_intervals: float
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Take judged readings (JUDGED_SCHEMA, sorted, each later than the state's `last_ts`) into the state.
 
@@ -71,20 +71,22 @@ def advance(
     """
     if judged.is_empty():
         return state, no_rows(CHANGE_SCHEMA)
-    rows = _episodes(_triggers(_runs(judged, state, facts, gap_intervals)))
+    rows = _episodes(_triggers(_runs(judged, state, meter_versions, gap_intervals)))
     untouched = state.join(judged.select(PAIR).unique(), on=PAIR, how="anti")
     return pl.concat([untouched, _last_state(rows)]).sort(PAIR), _changes(rows)
 
 
-def _runs(judged: pl.DataFrame, state: pl.DataFrame, facts: pl.DataFrame, gap_intervals: float) -> pl.DataFrame:
+def _runs(
+    judged: pl.DataFrame, state: pl.DataFrame, meter_versions: pl.DataFrame, gap_intervals: float
+) -> pl.DataFrame:
     before = state.rename({n: f"{n}_0" for n in STATE_SCHEMA if n not in PAIR})
     interval = pl.duration(seconds=pl.col("interval_s"))
-    rows = judged.with_columns(facts["interval_s"].gather(judged["fact"])).join(before, on=PAIR, how="left")
+    rows = judged.with_columns(meter_versions["interval_s"].gather(judged["version"])).join(before, on=PAIR, how="left")
     rows = rows.join(_SIDES, on="code", how="left").sort(*PAIR, "ts").with_columns(pair=pl.struct(PAIR).rle_id())
     previous_ts = pl.col("ts").shift(1).over(_BY_PAIR).fill_null(pl.col("last_ts_0"))
-    previous = pl.col("says").shift(1).over(_BY_PAIR).fill_null(pl.col("run_0"))
+    previous = pl.col("verdict").shift(1).over(_BY_PAIR).fill_null(pl.col("run_0"))
     gap = (pl.col("ts") - previous_ts) > interval * gap_intervals
-    new_run = (gap | (pl.col("says") != previous)).fill_null(True)
+    new_run = (gap | (pl.col("verdict") != previous)).fill_null(True)
     rows = rows.with_columns(run_no=new_run.cast(pl.Int64).cum_sum().over(_BY_PAIR))
     carried = pl.col("run_no") == 0
     in_run = ["pair", "run_no"]
@@ -101,12 +103,12 @@ def _runs(judged: pl.DataFrame, state: pl.DataFrame, facts: pl.DataFrame, gap_in
 
 
 def _triggers(rows: pl.DataFrame) -> pl.DataFrame:
-    says, lasted = pl.col("says"), pl.col("run_s")
+    verdict, lasted = pl.col("verdict"), pl.col("run_s")
     was_active = pl.col("active_0").fill_null(False)
     trigger = (
-        pl.when((says == START) & (lasted >= pl.col("hold_s")))
+        pl.when((verdict == START) & (lasted >= pl.col("hold_s")))
         .then(True)
-        .when((says == END) & (lasted >= pl.col("clear_hold_s")))
+        .when((verdict == END) & (lasted >= pl.col("clear_hold_s")))
         .then(False)
     )
     rows = rows.with_columns(active=trigger.forward_fill().over(_BY_PAIR).fill_null(was_active))
@@ -143,7 +145,7 @@ def _last_state(rows: pl.DataFrame) -> pl.DataFrame:
     last = rows.group_by("pair", maintain_order=True).last()
     active = pl.col("active")
     return (
-        last.filter(active | (pl.col("says") == START))
+        last.filter(active | (pl.col("verdict") == START))
         .select(
             *PAIR,
             active,
@@ -152,7 +154,7 @@ def _last_state(rows: pl.DataFrame) -> pl.DataFrame:
             pl.when(active).then("limit_kept").alias("limit_value"),
             pl.when(active).then("ruleset_kept").alias("ruleset"),
             pl.when(active).then("revision").otherwise(0).alias("revision"),
-            pl.col("says").alias("run"),
+            pl.col("verdict").alias("run"),
             "run_start",
             "run_s",
             (pl.col("run_extreme") * pl.col("side")).alias("run_value"),
@@ -169,7 +171,7 @@ def _changes(rows: pl.DataFrame) -> pl.DataFrame:
         rows.filter(pl.col("raised") | pl.col("cleared") | last_change)
         .select(
             *PAIR,
-            "fact",
+            "version",
             state=pl.when("raised")
             .then(pl.lit("raised"))
             .when("cleared")

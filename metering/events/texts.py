@@ -14,12 +14,12 @@ from metering.tables.lake import VIOLATIONS
 from metering.text import filled
 
 
-def tell(changes: pl.DataFrame, facts: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
+def tell(changes: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
     """Changes (CHANGE_SCHEMA) as rows of `violations`: named, with messages, severity, meter and customer.
 
     In order of time, and of one violation always in order of revision, so that its last row is the current one.
     """
-    named = changes.with_columns(facts[n].gather(changes["fact"]) for n in ("meter_id", "customer_no"))
+    named = changes.with_columns(meter_versions[n].gather(changes["version"]) for n in ("meter_id", "customer_no"))
     named = named.join(_checks(), on="code", how="left").with_columns(_severity(settings))
     start = pl.col("started_at").dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
     rows = named.with_columns(

@@ -112,7 +112,7 @@ def daily_kpis(
     windows: pl.DataFrame,
     voltage: pl.DataFrame,
     accuracy: pl.DataFrame,
-    facts: pl.DataFrame,
+    meter_versions: pl.DataFrame,
     customers: pl.DataFrame,
     day: date,
     settings: MeteringSettings,
@@ -125,9 +125,9 @@ def daily_kpis(
     """
     start, end = day_bounds(day, settings.timezone)
     of_day = windows.filter(pl.col("window_end") > start, pl.col("window_end") <= end)
-    known = facts.join(customers, on="customer_no", how="semi")
+    known = meter_versions.join(customers, on="customer_no", how="semi")
     meters = intervals.meters_on(known, day, settings)
-    slots = _with_scope(intervals.slots(of_day, known, day, settings))
+    slots = _with_scope(intervals.expected_intervals(of_day, known, day, settings))
     minutes = (end - start).total_seconds() / 60
     counts = pl.concat(
         [

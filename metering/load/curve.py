@@ -24,7 +24,7 @@ _VALUES = ("p_kw", "q_kvar", "energy_kwh")
 
 
 def daily_curve(
-    windows: pl.DataFrame, facts: pl.DataFrame, customers: pl.DataFrame, day: date, settings: MeteringSettings
+    windows: pl.DataFrame, meter_versions: pl.DataFrame, customers: pl.DataFrame, day: date, settings: MeteringSettings
 ) -> pl.DataFrame:
     """DAILY_CURVE: all quarter-hours (92, 96 or 100) of the local `day` for every customer with a meter valid that day.
 
@@ -35,7 +35,7 @@ def daily_curve(
     sum is not known when a part is not. q_kvar alone may be null at any status, for meters that do not report it.
     `reason` is set unless raw, and names the meter where the customer has several.
     """
-    meters = intervals.meters_on(facts, day, settings).join(
+    meters = intervals.meters_on(meter_versions, day, settings).join(
         customers, on="customer_no", how="semi", maintain_order="left"
     )
     several = (pl.len().over("customer_no") > 1).alias("several")

@@ -30,7 +30,7 @@ def daily_load(
     windows: pl.DataFrame,
     readings: pl.DataFrame | None,
     customers: pl.DataFrame,
-    facts: pl.DataFrame,
+    meter_versions: pl.DataFrame,
     day: date,
     settings: MeteringSettings,
 ) -> pl.DataFrame:
@@ -47,8 +47,8 @@ def daily_load(
     indices = pl.concat([_indices(of_day), _indices(scope_curve(of_day))])
     rows = (
         indices.join(energy, on="customer_no", how="left")
-        .join(sliding_demand(readings, facts, day, settings), on="customer_no", how="left")
-        .join(_completeness(windows, facts, day, settings), on="customer_no", how="left")
+        .join(sliding_demand(readings, meter_versions, day, settings), on="customer_no", how="left")
+        .join(_completeness(windows, meter_versions, day, settings), on="customer_no", how="left")
         .with_columns(
             pl.coalesce("sliding_kw", "p_max_kw").alias("demand_max_kw"),
             pl.when(pl.col("sliding_kw").is_not_null())
@@ -63,13 +63,13 @@ def daily_load(
     return table.conform(rows, date=day).sort(table.key)
 
 
-def slides(facts: pl.DataFrame) -> bool:
+def slides(meter_versions: pl.DataFrame) -> bool:
     """Whether any meter reports often enough for a maximum demand that slides by 1 min."""
-    return bool((_SLIDE_S % facts["interval_s"] == 0).any())
+    return bool((_SLIDE_S % meter_versions["interval_s"] == 0).any())
 
 
 def sliding_demand(
-    readings: pl.DataFrame | None, facts: pl.DataFrame, day: date, settings: MeteringSettings
+    readings: pl.DataFrame | None, meter_versions: pl.DataFrame, day: date, settings: MeteringSettings
 ) -> pl.DataFrame:
     """Largest 15-min mean of active power that ends on the local `day`, sliding by 1 min.
 
@@ -78,7 +78,7 @@ def sliding_demand(
     meter in its 15 min is there; it reaches back over midnight where `readings` (meter_id, ts, p_kw; one row for each
     meter_id and ts) go back that far. Customers without one full mean have no row.
     """
-    meters = intervals.meters_on(facts, day, settings).select("meter_id", "customer_no", "interval_s")
+    meters = intervals.meters_on(meter_versions, day, settings).select("meter_id", "customer_no", "interval_s")
     fine = (_SLIDE_S % pl.col("interval_s") == 0).all().over("customer_no")
     due = meters.filter(fine).with_columns(
         (_SLIDE_S // pl.col("interval_s")).sum().over("customer_no").alias("due"),
@@ -173,8 +173,10 @@ def _wide_scope(sums: pl.DataFrame, periods: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def _completeness(windows: pl.DataFrame, facts: pl.DataFrame, day: date, settings: MeteringSettings) -> pl.DataFrame:
-    slots = intervals.slots(windows, facts, day, settings)
+def _completeness(
+    windows: pl.DataFrame, meter_versions: pl.DataFrame, day: date, settings: MeteringSettings
+) -> pl.DataFrame:
+    slots = intervals.expected_intervals(windows, meter_versions, day, settings)
     every = slots.with_columns(pl.lit(SCOPE).alias("customer_no"))
     return (
         pl.concat([slots, every])

@@ -22,7 +22,7 @@ USED = tuple(name for name in MEASURED if name not in CURRENTS)
 _SPAN_BITS = 40
 _METER_BITS = 23
 _ORDER = ("source_offset", "source_row")
-_FACTS = ("interval_s", "u_lower_v", "u_upper_v", "u_band_lower_v", "u_band_upper_v")
+_OF_VERSION = ("interval_s", "u_lower_v", "u_upper_v", "u_band_lower_v", "u_band_upper_v")
 _MEANS = {"p": "p_mean_kw", "q": "q_mean_kvar"}
 _FLOATS = tuple(n for n, t in WINDOWS.schema.items() if t == pl.Float64)
 
@@ -65,24 +65,24 @@ def _key(readings: pl.DataFrame) -> pl.Series:
     return meter * (1 << _SPAN_BITS) + (ts - base)
 
 
-def windows(readings: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
+def windows(readings: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
     """Aggregates of every window that has a reading.
 
-    `readings`: the result of `latest`, with `fact` (row in `facts`); to know a window's start edge it must hold the
-    reading at the window's start, if there was one. Returns the columns of `windows` but for `revision` and `date`,
-    plus `meter` and `fact`, sorted by meter and window_end. Results that are no finite number are null.
+    `readings`: the result of `latest`, with `version` (row in `meter_versions`); to know a window's start edge it must
+    hold the reading at its start, if there was one. Returns the columns of `windows` but for `revision` and `date`,
+    plus `meter` and `version`, sorted by meter and window_end. Results that are no finite number are null.
     """
-    rows = readings.select("meter", "fact", "ts", *USED, window_end(pl.col("ts")).alias("window_end"))
+    rows = readings.select("meter", "version", "ts", *USED, window_end(pl.col("ts")).alias("window_end"))
     rows = rows.with_columns(
-        *phase_voltages(readings, facts),
-        *(facts[name].gather(readings["fact"]) for name in _FACTS),
+        *phase_voltages(readings, meter_versions),
+        *(meter_versions[name].gather(readings["version"]) for name in _OF_VERSION),
         _number(pl.col("meter"), pl.col("window_end")).alias("window"),
     )
     rows = rows.with_columns(*_inside()).with_columns(*_voltage_minutes(), *_reactive_parts())
     grouped = rows.group_by("window", maintain_order=True).agg(_aggregates())
     last = grouped["n"].cum_sum().cast(pl.Int64) - 1
     first = last - grouped["n"] + 1
-    return _derived(grouped.with_columns(*_of_group(rows, first), *_at_edges(rows, first, last)), facts)
+    return _derived(grouped.with_columns(*_of_group(rows, first), *_at_edges(rows, first, last)), meter_versions)
 
 
 def _number(meter: pl.Expr, end: pl.Expr) -> pl.Expr:
@@ -135,7 +135,7 @@ def _aggregates() -> list[pl.Expr]:
 
 
 def _of_group(rows: pl.DataFrame, first: pl.Series) -> list[pl.Series]:
-    return [rows[name].gather(first) for name in ("meter", "fact", "window_end", "interval_s")]
+    return [rows[name].gather(first) for name in ("meter", "version", "window_end", "interval_s")]
 
 
 def _at_edges(rows: pl.DataFrame, first: pl.Series, last: pl.Series) -> list[pl.Series]:
@@ -150,11 +150,14 @@ def _at_edges(rows: pl.DataFrame, first: pl.Series, last: pl.Series) -> list[pl.
     return [rows[name].gather(at).alias(f"{name}_{edge}") for edge, at in edges.items() for name in REGISTERS]
 
 
-def _derived(grouped: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
-    fact = grouped["fact"]
+def _derived(grouped: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
+    version = grouped["version"]
     hours = pl.col("interval_s") * (1 / 3600)
     named = grouped.with_columns(
-        *(facts[name].gather(fact) for name in ("meter_id", "customer_no", "nominal_v", "register_modulus")),
+        *(
+            meter_versions[name].gather(version)
+            for name in ("meter_id", "customer_no", "nominal_v", "register_modulus")
+        ),
         (WINDOW_S / pl.col("interval_s")).ceil().cast(pl.Int32).alias("n_expected"),
         *((pl.col(f"{name}_sum") / pl.col(f"{name}_n")).alias(mean) for name, mean in _MEANS.items()),
         pl.when(pl.col("p_n") > 0).then(pl.col("p_sum") * hours).alias("powered"),
@@ -187,4 +190,4 @@ def _derived(grouped: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
     )
     finite = [pl.when(pl.col(name).is_finite()).then(name).alias(name) for name in _FLOATS]
     names = [n for n in WINDOWS.names if n not in ("revision", "date")]
-    return derived.with_columns(finite).select("meter", "fact", *names)
+    return derived.with_columns(finite).select("meter", "version", *names)

@@ -69,10 +69,10 @@ def judge(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Accepted rows, and problems (row, reason, detail, meter_id, ts) of those that registry or time rule out."""
     ts = instant(rows)
-    fact = index.version(rows["meter"], ts)
+    version = index.version(rows["meter"], ts)
     early = _ahead(ts, _reference(origin, now), tolerance_s)
-    good = fact.is_not_null() & ts.is_not_null() & ~early
-    judged = rows.with_columns(ts, fact, *origin)
+    good = version.is_not_null() & ts.is_not_null() & ~early
+    judged = rows.with_columns(ts, version, *origin)
     accepted = (judged if good.all() else judged.filter(good)).select(ACCEPTED_SCHEMA.names())
     if good.all():
         return accepted, _NO_PROBLEMS
@@ -112,7 +112,7 @@ def _why(tolerance_s: int) -> list[pl.Expr]:
             filled("meter '{}' is not in the registry", "meter_id"),
         ),
         (
-            pl.col("fact").is_null(),
+            pl.col("version").is_null(),
             "unknown_meter",
             filled("meter '{}' is not valid at that time", "meter_id"),
         ),

@@ -19,7 +19,7 @@ FIELDS = ("meter_id", "ts", *MEASURED, "status")
 
 _CONSTANT = {"source", "source_partition", "date", "customer_no"}
 ACCEPTED_SCHEMA = pl.Schema(
-    {n: t for n, t in READINGS.schema.items() if n not in _CONSTANT} | {"meter": pl.UInt32, "fact": pl.UInt32}
+    {n: t for n, t in READINGS.schema.items() if n not in _CONSTANT} | {"meter": pl.UInt32, "version": pl.UInt32}
 )
 REJECTED_SCHEMA = pl.Schema({n: t for n, t in REJECTS.schema.items() if n not in _CONSTANT})
 
@@ -86,8 +86,8 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """`accepted`: the columns of `readings` that vary within a batch, plus `meter` (code) and `fact` (row in the
-    registry's facts). `rejects`: those of `rejects`. Both in source order, without source, partition and date.
+    """`accepted`: the columns of `readings` that vary within a batch, plus `meter` (code) and `version` (row in the
+    registry's meter_versions). `rejects`: those of `rejects`. Both in source order, without source, partition and date.
     """
 
     accepted: pl.DataFrame

@@ -13,7 +13,7 @@ import polars as pl
 from metering.settings.figures import MeteringSettings, VoltageLimits
 from metering.tables.schema import TIMESTAMP
 
-FACTS = pl.Schema(
+METER_VERSIONS = pl.Schema(
     {
         "meter_id": pl.String(),
         "customer_no": pl.String(),
@@ -34,8 +34,8 @@ FACTS = pl.Schema(
 )
 
 
-def facts(customers: pl.DataFrame, meters: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
-    """What readings are judged by: one row for each meter version, sorted by meter_id and valid_from, schema FACTS.
+def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
+    """What readings are judged by: METER_VERSIONS, a row for each version of a meter, by meter_id and valid_from.
 
     A reading belongs to the row with valid_from < ts <= valid_to: UTC instants of local midnights, valid_to null: open.
     A version that outlives a change of the voltage limits is cut in two there. `register_modulus` is where the
@@ -58,7 +58,7 @@ def facts(customers: pl.DataFrame, meters: pl.DataFrame, settings: MeteringSetti
             _local_midnight(pl.col("valid_from"), settings.timezone).alias("valid_from"),
             _local_midnight(pl.col("valid_to").dt.offset_by("1d"), settings.timezone).alias("valid_to"),
         )
-        .select(pl.col(name).cast(dtype) for name, dtype in FACTS.items())
+        .select(pl.col(name).cast(dtype) for name, dtype in METER_VERSIONS.items())
         .sort("meter_id", "valid_from")
     )
 

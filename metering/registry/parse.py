@@ -13,7 +13,7 @@ from datetime import date
 import polars as pl
 
 from metering.errors import RegistryError
-from metering.registry.meter_versions import FACTS, facts
+from metering.registry.meter_versions import METER_VERSIONS, meter_versions
 from metering.settings.figures import MeteringSettings
 from metering.tables.lake import WINDOW_S
 from metering.tables.schema import Column, Table
@@ -21,7 +21,7 @@ from metering.tables.warehouse import CUSTOMERS, METERS
 from metering.tabular.delimited import Delimited, cut
 from metering.text import filled
 
-__all__ = ["CUSTOMERS_FILE", "FACTS", "METERS_FILE", "Registry", "facts", "parse_registry"]
+__all__ = ["CUSTOMERS_FILE", "METERS_FILE", "METER_VERSIONS", "Registry", "meter_versions", "parse_registry"]
 
 CUSTOMERS_FILE = "customers.csv"
 METERS_FILE = "meters.csv"
@@ -40,11 +40,11 @@ _POSITIVE = frozenset(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Registry:
-    """A valid registry. `customers` has CUSTOMERS' schema, `meters` METERS', `facts` FACTS (see `facts`)."""
+    """A valid registry. `customers` has CUSTOMERS' schema, `meters` METERS', `meter_versions` METER_VERSIONS."""
 
     customers: pl.DataFrame
     meters: pl.DataFrame
-    facts: pl.DataFrame
+    meter_versions: pl.DataFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def parse_registry(customers_csv: bytes | str, meters_csv: bytes | str, settings
     _refuse(CUSTOMERS_FILE, customers, _customer_checks(settings))
     meters = _typed(METERS_FILE, METERS, meters_csv)
     _refuse(METERS_FILE, _with_overlaps(meters), _meter_checks(customers["customer_no"]))
-    judged = facts(customers, meters, settings)
+    judged = meter_versions(customers, meters, settings)
     _refuse(METERS_FILE, meters, [_class_check(judged)])
     return Registry(customers.select(CUSTOMERS.names), meters.select(METERS.names), judged)
 

@@ -29,7 +29,7 @@ DAYS_SCHEMA = pl.Schema(
     {
         "meter": pl.UInt32(),
         "date": pl.Date(),
-        "fact": pl.UInt32(),
+        "version": pl.UInt32(),
         "as_of": TIMESTAMP,
         "count": pl.Int32(),
         **dict.fromkeys(SUMS, pl.Int64()),
@@ -42,17 +42,17 @@ A `settled` row stands for its day and all days of its month before it.
 """
 _WHOLE = timedelta(days=1)
 _MONTH = pl.col("date").dt.month_start().alias("month")
-_TOTALS = (pl.col("fact", "as_of").max(), pl.col("count", *SUMS).sum(), pl.col("settled").any())
+_TOTALS = (pl.col("version", "as_of").max(), pl.col("count", *SUMS).sum(), pl.col("settled").any())
 
 
 def contributions(windows: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
-    """What windows (columns of `windows`, `meter`, `fact`) add to their days: DAYS_SCHEMA, a row for each window."""
+    """What windows (columns of `windows`, `meter`, `version`) add to their days: DAYS_SCHEMA, a row for each window."""
     import_kvarh = pl.coalesce("import_kvarh", "q_import_kvarh")
     export_kvarh = pl.coalesce("export_kvarh", "q_export_kvarh")
     return windows.select(
         "meter",
         date=local_date(pl.col("window_end"), settings.timezone),
-        fact="fact",
+        version="version",
         as_of="window_end",
         count=pl.lit(0, pl.Int32),
         monitored_s=_integer(pl.col("u_monitored_min"), 60),
@@ -70,7 +70,7 @@ def _integer(value: pl.Expr, scale: int) -> pl.Expr:
 
 
 def advance(
-    days: pl.DataFrame, added: pl.DataFrame, removed: pl.DataFrame, facts: pl.DataFrame
+    days: pl.DataFrame, added: pl.DataFrame, removed: pl.DataFrame, meter_versions: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Add and take away windows' contributions (DAYS_SCHEMA; `count` of `added`: emissions of the window).
 
@@ -85,14 +85,14 @@ def advance(
     taken = removed.with_columns(-pl.col(SUMS), pl.lit(0, pl.Int32).alias("count"))
     delta = _summed(pl.concat([added, taken]))
     days = _summed(pl.concat([days, delta]))
-    return days, _rows(days, delta.select("meter", "date"), facts)
+    return days, _rows(days, delta.select("meter", "date"), meter_versions)
 
 
 def _summed(days: pl.DataFrame) -> pl.DataFrame:
     return days.group_by("meter", "date").agg(*_TOTALS).select(DAYS_SCHEMA.names()).cast(DAYS_SCHEMA)
 
 
-def _rows(days: pl.DataFrame, touched: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
+def _rows(days: pl.DataFrame, touched: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
     month = ("meter", "month")
     months = touched.with_columns(_MONTH)
     first = months.group_by(month).agg(pl.col("date").min().alias("from"))
@@ -106,7 +106,7 @@ def _rows(days: pl.DataFrame, touched: pl.DataFrame, facts: pl.DataFrame) -> pl.
         )
         .filter(pl.col("date") >= pl.col("from"))
     )
-    named = rows.with_columns(facts[n].gather(rows["fact"]) for n in ("meter_id", "customer_no"))
+    named = rows.with_columns(meter_versions[n].gather(rows["version"]) for n in ("meter_id", "customer_no"))
     named = named.rename({name: f"day_{name}" for name in SUMS})
     return COMPLIANCE.conform(named.with_columns(*_figures("day"), *_figures("month")))
 
@@ -194,14 +194,14 @@ def recalled(days: pl.DataFrame, months: pl.DataFrame) -> pl.DataFrame:
 
 
 def remembered(rows: pl.DataFrame) -> pl.DataFrame:
-    """Days (DAYS_SCHEMA) as current rows of `compliance` (with `meter`, `fact`) of whole months tell them."""
+    """Days (DAYS_SCHEMA) as current rows of `compliance` (with `meter`, `version`) of whole months tell them."""
     minutes = {f"{n}_s": f"day_{n}_min" for n in ("monitored", "over", "under")}
     energies = dict(zip(SUMS[3:], ("day_active_kwh", "day_import_kvarh", "day_export_kvarh"), strict=True))
     before = pl.col("revision").shift(1).over("meter", pl.col("date").dt.month_start()).fill_null(-1)
     return rows.sort("meter", "date").select(
         "meter",
         "date",
-        "fact",
+        "version",
         "as_of",
         (pl.col("revision") - before).cast(pl.Int32).alias("count"),
         *(_integer(pl.col(column), 60).alias(name) for name, column in minutes.items()),

@@ -1,7 +1,7 @@
 """Supply voltage: monitored minutes, minutes outside the limits, and the qualification rate (GB/T 12325-2008).
 
 Here: judging readings by their meter's limits, and a day's sums for each phase. Not here: which limits a meter has
-(they come with the reading, from the registry's facts), and voltage events (limit rules).
+(they come with the reading, from the registry's meter_versions), and voltage events (limit rules).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def qualification(monitored_min: pl.Expr, over_min: pl.Expr, under_min: pl.Expr)
 def voltage_daily(readings: pl.DataFrame, day: date, settings: MeteringSettings) -> pl.DataFrame:
     """VOLTAGE_DAILY: one row for each phase that a meter heard on the local `day` measures.
 
-    `readings` are accepted readings, one for each (meter_id, ts), with the columns of the registry's facts joined;
+    `readings` are accepted readings, one for each (meter_id, ts), with the columns of the registry's meter_versions;
     those of other days are left out. Each reading weighs its interval [min]. Extremes are those of monitored voltages.
     """
     start, end = day_bounds(day, settings.timezone)

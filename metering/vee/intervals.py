@@ -24,17 +24,19 @@ QUARTER_HOUR_MIN = 15
 _VALUES = ("p_kw", "q_kvar", "energy_kwh")
 
 
-def meters_on(facts: pl.DataFrame, day: date, settings: MeteringSettings) -> pl.DataFrame:
-    """Rows of the registry's facts that are valid on the local `day`, one for each meter, sorted by meter_id.
+def meters_on(meter_versions: pl.DataFrame, day: date, settings: MeteringSettings) -> pl.DataFrame:
+    """Rows of the registry's meter_versions that are valid on the local `day`, one for each meter, sorted by meter_id.
 
     Validity is by whole local days, so a version is valid all day or not at all.
     """
     start, end = day_bounds(day, settings.timezone)
     valid = (pl.col("valid_from") < end) & (pl.col("valid_to").is_null() | (pl.col("valid_to") > start))
-    return facts.filter(valid).unique("meter_id", keep="last", maintain_order=True).sort("meter_id")
+    return meter_versions.filter(valid).unique("meter_id", keep="last", maintain_order=True).sort("meter_id")
 
 
-def slots(windows: pl.DataFrame, facts: pl.DataFrame, day: date, settings: MeteringSettings) -> pl.DataFrame:
+def expected_intervals(
+    windows: pl.DataFrame, meter_versions: pl.DataFrame, day: date, settings: MeteringSettings
+) -> pl.DataFrame:
     """Readings due from and received of each meter valid on the local `day`.
 
     Columns: meter_id, customer_no, expected (Int64, at least 1), received (Int64, at most expected). A window counts at
@@ -49,7 +51,7 @@ def slots(windows: pl.DataFrame, facts: pl.DataFrame, day: date, settings: Meter
     )
     expected = pl.max_horizontal(pl.lit(1), pl.lit(seconds) // pl.col("interval_s")).cast(pl.Int64)
     return (
-        meters_on(facts, day, settings)
+        meters_on(meter_versions, day, settings)
         .select("meter_id", "customer_no", expected.alias("expected"))
         .join(counted, on="meter_id", how="left", maintain_order="left")
         .with_columns(pl.min_horizontal(pl.col("received").fill_null(0), "expected"))

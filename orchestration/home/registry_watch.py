@@ -24,7 +24,7 @@ class RegistryWatch:
     def __init__(self, home: Path, settings: Settings) -> None:
         self._home, self._settings = home, settings
         self._stamp = self._stamp_now()
-        self._index = MeterIndex.of(load(home, settings).facts)
+        self._index = MeterIndex.of(load(home, settings).meter_versions)
         self._looked = time.monotonic()
 
     def index(self) -> MeterIndex:
@@ -44,7 +44,7 @@ class RegistryWatch:
             return
         self._stamp = stamp
         try:
-            self._index = MeterIndex.of(load(self._home, self._settings).facts)
+            self._index = MeterIndex.of(load(self._home, self._settings).meter_versions)
         except UserError as error:
             log.error("registry refused, the last good one stays in force", problem=str(error))
         else:

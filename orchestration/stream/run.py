@@ -112,7 +112,7 @@ def _stream(
         if place.process == 0:
             _fence(owner, kafka, place)
             if anew:
-                rebuild(sinks.lake.parts, sinks.lake.commits, anew, figures, registry.index())
+                rebuild(sinks.lake, sinks.commits, anew, figures, registry.index())
             owner.announce(place.addresses)
         port = settings.stream.metrics_port
         own_port = port + place.process if port > 0 else port
@@ -121,7 +121,7 @@ def _stream(
             served(own_port, run.metrics.registry, run.health),
             _together(owner, run, place),
         ):
-            replayed = Replayed(source, sinks.lake.parts, Requests(home), registry.refresh, settings.stream.batch_rows)
+            replayed = Replayed(source, sinks.lake, Requests(home), registry.refresh, settings.stream.batch_rows)
             run_flow(build(replayed, sinks, figures, registry, run), run, place.addresses, place.process)
     return Outcome(run.metrics.readings, run.metrics.rejected_by_reason())
 

@@ -59,7 +59,7 @@ def tables_of(decided: Decided, results: Results, timezone: str) -> dict[str, pl
     source = {"source": decided.poll.source, "source_partition": decided.poll.partition}
     accepted = decided.decoded.accepted
     readings = accepted.with_columns(
-        decided.index.facts["customer_no"].gather(accepted["fact"]), local_dates(accepted["ts"], timezone)
+        decided.index.meter_versions["customer_no"].gather(accepted["version"]), local_dates(accepted["ts"], timezone)
     )
     return {
         "readings": READINGS.conform(readings, **source),

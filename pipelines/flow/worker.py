@@ -92,8 +92,8 @@ class Worker:
         self._metrics = metrics
         self._shards: dict[str, Shard] = {}
         publisher = sinks.publisher(number) if sinks.publisher else None
-        self._outbox = Outbox(publisher, sinks.kafka.topics, settings.retry_s, metrics)
-        self._neighbours = Neighbours(sinks.lake.commits, number, workers)
+        self._outbox = Outbox(publisher, sinks.topics, settings.retry_s, metrics)
+        self._neighbours = Neighbours(sinks.commits, number, workers)
         self._trimmer = Trimmer()
         self._waiting: list[Decided] = []
 

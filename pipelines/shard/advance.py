@@ -207,14 +207,14 @@ def _recomputed(
 
 def _windows_of(frames: Iterable[pl.DataFrame], env: Environment) -> pl.DataFrame:
     rows = pl.concat([frame.select(ROW_SCHEMA.names()) for frame in frames], rechunk=True)
-    return windows(latest(rows), env.facts)
+    return windows(latest(rows), env.meter_versions)
 
 
 @cache
 def _none() -> pl.DataFrame:
     empty = WINDOWS.empty().drop("date", "revision")
     return empty.with_columns(
-        *(pl.lit(None, dtype).alias(name) for name, dtype in (("meter", pl.UInt32), ("fact", pl.UInt32))),
+        *(pl.lit(None, dtype).alias(name) for name, dtype in (("meter", pl.UInt32), ("version", pl.UInt32))),
         *(pl.lit(None, pl.Int32).alias(name) for name in ("revision", "count")),
     )
 
@@ -316,7 +316,7 @@ def _comply(
     left_until = None if state.left_us is None else day_of(state.left_us, env)
     dropped = compliance.forgotten(state.days, added, left_until)
     days = compliance.recalled(state.days, env.history.days(dropped)) if dropped.height else state.days
-    days, rows = compliance.advance(days, added, _added_before(state, fresh, env), env.facts)
+    days, rows = compliance.advance(days, added, _added_before(state, fresh, env), env.meter_versions)
     return days if horizon_us is None else compliance.forget(days, day_of(horizon_us, env)), rows
 
 
@@ -335,7 +335,7 @@ def _known(state: ShardState, revised: pl.DataFrame, env: Environment) -> pl.Dat
     return state.emitted.join(revised, on=_KEY, how="semi").select(
         "meter",
         local_date(pl.col("window_end"), env.settings.timezone).alias("date"),
-        "fact",
+        "version",
         pl.col("window_end").alias("as_of"),
         pl.lit(0, pl.Int32).alias("count"),
         *compliance.SUMS,

@@ -31,7 +31,7 @@ class History(Protocol):
         """Sums (DAYS_SCHEMA) of all days of `meter` in `month`, from what was told of them last."""
 
     def windows(self, wanted: pl.DataFrame) -> pl.DataFrame:
-        """Current windows (columns of `windows`, with `meter` and `fact`) of `meter`, `window_end`, if any."""
+        """Current windows (columns of `windows`, with `meter` and `version`) of `meter`, `window_end`, if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +52,5 @@ class Environment:
     at_once: bool = False
 
     @property
-    def facts(self) -> pl.DataFrame:
-        return self.index.facts
+    def meter_versions(self) -> pl.DataFrame:
+        return self.index.meter_versions

@@ -48,7 +48,7 @@ class LakeHistory:
         rows = rows.with_columns(self._index.code(rows["meter_id"]), window_end(pl.col("ts")).alias("window_end"))
         rows = rows.join(around, on=("meter", "window_end"), how="semi")
         rows = rows.with_columns(self._index.version(rows["meter"], rows["ts"]))
-        return rows.filter(pl.col("fact").is_not_null()).select(ROW_SCHEMA.names()).cast(ROW_SCHEMA)
+        return rows.filter(pl.col("version").is_not_null()).select(ROW_SCHEMA.names()).cast(ROW_SCHEMA)
 
     def not_taken(self, accepted: pl.DataFrame, partition: int) -> pl.DataFrame:
         """Those of `accepted` whose place in the partition does not stand in the readings yet, in order of time."""
@@ -62,13 +62,13 @@ class LakeHistory:
         return accepted.join(pl.concat([kept, *coming]), on=place, how="anti").sort("ts", *place)
 
     def windows(self, wanted: pl.DataFrame) -> pl.DataFrame:
-        """Current windows (columns of `windows`, with `meter` and `fact`) of `meter`, `window_end`, if any."""
+        """Current windows (columns of `windows`, with `meter` and `version`) of `meter`, `window_end`, if any."""
         rows = self._rows("windows", wanted)
         rows = rows.with_columns(self._index.code(rows["meter_id"]))
         rows = rows.join(wanted, on=("meter", "window_end"), how="semi")
         rows = rows.with_columns(self._index.version(rows["meter"], rows["window_end"]))
-        newest = rows.filter(pl.col("fact").is_not_null()).sort("revision")
-        return newest.unique(("meter", "window_end"), keep="last").select("meter", "fact", *WINDOWS.names)
+        newest = rows.filter(pl.col("version").is_not_null()).sort("revision")
+        return newest.unique(("meter", "window_end"), keep="last").select("meter", "version", *WINDOWS.names)
 
     def readings_since(self, meters: pl.Series, since: datetime) -> pl.DataFrame:
         """All readings (ROW_SCHEMA) of the meters (codes) after `since`."""
@@ -76,7 +76,7 @@ class LakeHistory:
         rows = rows.filter(self._mine & (pl.col("ts") > since))
         rows = rows.with_columns(self._index.code(rows["meter_id"]))
         rows = rows.with_columns(self._index.version(rows["meter"], rows["ts"]))
-        return rows.filter(pl.col("fact").is_not_null()).select(ROW_SCHEMA.names()).cast(ROW_SCHEMA)
+        return rows.filter(pl.col("version").is_not_null()).select(ROW_SCHEMA.names()).cast(ROW_SCHEMA)
 
     def newest(self, partition: int) -> datetime | None:
         """Highest time of all readings of a partition in the lake; None where there are none."""
@@ -94,7 +94,7 @@ class LakeHistory:
         rows = rows.filter(pl.col("source_partition").sort_by("ts").last().over("meter_id") == partition)
         rows = rows.with_columns(self._index.code(rows["meter_id"])).filter(pl.col("meter").is_not_null())
         rows = rows.with_columns(self._index.version(rows["meter"], rows["ts"]))
-        return rows.filter(pl.col("fact").is_not_null()).select(ROW_SCHEMA.names()).cast(ROW_SCHEMA)
+        return rows.filter(pl.col("version").is_not_null()).select(ROW_SCHEMA.names()).cast(ROW_SCHEMA)
 
     def violations(self, meters: pl.Series, since: datetime) -> pl.DataFrame:
         """What was told last (CHANGE_SCHEMA) of each violation of the meters (codes) that changed after `since`."""
@@ -106,7 +106,7 @@ class LakeHistory:
             schema={"code": pl.UInt32, "rule": pl.String, "phase": pl.String},
             orient="row",
         )
-        told = rows.filter(pl.col("fact").is_not_null()).join(checks, on=("rule", "phase"))
+        told = rows.filter(pl.col("version").is_not_null()).join(checks, on=("rule", "phase"))
         return last_told(told.select(CHANGE_SCHEMA.names()).cast(CHANGE_SCHEMA))
 
     def days(self, wanted: pl.DataFrame) -> pl.DataFrame:
@@ -119,7 +119,7 @@ class LakeHistory:
         rows = rows.join(wanted, on=("meter", "month"), how="semi").sort("revision")
         rows = rows.unique(("meter", "date"), keep="last")
         rows = rows.with_columns(self._index.version(rows["meter"], rows["as_of"]))
-        return remembered(rows.filter(pl.col("fact").is_not_null()))
+        return remembered(rows.filter(pl.col("version").is_not_null()))
 
     def _days_since(self, table: str, since: datetime) -> list[date]:
         first = pl.select(local_date(pl.lit(since, TIMESTAMP), self._settings.timezone)).item()

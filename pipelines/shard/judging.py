@@ -48,7 +48,7 @@ def evict(state: ShardState, horizon_us: int | None, env: Environment) -> ShardS
     if pairs.height:
         meters = pairs["meter"].unique().implode()
         rows = pl.concat([chunk.rows.filter(pl.col("meter").is_in(meters)) for chunk in gone])
-        base, _ = advance(said(rows, pairs, env), base, env.facts, env.settings.gap_intervals)
+        base, _ = advance(said(rows, pairs, env), base, env.meter_versions, env.settings.gap_intervals)
     return replace(state, closed=left, base=base, told=in_reach(state.told, state.pairs, base, horizon_us))
 
 
@@ -68,14 +68,14 @@ def judge_batch(
     `violations`. The state holds readings after `horizon_us`; what is older comes from the past.
     """
     seen = recall(state.seen_us if len(state.seen_us) else never_heard(env.index), rows, state.left_us, env)
-    suspects = judge.starts(rows, env.facts, env.settings) if rows.height else no_rows(PAIR_SCHEMA)
+    suspects = judge.starts(rows, env.meter_versions, env.settings) if rows.height else no_rows(PAIR_SCHEMA)
     rows = rows.with_columns(out_of_order(rows, seen))
     as_expected = rows.select((pl.col("held") & ~pl.col("out_of_order")).all()).item()
     if as_expected:
         moved, changes = _judge_in_order(state, rows, suspects, env)
     else:
         moved, changes = _judge_with_late(state, rows, suspects, horizon_us, env)
-    violations = tell(changes, env.facts, env.settings) if changes.height else VIOLATIONS.empty()
+    violations = tell(changes, env.meter_versions, env.settings) if changes.height else VIOLATIONS.empty()
     return Judged(moved.pairs, moved.base, moved.told, _seen(seen, rows), suspects), violations
 
 
@@ -124,7 +124,7 @@ def _judge_with_late(
 def _on(
     rows: pl.DataFrame, pairs: pl.DataFrame, state: pl.DataFrame, env: Environment
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    return advance(said(rows, pairs, env), state, env.facts, env.settings.gap_intervals)
+    return advance(said(rows, pairs, env), state, env.meter_versions, env.settings.gap_intervals)
 
 
 def _of(pairs: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
@@ -189,5 +189,5 @@ def _anew(
     rows = pl.concat([rows.select(ROW_SCHEMA.names()) for rows in (*held, up_to(ordered, part).filter("held"))])
     of_pairs = told.join(pairs, on=PAIR, how="semi")
     said_anew, gap = said(rows, pairs, env), env.settings.gap_intervals
-    moved, changes = revise(said_anew, base, of_pairs, env.facts, gap, caused_by(part))
+    moved, changes = revise(said_anew, base, of_pairs, env.meter_versions, gap, caused_by(part))
     return Anew(moved, base, changes)

@@ -2,7 +2,7 @@
 
 Here: for each version that was, what its frames have to become. Not here: reading and writing them (`state`).
 
-Frames are as they were written: meters by id, rows of the registry's facts left out.
+Frames are as they were written: meters by id, rows of the registry's meter_versions left out.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _SETTLED = RUN_UP / 2
 def said(rows: pl.DataFrame, pairs: pl.DataFrame, env: Environment) -> pl.DataFrame:
     """What readings say to the checks of some (meter, code) pairs (JUDGED_SCHEMA), one reading for each time."""
     single = latest(rows.select(ROW_SCHEMA.names()))
-    judged = judge.judge(single, env.facts, env.settings, pairs["code"].unique())
+    judged = judge.judge(single, env.meter_versions, env.settings, pairs["code"].unique())
     return judged.join(pairs, on=PAIR, how="semi", maintain_order="left")
 
 
@@ -95,9 +95,9 @@ class Past:
         rows = pl.concat([self.rows.join(part, on="meter", how="semi"), here])
         rows = rows.join(anchors, on="meter").filter(pl.col("ts") > pl.col("anchor"))
         judged = said(rows, pairs, env)
-        now, changes = revise(judged, nothing, _settled(known, anchors), env.facts, gap, caused_by(part))
+        now, changes = revise(judged, nothing, _settled(known, anchors), env.meter_versions, gap, caused_by(part))
         before = pl.lit(False) if horizon_us is None else pl.col("ts").to_physical() <= horizon_us
-        base, _ = advance(judged.filter(before), nothing, env.facts, gap)
+        base, _ = advance(judged.filter(before), nothing, env.meter_versions, gap)
         return Anew(now, base, _settled(changes, anchors))
 
 

@@ -91,7 +91,7 @@ def _at(us: int) -> datetime:
 
 def _reach(env: Environment) -> timedelta:
     """The longest that a run can stand still and go on."""
-    longest = env.facts["interval_s"].max()
+    longest = env.meter_versions["interval_s"].max()
     return timedelta(seconds=env.settings.gap_intervals * longest if isinstance(longest, int) else 0)
 
 
@@ -107,7 +107,7 @@ def _windows_of(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _chunk(rows: pl.DataFrame, env: Environment) -> tuple[Chunk, ...]:
-    return (Chunk.of(rows, judge.starts(rows, env.facts, env.settings)),) if rows.height else ()
+    return (Chunk.of(rows, judge.starts(rows, env.meter_versions, env.settings)),) if rows.height else ()
 
 
 def _seen(rows: pl.DataFrame, index: MeterIndex) -> pl.Series:
@@ -137,7 +137,7 @@ def _with_checks(
     told = history.violations(pl.Series(range(len(env.index.first)), dtype=pl.UInt32), _FIRST)
     lately = _at(horizon_us) - RUN_UP  # what ended before the horizon may have been cleared after it
     told = told.filter(pl.col("ended_at").is_null() | (pl.col("ended_at") > lately))
-    suspects = judge.starts(rows, env.facts, env.settings)
+    suspects = judge.starts(rows, env.meter_versions, env.settings)
     pairs = pl.concat([told.select(PAIR), suspects.select(PAIR)]).unique().sort(PAIR)
     judged = _judged(pairs, told, horizon_us, env)
     reached = in_reach(told, judged.now, judged.base, horizon_us)

@@ -2,8 +2,8 @@
 
 Here: the state and its bytes (Arrow IPC, versioned). Not here: how it moves on (`advance`), where it is kept (`sinks`).
 
-Meters are codes and versions are rows of the registry's facts, both of the registry in force; bytes name meters by id,
-so that a state can be taken up under a registry that has changed.
+Meters are codes and versions are rows of the registry's meter_versions, both of the registry in force; bytes name
+meters by id, so that a state can be taken up under a registry that has changed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PLACE = ("source_partition", "source_offset", "source_row")
 ROW_SCHEMA = pl.Schema(
     {
         "meter": pl.UInt32(),
-        "fact": pl.UInt32(),
+        "version": pl.UInt32(),
         "ts": TIMESTAMP,
         **{name: READINGS.schema[name] for name in USED},
         **{name: READINGS.schema[name] for name in PLACE},
@@ -44,7 +44,7 @@ HELD_SCHEMA = pl.Schema({**ROW_SCHEMA, "end_us": pl.Int64()})
 EMITTED_SCHEMA = pl.Schema(
     {
         "meter": pl.UInt32(),
-        "fact": pl.UInt32(),
+        "version": pl.UInt32(),
         "window_end": TIMESTAMP,
         "revision": pl.Int32(),
         **{name: DAYS_SCHEMA[name] for name in SUMS},
@@ -157,7 +157,9 @@ def dump(state: ShardState, index: MeterIndex) -> bytes:
     blobs = []
     for frame in frames.values():
         buffer = BytesIO()
-        named = frame.with_columns(names.gather(frame["meter"]).alias("meter_id")).drop("meter", "fact", strict=False)
+        named = frame.with_columns(names.gather(frame["meter"]).alias("meter_id")).drop(
+            "meter", "version", strict=False
+        )
         named.write_ipc_stream(buffer, compression="zstd")
         blobs.append(buffer.getvalue())
     guests = [dump(guest, index) for guest in state.guests]
@@ -238,9 +240,9 @@ def _chunks(rows: pl.DataFrame, pairs: pl.DataFrame) -> tuple[Chunk, ...]:
 
 def _taken_up(frame: pl.DataFrame, schema: pl.Schema, index: MeterIndex) -> pl.DataFrame:
     coded = frame.with_columns(index.code(frame["meter_id"])).filter(pl.col("meter").is_not_null())
-    if "fact" in schema:
+    if "version" in schema:
         time = next(name for name in ("ts", "as_of", "window_end", "at") if name in schema)
-        coded = coded.with_columns(index.version(coded["meter"], coded[time])).filter(pl.col("fact").is_not_null())
+        coded = coded.with_columns(index.version(coded["meter"], coded[time])).filter(pl.col("version").is_not_null())
     return coded.select(schema.names()).cast(schema)
 
 

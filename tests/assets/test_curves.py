@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from assets.batch import Batch
-from assets.readings import counted, readings, with_facts
+from assets.readings import counted, readings, with_version
 from metering.calendar import day_bounds
 from metering.tables import LAKE
 
@@ -105,16 +105,16 @@ def test_readings_are_the_last_word_on_each_time_and_of_known_meters(batch: Batc
     rows = batch.lake.scan("readings", [days[1]]).collect()
     corrected = rows.head(1).with_columns(p_kw=pl.lit(-7.0), source_offset=pl.lit(10**9, pl.Int64))
     unknown = rows.head(1).with_columns(meter_id=pl.lit("M9"))
-    told = counted(pl.concat([corrected, rows, unknown]), batch.registry.facts)
+    told = counted(pl.concat([corrected, rows, unknown]), batch.registry.meter_versions)
     assert told.height == rows.height
     assert set(told["meter_id"]) == {"M1", "M2"}
     assert told.filter(pl.col("ts") == corrected["ts"][0], pl.col("meter_id") == corrected["meter_id"][0])[
         "p_kw"
     ].to_list() == [-7.0]
 
-    near = with_facts(readings(batch, [days[1]]), batch.registry.facts, ("interval_s", "u_upper_v"))
+    near = with_version(readings(batch, [days[1]]), batch.registry.meter_versions, ("interval_s", "u_upper_v"))
     before = near.filter(pl.col("ts") <= start)
     assert near["ts"].max() == end
     assert before["ts"].max() == start
     assert (start - before["ts"].min()) == timedelta(minutes=15)
-    assert set(near.columns) >= {*LAKE["readings"].names, "interval_s", "u_upper_v", "fact", "meter"}
+    assert set(near.columns) >= {*LAKE["readings"].names, "interval_s", "u_upper_v", "version", "meter"}

@@ -92,13 +92,13 @@ def test_differences_are_counted_by_key(
 
 
 def test_compliance_of_the_day_is_held_to_its_closed_windows(batch: Batch) -> None:
-    facts = batch.registry.facts
+    meter_versions = batch.registry.meter_versions
     rows = closed(batch)
-    index = MeterIndex.of(facts)
+    index = MeterIndex.of(meter_versions)
     placed = rows.with_columns(meter=index.code(rows["meter_id"]))
-    placed = placed.with_columns(fact=index.version(placed["meter"], placed["window_end"]))
+    placed = placed.with_columns(version=index.version(placed["meter"], placed["window_end"]))
     empty = pl.DataFrame(schema=DAYS_SCHEMA)
-    _, told = advance(empty, contributions(placed, batch.settings), empty, facts)
+    _, told = advance(empty, contributions(placed, batch.settings), empty, meter_versions)
     write(batch, "compliance", LAKE["compliance"].conform(told))
     assert result(batch)["compliance"] == (2, 2, 0)
     write(batch, "compliance", told.with_columns(day_over_min=pl.col("day_over_min") + 1))

@@ -29,7 +29,7 @@ select partition, "offset", row, logged_us, f.*,
   json_extract_string(j, [{", ".join(f"'$.{n}'" for n in ("meter_id", "ts", *FIELDS))}]) as v,
   json_type(j, [{", ".join(f"'$.{n}'" for n in ("meter_id", "ts", *FIELDS))}]) as t
 from (select *, case when json_valid(line) then line::json end as j from log)
-left join facts f on f.meter_id = case when json_type(j, '$.meter_id') = 'VARCHAR' then j->>'$.meter_id' end;
+left join meter_versions f on f.meter_id = case when json_type(j, '$.meter_id') = 'VARCHAR' then j->>'$.meter_id' end;
 
 create table judged as
 select partition, "offset", row, logged_us, meter_id, customer_no, wiring, nominal_v, interval_s,
@@ -149,12 +149,14 @@ class Expected:
     violations: pl.DataFrame
 
 
-def expected(log: pl.DataFrame, facts: Sequence[dict[str, Any]], capacity_kva: float, pf_standard: float) -> Expected:
-    """What comes of `log` (partition, offset, row, logged_us, line) for meters with `facts`."""
+def expected(
+    log: pl.DataFrame, meter_versions: Sequence[dict[str, Any]], capacity_kva: float, pf_standard: float
+) -> Expected:
+    """What comes of `log` (partition, offset, row, logged_us, line) for meters with `meter_versions`."""
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         connection.register("log", log.to_arrow())
-        connection.register("facts", pl.DataFrame(list(facts)).to_arrow())
+        connection.register("meter_versions", pl.DataFrame(list(meter_versions)).to_arrow())
         limits = pl.DataFrame({"capacity_kva": [capacity_kva], "pf_standard": [pf_standard]})
         connection.register("limits", limits.to_arrow())
         spans = {

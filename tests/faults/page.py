@@ -70,7 +70,7 @@ What each line should become is told by a referee that uses the standard library
 
 A slice of it is part of `make test` (`tests/metering/readings/test_fuzz.py`), and so is one through a real Kafka and
 the real stream, with tombstones, empty messages, lying headers and messages of 1 MB among good readings
-(`tests/faults/test_hell.py`).
+(`tests/faults/test_malformed_inputs.py`).
 An Arrow message holds at most 250,000 rows and 64 MiB unpacked; one with more is
 rejected.
 """

@@ -70,7 +70,7 @@ def fault_run(
         home.kill()
     report.reader_passes, report.vanished, report.doubled = reader.passes, reader.vanished, reader.doubled
     say(f"{report.received:,} lines in the log; asking the oracle")
-    account = expected(log, fleet.facts(), CAPACITY_KVA, PF_STANDARD)
+    account = expected(log, fleet.meter_versions(), CAPACITY_KVA, PF_STANDARD)
     report.verdict = judge(home, address, prefix, account)
     report.seconds = time.monotonic() - begun
     return report, account

@@ -127,7 +127,7 @@ class Fleet:
             for i in range(self.meters)
         ]
 
-    def facts(self) -> list[dict[str, object]]:
+    def meter_versions(self) -> list[dict[str, object]]:
         """What the oracle needs to know of each meter."""
         return [
             {"meter_id": m.name, "customer_no": m.customer_no, "wiring": m.wiring, "nominal_v": m.nominal_v,

@@ -62,7 +62,7 @@ def test_a_full_disk_stops_the_stream_and_loses_nothing(
     home.start()
     home.wait_for(lambda: home.rows("readings") + home.rows("rejects") == log.height, seconds=120, every=0.3)
     home.terminate()
-    verdict = judge(home, kafka, f"{prefix}.home", expected(log, fleet.facts(), CAPACITY_KVA, PF_STANDARD))
+    verdict = judge(home, kafka, f"{prefix}.home", expected(log, fleet.meter_versions(), CAPACITY_KVA, PF_STANDARD))
     assert verdict.kept, verdict.examples
 
 

@@ -83,7 +83,7 @@ def test_meters_that_move_to_a_new_partition_keep_exact_final_values(
     home.wait_for(lambda: home.rows("readings") + home.rows("rejects") == log.height, every=0.5)
     home.terminate()
 
-    account = expected(log, fleet.facts(), CAPACITY_KVA, PF_STANDARD)
+    account = expected(log, fleet.meter_versions(), CAPACITY_KVA, PF_STANDARD)
     # How often the windows of a meter that moved were revised depends on two watermarks; what they are does not.
     values = replace(account, windows=account.windows.drop("revision"), compliance=account.compliance.drop("revision"))
     verdict = judge(home, kafka, f"{prefix}.home", values)
@@ -125,7 +125,7 @@ def test_a_stream_of_several_processes_goes_on_in_one_when_meters_move(
     home.terminate()
     assert "Traceback" not in home.log.read_text("utf-8")
 
-    account = expected(log, fleet.facts(), CAPACITY_KVA, PF_STANDARD)
+    account = expected(log, fleet.meter_versions(), CAPACITY_KVA, PF_STANDARD)
     values = replace(account, windows=account.windows.drop("revision"), compliance=account.compliance.drop("revision"))
     verdict = judge(home, kafka, f"{prefix}.home", values)
     assert verdict.kept, (verdict.differing, verdict.examples)

@@ -93,6 +93,6 @@ def test_a_stalled_owner_that_wakes_up_can_commit_no_more(
     home.terminate()
     assert "another stream has taken over" in home.log.read_text("utf-8")
     assert "Traceback" not in home.log.read_text("utf-8")
-    account = expected(log, fleet.facts(), CAPACITY_KVA, PF_STANDARD)
+    account = expected(log, fleet.meter_versions(), CAPACITY_KVA, PF_STANDARD)
     verdict = judge(home, kafka, f"{prefix}.home", account)
     assert verdict.kept, verdict.examples

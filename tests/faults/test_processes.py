@@ -70,7 +70,7 @@ def test_processes_share_the_partitions_and_their_number_may_change(
         home.wait_for(lambda: home.rows("readings") + home.rows("rejects") == log.height, seconds=120, every=0.3)
         home.terminate()
     assert "Traceback" not in home.log.read_text("utf-8")
-    verdict = judge(home, kafka, f"{prefix}.home", expected(log, fleet.facts(), CAPACITY_KVA, PF_STANDARD))
+    verdict = judge(home, kafka, f"{prefix}.home", expected(log, fleet.meter_versions(), CAPACITY_KVA, PF_STANDARD))
     assert verdict.kept, verdict.examples
 
 

@@ -95,7 +95,7 @@ def test_replays_end_as_if_the_registry_had_been_right(kafka: str, prefix: str, 
     assert _replayed(home) == 0
     assert Requests(home.path).asked() is None
 
-    account = expected(log, fleet.facts(), CAPACITY_KVA, PF_STANDARD)
+    account = expected(log, fleet.meter_versions(), CAPACITY_KVA, PF_STANDARD)
     verdict = judge(home, kafka, f"{prefix}.home", _unrevised(account))
     assert (verdict.lost, verdict.duplicated) == (0, replayed)
     wrong = {what: count for what, count in verdict.differing.items() if count and what not in CHANGED}
@@ -136,7 +136,7 @@ def test_replays_by_several_processes_end_as_a_clean_run(
     assert "going on in one process" not in home.log.read_text("utf-8")
     assert _replayed(home) == 0
 
-    account = expected(log, fleet.facts(), CAPACITY_KVA, PF_STANDARD)
+    account = expected(log, fleet.meter_versions(), CAPACITY_KVA, PF_STANDARD)
     verdict = judge(home, kafka, f"{prefix}.home", _unrevised(account))
     assert (verdict.lost, verdict.duplicated) == (0, replayed)
     wrong = {what: count for what, count in verdict.differing.items() if count and what not in CHANGED}

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from metering.calendar import quarter_hours
-from metering.registry.meter_versions import facts
+from metering.registry.meter_versions import meter_versions
 from metering.settings.figures import MeteringSettings
 from metering.tables.lake import WINDOWS
 from metering.tables.warehouse import CUSTOMERS, DAILY_CURVE, METERS
@@ -56,13 +56,13 @@ def make_customers() -> Builder:
 
 
 @pytest.fixture(scope="session")
-def make_facts(metering_settings: MeteringSettings) -> Builder:
+def make_meter_versions(metering_settings: MeteringSettings) -> Builder:
     """Facts of meters from {meter_id: {column: value}}; customer_no has to be given."""
 
     def make(customers: pl.DataFrame, meters: dict[str, dict[str, Any]], settings: Any = None) -> pl.DataFrame:
         rows = [{**_METER, "meter_id": meter, **given} for meter, given in meters.items()]
         frame = pl.DataFrame(rows, schema=METERS.schema) if rows else METERS.empty()
-        return facts(customers, frame, settings or metering_settings)
+        return meter_versions(customers, frame, settings or metering_settings)
 
     return make
 

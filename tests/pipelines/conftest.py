@@ -14,7 +14,7 @@ import pytest
 
 from metering.readings.decode import Lines, Messages
 from metering.registry.index import MeterIndex
-from metering.registry.meter_versions import facts
+from metering.registry.meter_versions import meter_versions
 from metering.settings.figures import MeteringSettings
 from metering.tables.lake import COMPLIANCE, VIOLATIONS, WINDOWS
 from metering.tables.warehouse import CUSTOMERS, METERS
@@ -45,7 +45,7 @@ def make_index(metering_settings: MeteringSettings) -> MakeIndex:
     def make(*names: str, **changed: dict[str, Any]) -> MeterIndex:
         meters = [{**meter, "meter_id": name, **changed.get(name, {})} for name in names]
         rows = METERS.conform(pl.DataFrame(meters))
-        return MeterIndex.of(facts(CUSTOMERS.conform(pl.DataFrame([customer])), rows, metering_settings))
+        return MeterIndex.of(meter_versions(CUSTOMERS.conform(pl.DataFrame([customer])), rows, metering_settings))
 
     return make
 

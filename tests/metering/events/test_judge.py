@@ -32,10 +32,12 @@ OVER_V, UNDER_V, CAPACITY_KVA, STANDARD = 220 * 1.2, 220 * 0.78, 1000.0, 0.9
 
 
 @pytest.fixture(scope="module")
-def facts(make_customers: Callable[..., Frame], make_facts: Callable[..., Frame]) -> Frame:
+def meter_versions(make_customers: Callable[..., Frame], make_meter_versions: Callable[..., Frame]) -> Frame:
     """A 3p4w, a 3p3w and a 1p meter of one customer of 1000 kVA and standard 0.90; Un 220 V."""
     kinds = {"A": "3p4w", "B": "3p3w", "C": "1p"}
-    return make_facts(make_customers({"C1": {}}), {m: {"customer_no": "C1", "wiring": w} for m, w in kinds.items()})
+    return make_meter_versions(
+        make_customers({"C1": {}}), {m: {"customer_no": "C1", "wiring": w} for m, w in kinds.items()}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +47,17 @@ def figures(metering_settings: MeteringSettings) -> MeteringSettings:
 
 def _readings(*rows: dict[str, Any]) -> Frame:
     full = [
-        {**dict.fromkeys(MEASURED), "meter": 0, "fact": row.get("meter", 0), "ts": T0 + timedelta(minutes=i), **row}
+        {**dict.fromkeys(MEASURED), "meter": 0, "version": row.get("meter", 0), "ts": T0 + timedelta(minutes=i), **row}
         for i, row in enumerate(rows)
     ]
-    schema = {"meter": pl.UInt32, "fact": pl.UInt32, "ts": TIMESTAMP, **dict.fromkeys(MEASURED, pl.Float64)}
+    schema = {"meter": pl.UInt32, "version": pl.UInt32, "ts": TIMESTAMP, **dict.fromkeys(MEASURED, pl.Float64)}
     return pl.DataFrame(full, schema=schema)
 
 
-def _said(readings: Frame, facts: Frame, figures: MeteringSettings, rule: str, phase: str) -> list[int]:
-    judged = judge(readings, facts, figures, CODES)
+def _said(readings: Frame, meter_versions: Frame, figures: MeteringSettings, rule: str, phase: str) -> list[int]:
+    judged = judge(readings, meter_versions, figures, CODES)
     assert judged.schema == JUDGED_SCHEMA
-    return judged.filter(pl.col("code") == BY_NAME[rule, phase])["says"].to_list()
+    return judged.filter(pl.col("code") == BY_NAME[rule, phase])["verdict"].to_list()
 
 
 def test_every_rule_of_the_lake_has_checks_and_codes_stay() -> None:
@@ -84,29 +86,29 @@ def test_every_rule_of_the_lake_has_checks_and_codes_stay() -> None:
 )
 @pytest.mark.parametrize("phase", ["a", "b", "c"])
 def test_voltage_speaks_for_start_neither_or_end(
-    facts: Frame, figures: MeteringSettings, phase: str, u: float, over: int, under: int
+    meter_versions: Frame, figures: MeteringSettings, phase: str, u: float, over: int, under: int
 ) -> None:
     readings = _readings({f"u{phase}_v": u})
-    assert _said(readings, facts, figures, "over_voltage", phase) == [over]
-    assert _said(readings, facts, figures, "under_voltage", phase) == [under]
-    assert judge(readings, facts, figures, CODES).height == 2
+    assert _said(readings, meter_versions, figures, "over_voltage", phase) == [over]
+    assert _said(readings, meter_versions, figures, "under_voltage", phase) == [under]
+    assert judge(readings, meter_versions, figures, CODES).height == 2
 
 
 @pytest.mark.parametrize(
-    ("p", "q", "says"),
+    ("p", "q", "verdict"),
     [
         (600.0, 800.0, NEITHER), (600.0, 800.1, START), (-600.0, -800.1, START), (0.0, 1000.1, START),
         (588.0, 784.0, END), (588.1, 784.0, NEITHER), (0.0, 0.0, END),
     ],
 )  # fmt: skip
 def test_capacity_compares_apparent_power(
-    facts: Frame, figures: MeteringSettings, p: float, q: float, says: int
+    meter_versions: Frame, figures: MeteringSettings, p: float, q: float, verdict: int
 ) -> None:
-    assert _said(_readings({"p_kw": p, "q_kvar": q}), facts, figures, "over_capacity", "total") == [says]
+    assert _said(_readings({"p_kw": p, "q_kvar": q}), meter_versions, figures, "over_capacity", "total") == [verdict]
 
 
 @pytest.mark.parametrize(
-    ("p", "q", "says"),
+    ("p", "q", "verdict"),
     [
         (30.0, 40.0, []),  # 50 kVA is 5 % of capacity: not above it
         (30.1, 40.0, [START]),
@@ -119,59 +121,59 @@ def test_capacity_compares_apparent_power(
     ],
 )
 def test_power_factor_is_judged_only_under_load(
-    facts: Frame, figures: MeteringSettings, p: float, q: float, says: list[int]
+    meter_versions: Frame, figures: MeteringSettings, p: float, q: float, verdict: list[int]
 ) -> None:
-    assert _said(_readings({"p_kw": p, "q_kvar": q}), facts, figures, "low_power_factor", "total") == says
+    assert _said(_readings({"p_kw": p, "q_kvar": q}), meter_versions, figures, "low_power_factor", "total") == verdict
 
 
-def test_values_that_are_not_known_say_nothing(facts: Frame, figures: MeteringSettings) -> None:
+def test_values_that_are_not_known_say_nothing(meter_versions: Frame, figures: MeteringSettings) -> None:
     rows = _readings({}, {"p_kw": 2000.0}, {"q_kvar": 2000.0}, {"p_kw": 1.7e308, "q_kvar": 1.7e308})
-    assert judge(rows, facts, figures, CODES).filter(pl.col("ts") < T0 + timedelta(minutes=3)).is_empty()
-    assert judge(rows, facts, figures, CODES)["value"].is_finite().all()
+    assert judge(rows, meter_versions, figures, CODES).filter(pl.col("ts") < T0 + timedelta(minutes=3)).is_empty()
+    assert judge(rows, meter_versions, figures, CODES)["value"].is_finite().all()
 
 
-def test_each_wiring_has_its_phases(facts: Frame, figures: MeteringSettings) -> None:
+def test_each_wiring_has_its_phases(meter_versions: Frame, figures: MeteringSettings) -> None:
     high = {"ua_v": 300.0, "ub_v": 300.0, "uc_v": 300.0}
-    judged = judge(_readings(*({**high, "meter": m} for m in range(3))), facts, figures, CODES)
-    started = judged.filter(pl.col("says") == START).select("meter", "code").rows()
+    judged = judge(_readings(*({**high, "meter": m} for m in range(3))), meter_versions, figures, CODES)
+    started = judged.filter(pl.col("verdict") == START).select("meter", "code").rows()
     assert started == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 3), (2, 1)]
 
 
-def test_a_row_carries_what_it_was_judged_by(facts: Frame, figures: MeteringSettings) -> None:
-    row = judge(_readings({"ub_v": 300.0}), facts, figures, CODES).row(0, named=True)
+def test_a_row_carries_what_it_was_judged_by(meter_versions: Frame, figures: MeteringSettings) -> None:
+    row = judge(_readings({"ub_v": 300.0}), meter_versions, figures, CODES).row(0, named=True)
     expected = {"value": 300.0, "limit_value": OVER_V, "hold_s": 60.0, "clear_hold_s": 90.0, "ruleset": "now"}
     assert {name: row[name] for name in expected} == expected
 
 
-def test_only_the_wanted_checks_are_judged_in_order(facts: Frame, figures: MeteringSettings) -> None:
+def test_only_the_wanted_checks_are_judged_in_order(meter_versions: Frame, figures: MeteringSettings) -> None:
     rows = _readings(*({"ua_v": 300.0, "p_kw": 2000.0, "q_kvar": 0.0, "meter": m} for m in (2, 0, 1, 0)))
-    judged = judge(rows, facts, figures, pl.Series([7, 1], dtype=pl.UInt32))
+    judged = judge(rows, meter_versions, figures, pl.Series([7, 1], dtype=pl.UInt32))
     assert judged.select("meter", "code", "ts").equals(judged.select("meter", "code", "ts").sort("meter", "code", "ts"))
     assert judged.group_by("meter", "code").len().sort("meter", "code").rows() == [
         (0, 1, 2), (0, 7, 2), (1, 1, 1), (1, 7, 1), (2, 1, 1), (2, 7, 1)
     ]  # fmt: skip
 
 
-def test_threshold_0_disables_a_rule(facts: Frame, figures: MeteringSettings) -> None:
+def test_threshold_0_disables_a_rule(meter_versions: Frame, figures: MeteringSettings) -> None:
     off = replace(RULES_NOW, over_voltage=Rule(limit=0), low_power_factor=Rule(limit=0))
     rows = _readings({"ua_v": 300.0, "p_kw": 100.0, "q_kvar": 900.0}, {"ua_v": 10.0})
-    judged = judge(rows, facts, replace(figures, rulesets=(off,)), CODES)
+    judged = judge(rows, meter_versions, replace(figures, rulesets=(off,)), CODES)
     assert sorted(set(judged["code"])) == [4, 7]
-    assert starts(rows, facts, replace(figures, rulesets=(off,))).rows() == [(0, 4)]
+    assert starts(rows, meter_versions, replace(figures, rulesets=(off,))).rows() == [(0, 4)]
 
 
-def test_starts_are_the_pairs_that_judging_finds(facts: Frame, figures: MeteringSettings) -> None:
+def test_starts_are_the_pairs_that_judging_finds(meter_versions: Frame, figures: MeteringSettings) -> None:
     rows = _readings(
         {"ua_v": 300.0, "meter": 1}, {"ub_v": 300.0, "meter": 1}, {"uc_v": 1.0}, {"uc_v": 2.0}, {"ua_v": 220.0},
         {"p_kw": 2000.0, "q_kvar": 2000.0, "meter": 2}, {"ua_v": OVER_V, "meter": 2},
     )  # fmt: skip
-    pairs = starts(rows, facts, figures).sort("meter", "code").rows()
-    judged = judge(rows, facts, figures, CODES).filter(pl.col("says") == START)
+    pairs = starts(rows, meter_versions, figures).sort("meter", "code").rows()
+    judged = judge(rows, meter_versions, figures, CODES).filter(pl.col("verdict") == START)
     assert pairs == judged.select("meter", "code").unique().sort("meter", "code").rows()
     assert pairs == [(0, 6), (1, 1), (2, 7), (2, 8)]
 
 
-def test_each_local_day_has_its_rule_set(facts: Frame, figures: MeteringSettings) -> None:
+def test_each_local_day_has_its_rule_set(meter_versions: Frame, figures: MeteringSettings) -> None:
     """The interval that ends at local midnight belongs to the day before."""
     newer = replace(
         RULES_NOW, name="newer", effective_from=date(2026, 2, 1), over_voltage=Rule(limit=1.1, hold_s=300.0)
@@ -187,14 +189,14 @@ def test_each_local_day_has_its_rule_set(facts: Frame, figures: MeteringSettings
         datetime(1999, 1, 1, tzinfo=UTC),
     ]
     rows = _readings(*({"ua_v": 250.0, "ts": ts} for ts in times))
-    judged = judge(rows, facts, both, pl.Series([1], dtype=pl.UInt32))
-    by_time = {row["ts"]: (row["ruleset"], row["says"], row["hold_s"]) for row in judged.iter_rows(named=True)}
+    judged = judge(rows, meter_versions, both, pl.Series([1], dtype=pl.UInt32))
+    by_time = {row["ts"]: (row["ruleset"], row["verdict"], row["hold_s"]) for row in judged.iter_rows(named=True)}
     old, new = ("now", END, 60.0), ("newer", START, 300.0)
     assert by_time == dict(zip(times, [old, old, new, new, old], strict=True))
-    assert starts(rows, facts, both).rows() == [(0, 1)]
-    assert starts(rows.filter(pl.col("ts") <= midnight), facts, both).is_empty()
+    assert starts(rows, meter_versions, both).rows() == [(0, 1)]
+    assert starts(rows.filter(pl.col("ts") <= midnight), meter_versions, both).is_empty()
 
 
-def test_nothing_says_nothing(facts: Frame, figures: MeteringSettings) -> None:
-    assert judge(_readings(), facts, figures, CODES).is_empty()
-    assert starts(_readings(), facts, figures).is_empty()
+def test_nothing_says_nothing(meter_versions: Frame, figures: MeteringSettings) -> None:
+    assert judge(_readings(), meter_versions, figures, CODES).is_empty()
+    assert starts(_readings(), meter_versions, figures).is_empty()

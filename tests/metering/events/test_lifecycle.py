@@ -26,16 +26,16 @@ UNDER = 4  # under-voltage, phase a
 
 
 @pytest.fixture(scope="module")
-def facts(make_customers: Callable[..., Frame], make_facts: Callable[..., Frame]) -> Frame:
+def meter_versions(make_customers: Callable[..., Frame], make_meter_versions: Callable[..., Frame]) -> Frame:
     """Three meters: 1, 1 and 15 minutes."""
     meters = {m: {"customer_no": "C1", "interval_s": s} for m, s in (("A", 60), ("B", 60), ("C", 900))}
-    return make_facts(make_customers({"C1": {}}), meters)
+    return make_meter_versions(make_customers({"C1": {}}), meters)
 
 
 def _judged(said: list[Said], code: int = OVER, meter: int = 0, hold_s: float = HOLD_S, **other: Any) -> Frame:
     rows = [
         {
-            "meter": meter, "fact": meter, "ts": T0 + timedelta(minutes=minute), "code": code, "says": says,
+            "meter": meter, "version": meter, "ts": T0 + timedelta(minutes=minute), "code": code, "verdict": says,
             "value": value, "limit_value": 264.0, "hold_s": hold_s, "clear_hold_s": CLEAR_S, "ruleset": "rules",
             **other,
         }
@@ -48,8 +48,8 @@ def _none() -> Frame:
     return pl.DataFrame(schema=STATE_SCHEMA)
 
 
-def _changes(facts: Frame, said: list[Said], **kind: Any) -> list[tuple[Any, ...]]:
-    _, changes = advance(_judged(said, **kind), _none(), facts, GAP)
+def _changes(meter_versions: Frame, said: list[Said], **kind: Any) -> list[tuple[Any, ...]]:
+    _, changes = advance(_judged(said, **kind), _none(), meter_versions, GAP)
     minutes = [((pl.col(n) - T0).dt.total_seconds() / 60).alias(n) for n in ("started_at", "ended_at", "at")]
     return changes.select("state", "revision", minutes[0], minutes[1], "value", minutes[2]).rows()
 
@@ -65,91 +65,93 @@ def _down(first: int, last: int, value: float = 220.0) -> list[Said]:
 # --- by hand --------------------------------------------------------------------------------------------------------
 
 
-def test_raised_once_held_and_cleared_once_held(facts: Frame) -> None:
-    got = _changes(facts, [*_down(1, 2), *_up(3, 6), *_down(7, 10)])
+def test_raised_once_held_and_cleared_once_held(meter_versions: Frame) -> None:
+    got = _changes(meter_versions, [*_down(1, 2), *_up(3, 6), *_down(7, 10)])
     assert got == [("raised", 0, 2.0, None, 270.0, 4.0), ("cleared", 1, 2.0, 6.0, 270.0, 9.0)]
 
 
 @pytest.mark.parametrize(("last", "raised"), [(1, False), (2, True)])
-def test_the_hold_time_is_the_sum_of_intervals(facts: Frame, last: int, raised: bool) -> None:
-    assert bool(_changes(facts, _up(1, last))) is raised
+def test_the_hold_time_is_the_sum_of_intervals(meter_versions: Frame, last: int, raised: bool) -> None:
+    assert bool(_changes(meter_versions, _up(1, last))) is raised
 
 
-def test_a_15_minute_meter_raises_at_one_reading(facts: Frame) -> None:
-    got = _changes(facts, [(15, START, 270.0)], meter=2, hold_s=900.0)
+def test_a_15_minute_meter_raises_at_one_reading(meter_versions: Frame) -> None:
+    got = _changes(meter_versions, [(15, START, 270.0)], meter=2, hold_s=900.0)
     assert got == [("raised", 0, 0.0, None, 270.0, 15.0)]
 
 
-def test_readings_that_say_neither_end_a_run(facts: Frame) -> None:
-    assert _changes(facts, [*_up(1, 1), (2, NEITHER, 262.0), *_up(3, 3)]) == []
+def test_readings_that_say_neither_end_a_run(meter_versions: Frame) -> None:
+    assert _changes(meter_versions, [*_up(1, 1), (2, NEITHER, 262.0), *_up(3, 3)]) == []
     wavering = [*_up(1, 2), *_down(3, 4), (5, NEITHER, 262.0), *_down(6, 7)]
-    assert [change[0] for change in _changes(facts, wavering)] == ["raised"]
+    assert [change[0] for change in _changes(meter_versions, wavering)] == ["raised"]
 
 
-def test_a_gap_ends_a_run_and_neither_raises_nor_clears(facts: Frame) -> None:
-    assert _changes(facts, [*_up(1, 1), *_up(3, 3)]) == []
-    assert [c[0] for c in _changes(facts, [*_up(1, 1), (2.5, START, 270.0)])] == ["raised"]  # 1.5 intervals are none
+def test_a_gap_ends_a_run_and_neither_raises_nor_clears(meter_versions: Frame) -> None:
+    assert _changes(meter_versions, [*_up(1, 1), *_up(3, 3)]) == []
+    assert [c[0] for c in _changes(meter_versions, [*_up(1, 1), (2.5, START, 270.0)])] == [
+        "raised"
+    ]  # 1.5 intervals are none
     still = [*_up(1, 2), *_down(3, 4), *_down(6, 7)]
-    assert [c[0] for c in _changes(facts, still)] == ["raised"]
+    assert [c[0] for c in _changes(meter_versions, still)] == ["raised"]
     later = [*_up(1, 2), *_up(500, 501), *_down(502, 504)]
-    assert _changes(facts, later)[-1] == ("cleared", 1, 0.0, 501.0, 270.0, 504.0)
+    assert _changes(meter_versions, later)[-1] == ("cleared", 1, 0.0, 501.0, 270.0, 504.0)
 
 
-def test_the_start_is_that_of_the_run_that_raised(facts: Frame) -> None:
-    got = _changes(facts, [*_up(1, 1), *_down(2, 2), *_up(3, 3), *_up(10, 11)])
+def test_the_start_is_that_of_the_run_that_raised(meter_versions: Frame) -> None:
+    got = _changes(meter_versions, [*_up(1, 1), *_down(2, 2), *_up(3, 3), *_up(10, 11)])
     assert [(c[0], c[2]) for c in got] == [("raised", 9.0)]
 
 
-def test_the_extreme_counts_from_the_runs_first_reading(facts: Frame) -> None:
-    got = _changes(facts, [(1, START, 290.0), (2, START, 270.0)])
+def test_the_extreme_counts_from_the_runs_first_reading(meter_versions: Frame) -> None:
+    got = _changes(meter_versions, [(1, START, 290.0), (2, START, 270.0)])
     assert got == [("raised", 0, 0.0, None, 290.0, 2.0)]
 
 
-def test_new_extremes_count_as_revisions_and_the_last_is_told(facts: Frame) -> None:
+def test_new_extremes_count_as_revisions_and_the_last_is_told(meter_versions: Frame) -> None:
     got = _changes(
-        facts, [*_up(1, 2, 270.0), (3, START, 280.0), (4, START, 275.0), (5, START, 290.0), (6, START, 290.0)]
+        meter_versions, [*_up(1, 2, 270.0), (3, START, 280.0), (4, START, 275.0), (5, START, 290.0), (6, START, 290.0)]
     )
     assert got == [("raised", 0, 0.0, None, 270.0, 2.0), ("updated", 2, 0.0, None, 290.0, 5.0)]
 
 
-def test_the_extreme_of_a_lower_limit_is_the_lowest(facts: Frame) -> None:
+def test_the_extreme_of_a_lower_limit_is_the_lowest(meter_versions: Frame) -> None:
     said: list[Said] = [(1, START, 150.0), (2, START, 160.0), (3, START, 140.0), (4, START, 155.0), *_down(5, 7)]
-    got = _changes(facts, said, code=UNDER)
+    got = _changes(meter_versions, said, code=UNDER)
     assert [(c[0], c[1], c[4]) for c in got] == [("raised", 0, 150.0), ("updated", 1, 140.0), ("cleared", 2, 140.0)]
 
 
-def test_a_cleared_violation_comes_again_as_another(facts: Frame) -> None:
-    got = _changes(facts, [*_up(1, 3, 280.0), *_down(4, 6), *_up(7, 8), *_down(9, 11)])
+def test_a_cleared_violation_comes_again_as_another(meter_versions: Frame) -> None:
+    got = _changes(meter_versions, [*_up(1, 3, 280.0), *_down(4, 6), *_up(7, 8), *_down(9, 11)])
     assert [(c[0], c[1], c[2], c[4]) for c in got] == [
         ("raised", 0, 0.0, 280.0), ("cleared", 1, 0.0, 280.0), ("raised", 0, 6.0, 270.0), ("cleared", 1, 6.0, 270.0)
     ]  # fmt: skip
 
 
-def test_the_limit_is_the_one_that_was_broken(facts: Frame) -> None:
+def test_the_limit_is_the_one_that_was_broken(meter_versions: Frame) -> None:
     before, after = _judged(_up(1, 2)), _judged(_up(3, 4, 300.0), ruleset="newer")
     after = after.with_columns(limit_value=pl.lit(250.0))
-    state, changes = advance(pl.concat([before, after]), _none(), facts, GAP)
+    state, changes = advance(pl.concat([before, after]), _none(), meter_versions, GAP)
     assert changes["limit_value"].to_list() == [264.0, 264.0]
     assert changes["ruleset"].unique().to_list() == ["rules"]
     assert state["limit_value"].to_list() == [264.0]
 
 
-def test_what_neither_is_nor_may_become_a_violation_is_forgotten(facts: Frame) -> None:
-    state, _ = advance(_judged(_down(1, 5)), _none(), facts, GAP)
+def test_what_neither_is_nor_may_become_a_violation_is_forgotten(meter_versions: Frame) -> None:
+    state, _ = advance(_judged(_down(1, 5)), _none(), meter_versions, GAP)
     assert state.is_empty()
-    state, _ = advance(_judged(_up(1, 1)), _none(), facts, GAP)
+    state, _ = advance(_judged(_up(1, 1)), _none(), meter_versions, GAP)
     assert state.select("active", "run", "run_s").rows() == [(False, START, 60.0)]
-    state, _ = advance(_judged(_down(2, 2)), state, facts, GAP)
+    state, _ = advance(_judged(_down(2, 2)), state, meter_versions, GAP)
     assert state.is_empty()
 
 
-def test_pairs_that_say_nothing_stay_as_they_are(facts: Frame) -> None:
-    first, _ = advance(_judged(_up(1, 3)), _none(), facts, GAP)
+def test_pairs_that_say_nothing_stay_as_they_are(meter_versions: Frame) -> None:
+    first, _ = advance(_judged(_up(1, 3)), _none(), meter_versions, GAP)
     for kind in ({"code": UNDER}, {"meter": 1}):
-        second, changes = advance(_judged(_up(1, 1), **kind), first, facts, GAP)
+        second, changes = advance(_judged(_up(1, 1), **kind), first, meter_versions, GAP)
         assert changes.is_empty()
         assert second.filter((pl.col("meter") == 0) & (pl.col("code") == OVER)).equals(first)
-    same, changes = advance(pl.DataFrame(schema=JUDGED_SCHEMA), first, facts, GAP)
+    same, changes = advance(pl.DataFrame(schema=JUDGED_SCHEMA), first, meter_versions, GAP)
     assert same.equals(first)
     assert changes.schema == CHANGE_SCHEMA
 
@@ -209,17 +211,17 @@ def _last_of_each(account: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**9), code=st.sampled_from([OVER, UNDER]), meter=st.sampled_from([0, 2]))
-def test_as_if_kept_reading_by_reading(facts: Frame, seed: int, code: int, meter: int) -> None:
+def test_as_if_kept_reading_by_reading(meter_versions: Frame, seed: int, code: int, meter: int) -> None:
     side = next(check.side for check in CHECKS if check.code == code)
-    interval_s = float(facts["interval_s"][meter])
+    interval_s = float(meter_versions["interval_s"][meter])
     said = _random_said(seed, interval_s / 60, side)
-    _, changes = advance(_judged(said, code=code, meter=meter), _none(), facts, GAP)
+    _, changes = advance(_judged(said, code=code, meter=meter), _none(), meter_versions, GAP)
     assert _final(changes) == _last_of_each(_account(said, interval_s, side))
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**9), data=st.data())
-def test_in_any_split_the_same(facts: Frame, seed: int, data: st.DataObject) -> None:
+def test_in_any_split_the_same(meter_versions: Frame, seed: int, data: st.DataObject) -> None:
     said = {
         (m, c): _random_said(seed + m * 10 + c, 15 if m == 2 else 1, 1 if c == OVER else -1)
         for m in range(3)
@@ -227,22 +229,22 @@ def test_in_any_split_the_same(facts: Frame, seed: int, data: st.DataObject) -> 
     }
     judged = pl.concat([_judged(s, code=c, meter=m) for (m, c), s in said.items()]).sort("ts", "meter", "code")
     order = ["meter", "code", "ts"]
-    whole_state, whole = advance(judged.sort(order), _none(), facts, GAP)
+    whole_state, whole = advance(judged.sort(order), _none(), meter_versions, GAP)
     state, told = _none(), [pl.DataFrame(schema=CHANGE_SCHEMA)]
     at = 0
     for cut in [*sorted(data.draw(st.sets(st.integers(1, judged.height - 1), max_size=12))), judged.height]:
-        state, changes = advance(judged[at:cut].sort(order), state, facts, GAP)
+        state, changes = advance(judged[at:cut].sort(order), state, meter_versions, GAP)
         told.append(changes)
         at = cut
     assert state.equals(whole_state)
     assert _final(pl.concat(told)) == _final(whole)
 
 
-def test_one_reading_at_a_time_tells_every_change(facts: Frame) -> None:
+def test_one_reading_at_a_time_tells_every_change(meter_versions: Frame) -> None:
     said = _random_said(3, 1.0, 1, count=120)
     judged, state, told = _judged(said), _none(), []
     for at in range(judged.height):
-        state, changes = advance(judged[at : at + 1], state, facts, GAP)
+        state, changes = advance(judged[at : at + 1], state, meter_versions, GAP)
         told.append(changes)
     minutes = [((pl.col(n) - T0).dt.total_milliseconds() / 60_000).alias(n) for n in ("started_at", "ended_at")]
     rows = pl.concat(told).select("state", "revision", *minutes, "value").rows()

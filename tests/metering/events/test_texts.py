@@ -21,20 +21,20 @@ T0 = datetime(2026, 1, 1, 16, tzinfo=UTC)  # local midnight in Shanghai
 
 
 @pytest.fixture(scope="module")
-def facts(make_customers: Callable[..., Frame], make_facts: Callable[..., Frame]) -> Frame:
-    return make_facts(make_customers({"C1": {}}), {"A/1 {}": {"customer_no": "C1"}})
+def meter_versions(make_customers: Callable[..., Frame], make_meter_versions: Callable[..., Frame]) -> Frame:
+    return make_meter_versions(make_customers({"C1": {}}), {"A/1 {}": {"customer_no": "C1"}})
 
 
 def _change(**fields: Any) -> Frame:
     row = {
-        "meter": 0, "code": 1, "fact": 0, "state": "raised", "revision": 0, "started_at": T0, "ended_at": None,
+        "meter": 0, "code": 1, "version": 0, "state": "raised", "revision": 0, "started_at": T0, "ended_at": None,
         "value": 271.23456, "limit_value": 264.0, "ruleset": "default-2020", "at": T0, **fields,
     }  # fmt: skip
     return pl.DataFrame([row], schema=CHANGE_SCHEMA)
 
 
-def _told(facts: Frame, settings: MeteringSettings, **fields: Any) -> dict[str, Any]:
-    frame = tell(_change(**fields), facts, settings)
+def _told(meter_versions: Frame, settings: MeteringSettings, **fields: Any) -> dict[str, Any]:
+    frame = tell(_change(**fields), meter_versions, settings)
     assert frame.schema == VIOLATIONS.schema
     return frame.row(0, named=True)
 
@@ -66,13 +66,15 @@ def _told(facts: Frame, settings: MeteringSettings, **fields: Any) -> dict[str, 
     ],
     ids=["raised", "cleared", "updated", "withdrawn"],
 )
-def test_messages(facts: Frame, metering_settings: MeteringSettings, fields: dict[str, Any], zh: str, en: str) -> None:
-    told = _told(facts, metering_settings, **fields)
+def test_messages(
+    meter_versions: Frame, metering_settings: MeteringSettings, fields: dict[str, Any], zh: str, en: str
+) -> None:
+    told = _told(meter_versions, metering_settings, **fields)
     assert (told["message_zh"], told["message_en"]) == (zh, en)
 
 
-def test_a_row_is_complete(facts: Frame, metering_settings: MeteringSettings) -> None:
-    told = _told(facts, metering_settings, revision=3)
+def test_a_row_is_complete(meter_versions: Frame, metering_settings: MeteringSettings) -> None:
+    told = _told(meter_versions, metering_settings, revision=3)
     expected = {
         "violation_id": "A/1 {}/over_voltage/a/2026-01-01T16:00:00Z", "state": "raised", "revision": 3,
         "rule": "over_voltage", "phase": "a", "started_at": T0, "ended_at": None, "value": 271.23456,
@@ -82,9 +84,11 @@ def test_a_row_is_complete(facts: Frame, metering_settings: MeteringSettings) ->
     assert {name: told[name] for name in expected} == expected
 
 
-def test_the_id_is_a_function_of_meter_rule_phase_and_start(facts: Frame, metering_settings: MeteringSettings) -> None:
+def test_the_id_is_a_function_of_meter_rule_phase_and_start(
+    meter_versions: Frame, metering_settings: MeteringSettings
+) -> None:
     def ids(**fields: Any) -> str:
-        return _told(facts, metering_settings, **fields)["violation_id"]
+        return _told(meter_versions, metering_settings, **fields)["violation_id"]
 
     same = {ids(), ids(state="cleared", revision=9, value=1.0, ended_at=T0, at=T0 + timedelta(days=1))}
     others = {ids(code=check.code) for check in CHECKS} | {ids(started_at=T0 + timedelta(microseconds=1))}
@@ -92,40 +96,48 @@ def test_the_id_is_a_function_of_meter_rule_phase_and_start(facts: Frame, meteri
     assert len(others | same) == len(CHECKS) + 1
 
 
-def test_the_date_is_that_of_the_reading_that_caused_it(facts: Frame, metering_settings: MeteringSettings) -> None:
-    assert _told(facts, metering_settings, at=T0 + timedelta(seconds=1))["date"] == date(2026, 1, 2)
+def test_the_date_is_that_of_the_reading_that_caused_it(
+    meter_versions: Frame, metering_settings: MeteringSettings
+) -> None:
+    assert _told(meter_versions, metering_settings, at=T0 + timedelta(seconds=1))["date"] == date(2026, 1, 2)
 
 
-def test_every_check_has_its_severity_and_unit(facts: Frame, metering_settings: MeteringSettings) -> None:
-    told = tell(pl.concat([_change(code=c.code) for c in CHECKS]), facts, metering_settings)
+def test_every_check_has_its_severity_and_unit(meter_versions: Frame, metering_settings: MeteringSettings) -> None:
+    told = tell(pl.concat([_change(code=c.code) for c in CHECKS]), meter_versions, metering_settings)
     severity = dict(told.select("rule", "severity").iter_rows())
     warned = {"over_capacity": "warning", "low_power_factor": "warning"}
     assert severity == {"over_voltage": "critical", "under_voltage": "critical", **warned}
     assert not {name for name in VIOLATIONS.names if told[name].null_count() and not VIOLATIONS.column(name).nullable}
 
 
-def test_severity_is_that_of_the_rule_set_that_judged(facts: Frame, metering_settings: MeteringSettings) -> None:
+def test_severity_is_that_of_the_rule_set_that_judged(
+    meter_versions: Frame, metering_settings: MeteringSettings
+) -> None:
     (first,) = metering_settings.rulesets
     milder = replace(
         first, name="milder", effective_from=date(2026, 6, 1), over_voltage=replace(first.over_voltage, severity="info")
     )
     both = replace(metering_settings, rulesets=(milder, first))
-    assert _told(facts, both)["severity"] == "critical"
-    assert _told(facts, both, ruleset="milder")["severity"] == "info"
-    assert _told(facts, both, ruleset="no longer there")["severity"] == "info"
+    assert _told(meter_versions, both)["severity"] == "critical"
+    assert _told(meter_versions, both, ruleset="milder")["severity"] == "info"
+    assert _told(meter_versions, both, ruleset="no longer there")["severity"] == "info"
 
 
-def test_rows_are_told_in_order_of_time_from_any_chunks(facts: Frame, metering_settings: MeteringSettings) -> None:
+def test_rows_are_told_in_order_of_time_from_any_chunks(
+    meter_versions: Frame, metering_settings: MeteringSettings
+) -> None:
     times = [T0 + timedelta(minutes=m) for m in (3, 1, 2)]
     pieces = [_change(at=at) for at in times]
     chunked = pl.concat([pieces[0], pieces[0].clear(), *pieces[1:]], rechunk=False)
-    assert tell(chunked, facts, metering_settings)["at"].to_list() == sorted(times)
-    assert tell(chunked.clear(), facts, metering_settings).schema == VIOLATIONS.schema
+    assert tell(chunked, meter_versions, metering_settings)["at"].to_list() == sorted(times)
+    assert tell(chunked.clear(), meter_versions, metering_settings).schema == VIOLATIONS.schema
 
 
-def test_of_one_violation_the_last_row_is_the_current_one(facts: Frame, metering_settings: MeteringSettings) -> None:
+def test_of_one_violation_the_last_row_is_the_current_one(
+    meter_versions: Frame, metering_settings: MeteringSettings
+) -> None:
     """A late reading, of a time before the reading that raised it, withdraws it: consumers keep what they read last."""
     raised = _change(at=T0 + timedelta(minutes=3))
     withdrawn = _change(state="withdrawn", revision=1, at=T0 + timedelta(minutes=1))
     for changes in (pl.concat([raised, withdrawn]), pl.concat([withdrawn, raised])):
-        assert tell(changes, facts, metering_settings)["state"].to_list() == ["raised", "withdrawn"]
+        assert tell(changes, meter_versions, metering_settings)["state"].to_list() == ["raised", "withdrawn"]

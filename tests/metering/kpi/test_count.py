@@ -27,8 +27,8 @@ def customers(make_customers: Builder) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def facts(customers: pl.DataFrame, make_facts: Builder) -> pl.DataFrame:
-    return make_facts(
+def meter_versions(customers: pl.DataFrame, make_meter_versions: Builder) -> pl.DataFrame:
+    return make_meter_versions(
         customers,
         {
             "a1": {"customer_no": "A"},
@@ -66,14 +66,14 @@ def windows(make_windows: Builder) -> pl.DataFrame:
 
 @pytest.fixture
 def rows(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame, windows: pl.DataFrame
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, windows: pl.DataFrame
 ) -> Rows:
     volts = voltage(
         ("a1", "A", "a", 1440, 0, 0), ("a1", "A", "b", 1440, 0, 0), ("a1", "A", "c", 1440, 43.2, 28.8),
         ("a2", "A", "a", 720, 0, 0), ("a2", "A", "c", 0, 0, 0),
     )  # fmt: skip
     scores = accuracy(("A", 99.0, 96, 6), ("*", 98.2, 48, 0))
-    return of(daily_kpis(windows, volts, scores, facts, customers, DAY, metering_settings))
+    return of(daily_kpis(windows, volts, scores, meter_versions, customers, DAY, metering_settings))
 
 
 def test_every_kpi_for_every_customer_with_a_meter_and_for_all(rows: Rows) -> None:
@@ -109,9 +109,11 @@ def test_status_by_target(rows: Rows) -> None:
     assert status["load_forecast_accuracy", "A"] == status["load_forecast_accuracy", "*"] == "met"
 
 
-def test_two_voltage_targets(metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame) -> None:
+def test_two_voltage_targets(
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame
+) -> None:
     volts = voltage(("b1", "B", "a", 1000, 17, 0))  # 98.3 %
-    table = of(daily_kpis(WINDOWS.empty(), volts, accuracy(), facts, customers, DAY, metering_settings))
+    table = of(daily_kpis(WINDOWS.empty(), volts, accuracy(), meter_versions, customers, DAY, metering_settings))
     assert table["voltage_qualification_monitoring", "B"]["status"] == "met"
     assert table["voltage_qualification_service", "B"]["status"] == "missed"
 
@@ -125,18 +127,20 @@ def test_no_data_is_never_a_pass(rows: Rows) -> None:
 
 
 def test_without_a_target_a_value_is_reported_but_not_judged(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame, windows: pl.DataFrame
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, windows: pl.DataFrame
 ) -> None:
     settings = replace(metering_settings, kpi={"reading_success_rate": KpiTarget(target=None)})
-    table = of(daily_kpis(windows, voltage(), accuracy(), facts, customers, DAY, settings))
+    table = of(daily_kpis(windows, voltage(), accuracy(), meter_versions, customers, DAY, settings))
     row = table["reading_success_rate", "A"]
     assert (row["value"], row["target"], row["status"]) == (75.0, None, "no_data")
 
 
 def test_no_meters_leaves_the_scope_without_data(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame
 ) -> None:
-    table = of(daily_kpis(WINDOWS.empty(), voltage(), accuracy(), facts.clear(), customers, DAY, metering_settings))
+    table = of(
+        daily_kpis(WINDOWS.empty(), voltage(), accuracy(), meter_versions.clear(), customers, DAY, metering_settings)
+    )
     assert table.keys() == {(d.kpi_id, "*") for d in DEFINITIONS}
     assert {row["status"] for row in table.values()} == {"no_data"}
 
@@ -144,14 +148,14 @@ def test_no_meters_leaves_the_scope_without_data(
 def test_month_to_date_sums_days(
     metering_settings: MeteringSettings,
     customers: pl.DataFrame,
-    facts: pl.DataFrame,
+    meter_versions: pl.DataFrame,
     windows: pl.DataFrame,
     make_windows: Builder,
 ) -> None:
     later = make_windows("b1", "B", NEXT, [100.0] * 96, import_kvarh=0.0, export_kvarh=0.0)
     both = pl.concat([windows, later])
     days = [
-        daily_kpis(both, volts, scores, facts, customers, day, metering_settings)
+        daily_kpis(both, volts, scores, meter_versions, customers, day, metering_settings)
         for day, volts, scores in (
             (DAY, voltage(("b1", "B", "a", 1000, 0, 30)), accuracy(("A", 99.0, 96, 6))),
             (NEXT, voltage(("b1", "B", "a", 1000, 0, 0), day=NEXT), accuracy(("A", 90.0, 96, 6), day=NEXT)),
@@ -195,11 +199,11 @@ def test_every_definition_has_a_default_target_and_says_what_it_counts(metering_
 def test_rates_agree_with_sql(
     metering_settings: MeteringSettings,
     customers: pl.DataFrame,
-    facts: pl.DataFrame,
+    meter_versions: pl.DataFrame,
     windows: pl.DataFrame,
     sql: Callable[..., list[tuple[Any, ...]]],
 ) -> None:
-    table = of(daily_kpis(windows, voltage(), accuracy(), facts, customers, DAY, metering_settings))
+    table = of(daily_kpis(windows, voltage(), accuracy(), meter_versions, customers, DAY, metering_settings))
     theirs = sql(
         """
         with every as (select *, customer_no as scope from windows union all select *, '*' from windows)

@@ -27,16 +27,16 @@ def customers(make_customers: Builder) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def facts(customers: pl.DataFrame, make_facts: Builder) -> pl.DataFrame:
+def meter_versions(customers: pl.DataFrame, make_meter_versions: Builder) -> pl.DataFrame:
     meters = {"a1": "A", "b1": "B", "b2": "B"}
     gone = {"c1": {"customer_no": "C", "valid_to": date(2026, 6, 30)}}
-    return make_facts(customers, {m: {"customer_no": c} for m, c in meters.items()} | gone)
+    return make_meter_versions(customers, {m: {"customer_no": c} for m, c in meters.items()} | gone)
 
 
 def test_every_customer_with_a_meter_has_every_quarter_hour(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame
 ) -> None:
-    curve = daily_curve(WINDOWS.empty(), facts, customers, DAY, metering_settings)
+    curve = daily_curve(WINDOWS.empty(), meter_versions, customers, DAY, metering_settings)
     assert curve.schema == DAILY_CURVE.schema
     assert curve.group_by("customer_no").len().sort("customer_no").rows() == [("A", 96), ("B", 96)]
     assert curve["status"].unique().to_list() == ["missing"]
@@ -44,8 +44,10 @@ def test_every_customer_with_a_meter_has_every_quarter_hour(
     assert curve.filter(pl.col("customer_no") == "A")["reason"].unique().to_list() == ["no power for 1440 min"]
 
 
-def test_no_meters_no_rows(metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame) -> None:
-    curve = daily_curve(WINDOWS.empty(), facts.clear(), customers, DAY, metering_settings)
+def test_no_meters_no_rows(
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame
+) -> None:
+    curve = daily_curve(WINDOWS.empty(), meter_versions.clear(), customers, DAY, metering_settings)
     assert curve.is_empty()
     assert curve.schema == DAILY_CURVE.schema
     assert scope_curve(curve).is_empty()
@@ -55,22 +57,22 @@ def test_no_meters_no_rows(metering_settings: MeteringSettings, customers: pl.Da
 def test_days_with_23_and_25_hours(
     metering_settings: MeteringSettings,
     customers: pl.DataFrame,
-    make_facts: Builder,
+    make_meter_versions: Builder,
     make_windows: Builder,
     day: date,
     points: int,
 ) -> None:
     settings = replace(metering_settings, timezone="Europe/Berlin")
-    facts = make_facts(customers, {"a1": {"customer_no": "A"}}, settings)
+    meter_versions = make_meter_versions(customers, {"a1": {"customer_no": "A"}}, settings)
     windows = make_windows("a1", "A", day, [float(n) for n in range(points)], tz="Europe/Berlin")
-    curve = daily_curve(windows, facts, customers, day, settings)
+    curve = daily_curve(windows, meter_versions, customers, day, settings)
     assert curve["point"].to_list() == list(range(1, points + 1))
     assert curve["p_kw"].to_list() == [float(n) for n in range(points)]
     assert curve["status"].unique().to_list() == ["raw"]
 
 
 def test_a_sum_is_as_good_as_its_worst_meter(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame, make_windows: Builder
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, make_windows: Builder
 ) -> None:
     first = [100.0] * 96
     second: list[float | None] = [50.0] * 96
@@ -80,7 +82,7 @@ def test_a_sum_is_as_good_as_its_worst_meter(
         pl.when(pl.int_range(pl.len()) == 0).then(2).otherwise(pl.col("n_expected")).cast(pl.Int32).alias("n_expected")
     )
     windows = pl.concat([make_windows("b1", "B", DAY, first, q_mean_kvar=10.0), partial])
-    curve = daily_curve(windows, facts, customers, DAY, metering_settings).filter(pl.col("customer_no") == "B")
+    curve = daily_curve(windows, meter_versions, customers, DAY, metering_settings).filter(pl.col("customer_no") == "B")
     at = {row["point"]: row for row in curve.to_dicts()}
     assert (at[2]["p_kw"], at[2]["energy_kwh"], at[2]["status"], at[2]["reason"]) == (150.0, 37.5, "raw", None)
     assert (at[1]["status"], at[1]["reason"]) == ("validated", "b2: 1 of 2 readings")
@@ -91,12 +93,12 @@ def test_a_sum_is_as_good_as_its_worst_meter(
 
 
 def test_power_and_energy_stand_in_for_each_other(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame, make_windows: Builder
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, make_windows: Builder
 ) -> None:
     whole = make_windows("a1", "A", DAY, [100.0] * 96)
     no_power = whole.head(1).with_columns(pl.lit(None, pl.Float64).alias("p_mean_kw"), pl.lit(30.0).alias("energy_kwh"))
     no_energy = whole.slice(1, 1).with_columns(pl.lit(None, pl.Float64).alias("energy_kwh"))
-    curve = daily_curve(pl.concat([no_power, no_energy]), facts, customers, DAY, metering_settings)
+    curve = daily_curve(pl.concat([no_power, no_energy]), meter_versions, customers, DAY, metering_settings)
     rows = curve.filter(pl.col("customer_no") == "A").head(2).select("p_kw", "energy_kwh", "status").rows()
     assert rows == [(120.0, 30.0, "raw"), (100.0, 25.0, "raw")]
 
@@ -114,11 +116,11 @@ def test_scope_sums_what_is_known(make_curve: Builder) -> None:
 def test_shape_and_reasons_hold_for_any_day(
     metering_settings: MeteringSettings,
     customers: pl.DataFrame,
-    facts: pl.DataFrame,
+    meter_versions: pl.DataFrame,
     make_windows: Builder,
     p_kw: list[float | None],
 ) -> None:
-    curve = daily_curve(make_windows("a1", "A", DAY, p_kw), facts, customers, DAY, metering_settings)
+    curve = daily_curve(make_windows("a1", "A", DAY, p_kw), meter_versions, customers, DAY, metering_settings)
     assert curve.select(DAILY_CURVE.key).is_unique().all()
     assert curve.height == 192
     raw, missing = pl.col("status") == "raw", pl.col("status") == "missing"
@@ -131,7 +133,7 @@ def test_shape_and_reasons_hold_for_any_day(
 def test_sums_agree_with_sql(
     metering_settings: MeteringSettings,
     customers: pl.DataFrame,
-    facts: pl.DataFrame,
+    meter_versions: pl.DataFrame,
     make_windows: Builder,
     sql: Callable[..., list[tuple[Any, ...]]],
 ) -> None:
@@ -140,7 +142,7 @@ def test_sums_agree_with_sql(
         for i, (meter, customer) in enumerate([("a1", "A"), ("b1", "B"), ("b2", "B")])
         for day in (date(2026, 6, 30), DAY, date(2026, 7, 2))
     )
-    curve = daily_curve(windows, facts, customers, DAY, metering_settings)
+    curve = daily_curve(windows, meter_versions, customers, DAY, metering_settings)
     theirs = sql(
         """
         select customer_no, cast(row_number() over (partition by customer_no order by window_end) as int), window_end,

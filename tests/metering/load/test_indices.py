@@ -29,8 +29,8 @@ def customers(make_customers: Builder) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def facts(customers: pl.DataFrame, make_facts: Builder) -> pl.DataFrame:
-    return make_facts(customers, {"a1": {"customer_no": "A"}, "b1": {"customer_no": "B"}})
+def meter_versions(customers: pl.DataFrame, make_meter_versions: Builder) -> pl.DataFrame:
+    return make_meter_versions(customers, {"a1": {"customer_no": "A"}, "b1": {"customer_no": "B"}})
 
 
 def minutes(meter_id: str, p_kw: list[float | None], first: datetime = START, step_s: int = 60) -> pl.DataFrame:
@@ -43,22 +43,22 @@ def minutes(meter_id: str, p_kw: list[float | None], first: datetime = START, st
 def loads(
     curve: pl.DataFrame,
     customers: pl.DataFrame,
-    facts: pl.DataFrame,
+    meter_versions: pl.DataFrame,
     settings: MeteringSettings,
     windows: pl.DataFrame | None = None,
     readings: pl.DataFrame | None = None,
 ) -> dict[str, dict[str, Any]]:
     given = WINDOWS.empty() if windows is None else windows
-    table = daily_load(curve, given, readings, customers, facts, DAY, settings)
+    table = daily_load(curve, given, readings, customers, meter_versions, DAY, settings)
     assert table.schema == warehouse(settings.periods)["daily_load"].schema
     return {row["customer_no"]: row for row in table.to_dicts()}
 
 
 def test_indices_of_a_known_day(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame, make_curve: Builder
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, make_curve: Builder
 ) -> None:
     curve = make_curve("A", DAY, [100.0] * 40 + [400.0] * 16 + [100.0] * 40)
-    row = loads(curve, customers, facts, metering_settings)["A"]
+    row = loads(curve, customers, meter_versions, metering_settings)["A"]
     assert row["energy_kwh"] == 80 * 25 + 16 * 100
     assert (row["p_max_kw"], row["p_min_kw"], row["p_mean_kw"]) == (400.0, 100.0, 150.0)
     assert row["p_max_at"] == START + timedelta(minutes=15 * 41)  # of equal extremes the first
@@ -70,17 +70,17 @@ def test_indices_of_a_known_day(
 
 
 def test_rates_are_null_without_positive_power(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame, make_curve: Builder
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, make_curve: Builder
 ) -> None:
-    row = loads(make_curve("A", DAY, [0.0] * 96), customers, facts, metering_settings)["A"]
+    row = loads(make_curve("A", DAY, [0.0] * 96), customers, meter_versions, metering_settings)["A"]
     assert (row["load_factor"], row["min_rate"], row["peak_valley_rate"]) == (None, None, None)
     assert (row["peak_valley_kw"], row["energy_kwh"]) == (0.0, 0.0)
 
 
 def test_a_day_without_values_has_nulls_and_a_row(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame, make_curve: Builder
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, make_curve: Builder
 ) -> None:
-    rows = loads(make_curve("A", DAY, [None] * 96), customers, facts, metering_settings)
+    rows = loads(make_curve("A", DAY, [None] * 96), customers, meter_versions, metering_settings)
     assert set(rows) == {"A", "*"}
     for row in rows.values():
         known = {k: v for k, v in row.items() if v is not None}
@@ -88,10 +88,10 @@ def test_a_day_without_values_has_nulls_and_a_row(
 
 
 def test_energy_goes_by_each_customers_own_tariff(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame, make_curve: Builder
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, make_curve: Builder
 ) -> None:
     curve = pl.concat([make_curve("A", DAY, [40.0] * 96), make_curve("B", DAY, [4.0] * 96)])
-    rows = loads(curve, customers, facts, metering_settings)
+    rows = loads(curve, customers, meter_versions, metering_settings)
     assert metering_settings.periods == ("peak", "sharp", "valley", "deep_valley", "flat")
     by_period = {c: [row[f"energy_{p}_kwh"] for p in metering_settings.periods] for c, row in rows.items()}
     assert by_period["A"] == [240.0, 80.0, 320.0, 0.0, 320.0]
@@ -102,73 +102,73 @@ def test_energy_goes_by_each_customers_own_tariff(
 def test_scope_is_the_sum_of_the_curves(
     metering_settings: MeteringSettings,
     customers: pl.DataFrame,
-    facts: pl.DataFrame,
+    meter_versions: pl.DataFrame,
     make_curve: Builder,
     make_windows: Builder,
 ) -> None:
     a, b = [10.0] * 48 + [20.0] * 48, [20.0] * 48 + [5.0] * 48
     curve = pl.concat([make_curve("A", DAY, a), make_curve("B", DAY, b)])
     windows = pl.concat([make_windows("a1", "A", DAY, a), make_windows("b1", "B", DAY, b).head(48)])
-    rows = loads(curve, customers, facts, metering_settings, windows)
+    rows = loads(curve, customers, meter_versions, metering_settings, windows)
     assert (rows["*"]["p_max_kw"], rows["*"]["p_min_kw"]) == (30.0, 25.0)  # not 20 + 20: peaks do not coincide
     assert rows["*"]["energy_kwh"] == rows["A"]["energy_kwh"] + rows["B"]["energy_kwh"]
     assert [rows[c]["completeness"] for c in ("A", "B", "*")] == [1.0, 0.5, 0.75]
 
 
 @pytest.fixture(scope="module")
-def fine_facts(customers: pl.DataFrame, make_facts: Builder) -> pl.DataFrame:
+def fine_meter_versions(customers: pl.DataFrame, make_meter_versions: Builder) -> pl.DataFrame:
     fine = {"customer_no": "A", "interval_s": 60}
-    return make_facts(customers, {"a1": fine, "a2": fine, "b1": {"customer_no": "B", "interval_s": 300}})
+    return make_meter_versions(customers, {"a1": fine, "a2": fine, "b1": {"customer_no": "B", "interval_s": 300}})
 
 
 def test_demand_slides_by_a_minute(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, fine_facts: pl.DataFrame, make_curve: Builder
+    metering_settings: MeteringSettings, customers: pl.DataFrame, fine_meter_versions: pl.DataFrame, make_curve: Builder
 ) -> None:
     peak = [0.0] * 100 + [600.0] * 15 + [0.0] * 100  # 15 min that no block of 15 min holds whole
     readings = pl.concat([minutes("a1", peak), minutes("a2", [100.0] * 215), minutes("b1", [900.0] * 215)])
-    found = sliding_demand(readings, fine_facts, DAY, metering_settings)
+    found = sliding_demand(readings, fine_meter_versions, DAY, metering_settings)
     assert found.rows() == [("A", pytest.approx(700.0))]  # B reports every 5 min: no sliding mean
     curve = pl.concat([make_curve("A", DAY, [500.0] * 96), make_curve("B", DAY, [90.0] * 96)])
-    rows = loads(curve, customers, fine_facts, metering_settings, readings=readings)
+    rows = loads(curve, customers, fine_meter_versions, metering_settings, readings=readings)
     assert (rows["A"]["demand_max_kw"], rows["A"]["demand_basis"]) == (pytest.approx(700.0), "sliding")
     assert (rows["B"]["demand_max_kw"], rows["B"]["demand_basis"]) == (90.0, "block")
     assert (rows["*"]["demand_max_kw"], rows["*"]["demand_basis"]) == (590.0, "block")
 
 
-def test_only_full_means_count(metering_settings: MeteringSettings, fine_facts: pl.DataFrame) -> None:
+def test_only_full_means_count(metering_settings: MeteringSettings, fine_meter_versions: pl.DataFrame) -> None:
     broken = [100.0] * 14 + [None] + [100.0] * 14
     readings = pl.concat([minutes("a1", broken), minutes("a2", [1.0] * 29)])
-    assert sliding_demand(readings, fine_facts, DAY, metering_settings).is_empty()
+    assert sliding_demand(readings, fine_meter_versions, DAY, metering_settings).is_empty()
     one_short = pl.concat([minutes("a1", [100.0] * 29), minutes("a2", [1.0] * 14)])
-    assert sliding_demand(one_short, fine_facts, DAY, metering_settings).is_empty()
-    assert sliding_demand(None, fine_facts, DAY, metering_settings).is_empty()
+    assert sliding_demand(one_short, fine_meter_versions, DAY, metering_settings).is_empty()
+    assert sliding_demand(None, fine_meter_versions, DAY, metering_settings).is_empty()
 
 
 def test_a_mean_reaches_back_over_midnight_but_ends_on_the_day(
-    metering_settings: MeteringSettings, fine_facts: pl.DataFrame
+    metering_settings: MeteringSettings, fine_meter_versions: pl.DataFrame
 ) -> None:
     before = START - timedelta(minutes=15)
     readings = pl.concat([minutes("a1", [300.0] * 15 + [0.0] * 30, before), minutes("a2", [0.0] * 45, before)])
-    found = sliding_demand(readings, fine_facts, DAY, metering_settings)
+    found = sliding_demand(readings, fine_meter_versions, DAY, metering_settings)
     assert found.rows() == [("A", pytest.approx(300.0 * 14 / 15))]  # the full 15 min ended the day before
 
 
 def test_finer_readings_make_up_their_minutes(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, make_facts: Builder
+    metering_settings: MeteringSettings, customers: pl.DataFrame, make_meter_versions: Builder
 ) -> None:
-    facts = make_facts(customers, {"a1": {"customer_no": "A", "interval_s": 20}})
+    meter_versions = make_meter_versions(customers, {"a1": {"customer_no": "A", "interval_s": 20}})
     readings = minutes("a1", [0.0, 30.0, 60.0] * 20, step_s=20)
-    assert sliding_demand(readings, facts, DAY, metering_settings).rows() == [("A", pytest.approx(30.0))]
-    assert sliding_demand(readings.head(44), facts, DAY, metering_settings).is_empty()
+    assert sliding_demand(readings, meter_versions, DAY, metering_settings).rows() == [("A", pytest.approx(30.0))]
+    assert sliding_demand(readings.head(44), meter_versions, DAY, metering_settings).is_empty()
 
 
 @given(p_kw=st.lists(st.floats(-1e6, 1e6), min_size=15, max_size=60))
 def test_sliding_demand_is_the_largest_of_all_means(
-    metering_settings: MeteringSettings, fine_facts: pl.DataFrame, p_kw: list[float]
+    metering_settings: MeteringSettings, fine_meter_versions: pl.DataFrame, p_kw: list[float]
 ) -> None:
     readings = pl.concat([minutes("a1", list(p_kw)), minutes("a2", [0.0] * len(p_kw))])
     means = [sum(p_kw[i : i + 15]) / 15 for i in range(len(p_kw) - 14)]
-    found = sliding_demand(readings, fine_facts, DAY, metering_settings)["sliding_kw"].item()
+    found = sliding_demand(readings, fine_meter_versions, DAY, metering_settings)["sliding_kw"].item()
     assert found == pytest.approx(max(means), rel=1e-9, abs=1e-6)
 
 
@@ -176,32 +176,34 @@ def test_sliding_demand_is_the_largest_of_all_means(
 def test_days_with_23_and_25_hours(
     metering_settings: MeteringSettings,
     customers: pl.DataFrame,
-    make_facts: Builder,
+    make_meter_versions: Builder,
     make_curve: Builder,
     make_windows: Builder,
     day: date,
     points: int,
 ) -> None:
     settings = replace(metering_settings, timezone="Europe/Berlin")
-    facts = make_facts(customers, {"a1": {"customer_no": "A"}}, settings)
+    meter_versions = make_meter_versions(customers, {"a1": {"customer_no": "A"}}, settings)
     p_kw = [4.0] * points
     curve, windows = make_curve("A", day, p_kw, "Europe/Berlin"), make_windows("a1", "A", day, p_kw, "Europe/Berlin")
-    row = daily_load(curve, windows, None, customers, facts, day, settings).filter(pl.col("customer_no") == "A")
+    row = daily_load(curve, windows, None, customers, meter_versions, day, settings).filter(
+        pl.col("customer_no") == "A"
+    )
     assert row["energy_kwh"].item() == points
     assert row["completeness"].item() == 1.0
     assert row.select(pl.sum_horizontal(f"energy_{p}_kwh" for p in settings.periods)).item() == points
 
 
 def test_an_empty_day_is_an_empty_table(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, facts: pl.DataFrame
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame
 ) -> None:
-    assert loads(DAILY_CURVE.empty(), customers, facts, metering_settings) == {}
+    assert loads(DAILY_CURVE.empty(), customers, meter_versions, metering_settings) == {}
 
 
 def test_indices_agree_with_sql(
     metering_settings: MeteringSettings,
     customers: pl.DataFrame,
-    facts: pl.DataFrame,
+    meter_versions: pl.DataFrame,
     make_curve: Builder,
     sql: Callable[..., list[tuple[Any, ...]]],
 ) -> None:
@@ -221,7 +223,7 @@ def test_indices_agree_with_sql(
         """,
         curve=curve,
     )
-    ours = loads(curve, customers, facts, metering_settings)
+    ours = loads(curve, customers, meter_versions, metering_settings)
     numbers = ("energy_kwh", "p_max_kw", "p_min_kw", "p_mean_kw", "load_factor", "min_rate", "peak_valley_kw")
     for row in theirs:
         mine = ours[row[0]]
@@ -235,7 +237,7 @@ def test_indices_agree_with_sql(
 def test_energy_by_period_agrees_with_sql(
     metering_settings: MeteringSettings,
     customers: pl.DataFrame,
-    facts: pl.DataFrame,
+    meter_versions: pl.DataFrame,
     make_curve: Builder,
     sql: Callable[..., list[tuple[Any, ...]]],
 ) -> None:
@@ -252,5 +254,5 @@ def test_energy_by_period_agrees_with_sql(
         """,
         curve=curve,
     )
-    row = loads(curve, customers, facts, metering_settings)["A"]
+    row = loads(curve, customers, meter_versions, metering_settings)["A"]
     assert [(p, row[f"energy_{p}_kwh"]) for p in ("flat", "peak", "sharp", "valley")] == theirs

@@ -31,8 +31,8 @@ def customers(make_customers: Builder) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def facts(customers: pl.DataFrame, make_facts: Builder) -> pl.DataFrame:
-    return make_facts(customers, {"steel": {"customer_no": "S"}})
+def meter_versions(customers: pl.DataFrame, make_meter_versions: Builder) -> pl.DataFrame:
+    return make_meter_versions(customers, {"steel": {"customer_no": "S"}})
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +62,16 @@ NUMBERED = "with rows as (select *, row_number() over () - 1 as i from read_csv(
 def test_a_day(
     metering_settings: MeteringSettings,
     customers: pl.DataFrame,
-    facts: pl.DataFrame,
+    meter_versions: pl.DataFrame,
     windows: pl.DataFrame,
     csv: Path,
     sql: Sql,
     day: date,
 ) -> None:
-    curve = daily_curve(windows, facts, customers, day, metering_settings)
+    curve = daily_curve(windows, meter_versions, customers, day, metering_settings)
     assert curve.height == 96
     assert curve["status"].unique().to_list() == ["raw"]
-    load = daily_load(curve, windows, None, customers, facts, day, metering_settings).filter(customer_no="S")
+    load = daily_load(curve, windows, None, customers, meter_versions, day, metering_settings).filter(customer_no="S")
     query = f"""{NUMBERED}
         select sum(Usage_kWh), max(Usage_kWh) * 4, min(Usage_kWh) * 4, avg(Usage_kWh) * 4,
                arg_max(i % 96 + 1, (Usage_kWh, -i)), arg_min(i % 96 + 1, (Usage_kWh, i))

@@ -23,18 +23,18 @@ Row = dict[str, Any]
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 SCHEMA = pl.Schema(
     {
-        "meter": pl.UInt32, "fact": pl.UInt32, "ts": TIMESTAMP, **dict.fromkeys(MEASURED, pl.Float64),
+        "meter": pl.UInt32, "version": pl.UInt32, "ts": TIMESTAMP, **dict.fromkeys(MEASURED, pl.Float64),
         "source_offset": pl.Int64, "source_row": pl.Int32,
     }
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def facts(make_customers: Callable[..., Frame], make_facts: Callable[..., Frame]) -> Frame:
+def meter_versions(make_customers: Callable[..., Frame], make_meter_versions: Callable[..., Frame]) -> Frame:
     """Four meters: 1-min 3p4w, 1-min 3p3w, 5-min 1p and hourly 3p4w; Un 220 V, registers of 6 digits."""
     kinds = {"A": ("3p4w", 60), "B": ("3p3w", 60), "C": ("1p", 300), "D": ("3p4w", 3600)}
     meters = {m: {"customer_no": "C1", "wiring": wiring, "interval_s": s} for m, (wiring, s) in kinds.items()}
-    return make_facts(make_customers({"C1": {}}), meters)
+    return make_meter_versions(make_customers({"C1": {}}), meters)
 
 
 def _frame(rows: list[Row]) -> Frame:
@@ -43,7 +43,7 @@ def _frame(rows: list[Row]) -> Frame:
         {
             **dict.fromkeys(MEASURED),
             "meter": row.get("meter", 0),
-            "fact": row.get("meter", 0),
+            "version": row.get("meter", 0),
             "ts": T0 + timedelta(minutes=row["minute"]),
             "source_offset": number,
             "source_row": 0,
@@ -54,9 +54,9 @@ def _frame(rows: list[Row]) -> Frame:
     return pl.DataFrame(full, schema=SCHEMA)
 
 
-def _one(rows: list[Row], facts: Frame, end: int = 15) -> Row:
+def _one(rows: list[Row], meter_versions: Frame, end: int = 15) -> Row:
     """The window that ends `end` minutes after T0."""
-    found = windows(latest(_frame(rows)), facts).filter(pl.col("window_end") == T0 + timedelta(minutes=end))
+    found = windows(latest(_frame(rows)), meter_versions).filter(pl.col("window_end") == T0 + timedelta(minutes=end))
     assert found.height == 1
     return found.row(0, named=True)
 
@@ -64,7 +64,7 @@ def _one(rows: list[Row], facts: Frame, end: int = 15) -> Row:
 # --- by hand --------------------------------------------------------------------------------------------------------
 
 
-def test_a_window_by_hand(facts: Frame) -> None:
+def test_a_window_by_hand(meter_versions: Frame) -> None:
     rows: list[Row] = [
         {"minute": 0, "import_kwh": 100.0, "export_kwh": 7.0, "import_kvarh": 50.0, "export_kvarh": 3.0, "p_kw": 999.0},
         {"minute": 1, "p_kw": 60.0, "q_kvar": 30.0, "ua_v": 220.0, "ub_v": 236.0, "uc_v": 200.0},
@@ -74,7 +74,7 @@ def test_a_window_by_hand(facts: Frame) -> None:
             "import_kwh": 103.0, "export_kwh": 7.5, "import_kvarh": 51.0, "export_kvarh": 3.25,
         },
     ]  # fmt: skip
-    got = _one(rows, facts)
+    got = _one(rows, meter_versions)
     expected = {
         "meter_id": "A", "customer_no": "C1", "n": 3, "n_expected": 15,
         "p_mean_kw": 50.0, "p_max_kw": 120.0, "p_min_kw": -30.0, "q_mean_kvar": -10.0,
@@ -91,134 +91,138 @@ def test_a_window_by_hand(facts: Frame) -> None:
     assert got["uc_mean_v"] == pytest.approx(211.0)
 
 
-def test_a_window_holds_its_end_and_not_its_start(facts: Frame) -> None:
-    ends = windows(latest(_frame([{"minute": m} for m in (0, 0.001, 15, 15.001, 30)])), facts)["window_end"]
+def test_a_window_holds_its_end_and_not_its_start(meter_versions: Frame) -> None:
+    ends = windows(latest(_frame([{"minute": m} for m in (0, 0.001, 15, 15.001, 30)])), meter_versions)["window_end"]
     assert ends.to_list() == [T0 + timedelta(minutes=m) for m in (0, 15, 30)]
 
 
 @pytest.mark.parametrize(("meter", "expected"), [(0, 15), (2, 3), (3, 1)])
-def test_readings_due_follow_the_interval(facts: Frame, meter: int, expected: int) -> None:
-    assert _one([{"minute": 15, "meter": meter}], facts)["n_expected"] == expected
+def test_readings_due_follow_the_interval(meter_versions: Frame, meter: int, expected: int) -> None:
+    assert _one([{"minute": 15, "meter": meter}], meter_versions)["n_expected"] == expected
 
 
-def test_without_edges_energy_is_the_power_of_the_readings_present(facts: Frame) -> None:
+def test_without_edges_energy_is_the_power_of_the_readings_present(meter_versions: Frame) -> None:
     readings: list[Row] = [{"minute": m, "p_kw": 60.0, "import_kwh": 100.0 + m, "export_kwh": 0.0} for m in range(16)]
-    assert _one(readings, facts)["energy_kwh"] == 15.0
-    assert _one(readings, facts)["energy_basis"] == "register"
+    assert _one(readings, meter_versions)["energy_kwh"] == 15.0
+    assert _one(readings, meter_versions)["energy_basis"] == "register"
     for gone in (0, 15):
-        got = _one([r for r in readings if r["minute"] != gone], facts)
+        got = _one([r for r in readings if r["minute"] != gone], meter_versions)
         assert got["energy_basis"] == "power"
         assert got["energy_kwh"] == pytest.approx(15.0 if gone == 0 else 14.0)
-    assert _one([{**r, "import_kwh": None} for r in readings], facts)["energy_kwh"] == pytest.approx(15.0)
+    assert _one([{**r, "import_kwh": None} for r in readings], meter_versions)["energy_kwh"] == pytest.approx(15.0)
     five = [{"minute": m, "p_kw": 60.0, "meter": 2} for m in (5, 10)]
-    assert _one(five, facts)["energy_kwh"] == pytest.approx(10.0)
+    assert _one(five, meter_versions)["energy_kwh"] == pytest.approx(10.0)
 
 
-def test_without_power_or_edges_there_is_no_energy(facts: Frame) -> None:
-    got = _one([{"minute": 3, "ua_v": 220.0}], facts)
+def test_without_power_or_edges_there_is_no_energy(meter_versions: Frame) -> None:
+    got = _one([{"minute": 3, "ua_v": 220.0}], meter_versions)
     assert (got["energy_kwh"], got["energy_basis"], got["q_import_kvarh"], got["pf"]) == (None, None, None, None)
     assert (got["n"], got["p_mean_kw"], got["ub_mean_v"]) == (1, None, None)
 
 
-def test_an_export_register_that_is_lost_at_an_edge_is_not_taken_for_none(facts: Frame) -> None:
+def test_an_export_register_that_is_lost_at_an_edge_is_not_taken_for_none(meter_versions: Frame) -> None:
     edges: list[Row] = [{"minute": 0, "import_kwh": 0.0}, {"minute": 15, "import_kwh": 9.0, "p_kw": 4.0}]
-    assert _one(edges, facts)["energy_kwh"] == 9.0  # a meter without one
+    assert _one(edges, meter_versions)["energy_kwh"] == 9.0  # a meter without one
     for at in (0, 1):
         one_side = [{**edge, "export_kwh": 1.0} if i == at else edge for i, edge in enumerate(edges)]
-        assert _one(one_side, facts)["energy_basis"] == "power"
+        assert _one(one_side, meter_versions)["energy_basis"] == "power"
 
 
-def test_registers_roll_over_and_restart(facts: Frame) -> None:
+def test_registers_roll_over_and_restart(meter_versions: Frame) -> None:
     def energy(start: float, end: float) -> Row:
-        return _one([{"minute": 0, "import_kwh": start}, {"minute": 15, "import_kwh": end, "p_kw": 60.0}], facts)
+        return _one(
+            [{"minute": 0, "import_kwh": start}, {"minute": 15, "import_kwh": end, "p_kw": 60.0}], meter_versions
+        )
 
     assert energy(999_990.0, 5.0)["energy_kwh"] == 15.0
     assert energy(500_000.0, 5.0)["energy_basis"] == "power"
 
 
-def test_the_edge_is_the_same_meters_at_the_very_start(facts: Frame) -> None:
+def test_the_edge_is_the_same_meters_at_the_very_start(meter_versions: Frame) -> None:
     other = [{"minute": 0, "import_kwh": 1.0, "meter": 0}, {"minute": 15, "import_kwh": 2.0, "meter": 1}]
-    assert _one(other, facts)["energy_kwh"] is None
+    assert _one(other, meter_versions)["energy_kwh"] is None
     near = [{"minute": -0.001, "import_kwh": 1.0}, {"minute": 15, "import_kwh": 2.0}]
-    assert _one(near, facts)["energy_kwh"] is None
+    assert _one(near, meter_versions)["energy_kwh"] is None
 
 
-def test_of_two_readings_of_one_time_the_later_in_its_source_counts(facts: Frame) -> None:
+def test_of_two_readings_of_one_time_the_later_in_its_source_counts(meter_versions: Frame) -> None:
     rows: list[Row] = [
         {"minute": 0, "import_kwh": 0.0}, {"minute": 15, "p_kw": 1.0, "import_kwh": 1.0},
         {"minute": 0, "import_kwh": 4.0}, {"minute": 15, "p_kw": 5.0, "import_kwh": 9.0},
     ]  # fmt: skip
     for shuffled in (_frame(rows), _frame(rows)[::-1]):
-        got = windows(latest(shuffled), facts).row(-1, named=True)
+        got = windows(latest(shuffled), meter_versions).row(-1, named=True)
         assert (got["n"], got["p_mean_kw"], got["energy_kwh"]) == (1, 5.0, 5.0)
 
 
-def test_within_one_message_the_later_row_counts(facts: Frame) -> None:
+def test_within_one_message_the_later_row_counts(meter_versions: Frame) -> None:
     rows: list[Row] = [
         {"minute": 15, "p_kw": float(i), "source_offset": offset, "source_row": row}
         for i, (offset, row) in enumerate([(7, 2), (7, 0), (6, 9), (7, 1)])
     ]
-    assert _one(rows, facts)["p_mean_kw"] == 0.0
+    assert _one(rows, meter_versions)["p_mean_kw"] == 0.0
 
 
-def test_the_later_null_counts_too(facts: Frame) -> None:
-    assert _one([{"minute": 15, "p_kw": 5.0}, {"minute": 15}], facts)["p_mean_kw"] is None
+def test_the_later_null_counts_too(meter_versions: Frame) -> None:
+    assert _one([{"minute": 15, "p_kw": 5.0}, {"minute": 15}], meter_versions)["p_mean_kw"] is None
 
 
-def test_three_wire_meters_have_no_phase_b_and_single_phase_ones_only_a(facts: Frame) -> None:
+def test_three_wire_meters_have_no_phase_b_and_single_phase_ones_only_a(meter_versions: Frame) -> None:
     voltages = {"ua_v": 221.0, "ub_v": 1.0, "uc_v": 222.0}
-    three_wire, single = (_one([{"minute": 15, "meter": m, **voltages}], facts) for m in (1, 2))
+    three_wire, single = (_one([{"minute": 15, "meter": m, **voltages}], meter_versions) for m in (1, 2))
     names = ("ua_mean_v", "ub_mean_v", "uc_mean_v", "u_min_v", "u_max_v", "u_monitored_min")
     assert [three_wire[n] for n in names] == [221.0, None, 222.0, 221.0, 222.0, 2.0]
     assert [single[n] for n in names] == [221.0, None, None, 221.0, 221.0, 5.0]
 
 
-def test_limits_themselves_are_not_outside(facts: Frame) -> None:
+def test_limits_themselves_are_not_outside(meter_versions: Frame) -> None:
     names = ("u_lower_v", "u_upper_v", "u_band_lower_v", "u_band_upper_v")
-    lower, upper, band_low, band_high = (facts[name][0] for name in names)
-    at = _one([{"minute": 1, "ua_v": lower}, {"minute": 2, "ua_v": upper}], facts)
+    lower, upper, band_low, band_high = (meter_versions[name][0] for name in names)
+    at = _one([{"minute": 1, "ua_v": lower}, {"minute": 2, "ua_v": upper}], meter_versions)
     assert (at["u_monitored_min"], at["u_over_min"], at["u_under_min"]) == (2.0, 0.0, 0.0)
-    band = _one([{"minute": 1, "ua_v": band_low}, {"minute": 2, "ua_v": band_high}], facts)
+    band = _one([{"minute": 1, "ua_v": band_low}, {"minute": 2, "ua_v": band_high}], meter_versions)
     assert (band["u_monitored_min"], band["u_over_min"], band["u_under_min"]) == (2.0, 1.0, 1.0)
-    out = _one([{"minute": 1, "ua_v": math.nextafter(band_low, 0)}, {"minute": 2, "ua_v": band_high + 0.001}], facts)
+    out = _one(
+        [{"minute": 1, "ua_v": math.nextafter(band_low, 0)}, {"minute": 2, "ua_v": band_high + 0.001}], meter_versions
+    )
     assert out["u_monitored_min"] == 0.0
 
 
-def test_results_that_are_not_finite_are_null(facts: Frame) -> None:
+def test_results_that_are_not_finite_are_null(meter_versions: Frame) -> None:
     huge: list[Row] = [{"minute": m, "p_kw": 1.7e308, "q_kvar": -1.7e308, "ua_v": 1.7e308} for m in range(1, 16)]
-    got = _one(huge, facts)
+    got = _one(huge, meter_versions)
     assert (got["p_mean_kw"], got["energy_kwh"], got["q_export_kvarh"], got["ua_mean_v"]) == (None, None, None, None)
     assert (got["p_max_kw"], got["u_max_v"]) == (1.7e308, 1.7e308)
     assert all(math.isfinite(v) for v in got.values() if isinstance(v, float))
 
 
-def test_an_energy_that_is_null_has_no_basis(facts: Frame) -> None:
-    got = _one([{"minute": m, "p_kw": 1.7e308} for m in range(1, 16)], facts)
+def test_an_energy_that_is_null_has_no_basis(meter_versions: Frame) -> None:
+    got = _one([{"minute": m, "p_kw": 1.7e308} for m in range(1, 16)], meter_versions)
     assert (got["energy_kwh"], got["energy_basis"]) == (None, None)
 
 
-def test_registers_too_far_apart_leave_energy_to_power(facts: Frame) -> None:
+def test_registers_too_far_apart_leave_energy_to_power(meter_versions: Frame) -> None:
     edges: list[Row] = [{"minute": 0, "import_kwh": -1.7e308}, {"minute": 15, "import_kwh": 1.7e308, "p_kw": 60.0}]
-    got = _one(edges, facts)
+    got = _one(edges, meter_versions)
     assert (got["energy_kwh"], got["energy_basis"]) == (1.0, "power")
 
 
-def test_zero_has_no_sign(facts: Frame) -> None:
-    got = _one([{"minute": 15, "p_kw": -0.0, "q_kvar": -0.0}], facts)
+def test_zero_has_no_sign(meter_versions: Frame) -> None:
+    got = _one([{"minute": 15, "p_kw": -0.0, "q_kvar": -0.0}], meter_versions)
     for name in ("p_mean_kw", "energy_kwh", "q_import_kvarh", "q_export_kvarh"):
         assert got[name] == 0.0
     assert got["pf"] is None
     assert math.copysign(1, got["q_export_kvarh"]) == 1.0
 
 
-def test_a_span_of_many_years_keeps_order(facts: Frame) -> None:
+def test_a_span_of_many_years_keeps_order(meter_versions: Frame) -> None:
     rows = [{"minute": m, "p_kw": float(i)} for i, m in enumerate((60 * 24 * 365 * 50, 15, 15))]
-    got = windows(latest(_frame(rows)), facts)
+    got = windows(latest(_frame(rows)), meter_versions)
     assert got["p_mean_kw"].to_list() == [2.0, 0.0]
 
 
-def test_nothing_gives_nothing(facts: Frame) -> None:
-    assert windows(latest(_frame([])), facts).is_empty()
+def test_nothing_gives_nothing(meter_versions: Frame) -> None:
+    assert windows(latest(_frame([])), meter_versions).is_empty()
 
 
 # --- an independent oracle ------------------------------------------------------------------------------------------
@@ -231,7 +235,7 @@ with r as (  -- the later of two readings of one time
   select r.*, f.*, epoch_us(ts) as us, (ceil(epoch_us(ts) / 9e8) * 900000000)::bigint as w,
     case when wiring = '1p' then 1 when wiring = '3p3w' then 2 else 3 end as phases,
     case when wiring = '1p' then [ua_v] when wiring = '3p3w' then [ua_v, uc_v] else [ua_v, ub_v, uc_v] end as u
-  from r join facts f on f.row = r.fact
+  from r join meter_versions f on f.row = r.version
 ), g as (
   select meter, w, count(*) as n, ceil(900 / any_value(interval_s)) as n_expected,
     avg(p_kw) as p_mean, max(p_kw) as p_max, min(p_kw) as p_min, avg(q_kvar) as q_mean,
@@ -297,12 +301,12 @@ def _random_rows(seed: int) -> list[Row]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_windows_equal_sql(facts: Frame, sql: Callable[..., list[tuple[Any, ...]]], seed: int) -> None:
+def test_windows_equal_sql(meter_versions: Frame, sql: Callable[..., list[tuple[Any, ...]]], seed: int) -> None:
     readings = _frame(_random_rows(seed))
-    got = windows(latest(readings), facts)
+    got = windows(latest(readings), meter_versions)
     sql(STEP)
-    known = facts.select("wiring", "interval_s", "u_lower_v", "u_upper_v").with_row_index("row")
-    expected = sql(ORACLE, readings=readings, facts=known)
+    known = meter_versions.select("wiring", "interval_s", "u_lower_v", "u_upper_v").with_row_index("row")
+    expected = sql(ORACLE, readings=readings, meter_versions=known)
     assert got.select("meter", pl.col("window_end").to_physical()).rows() == [row[:2] for row in expected]
     assert {"register", "power"} <= set(got["energy_basis"])
     for at, name in enumerate(COLUMNS, start=2):
@@ -317,18 +321,20 @@ def test_windows_equal_sql(facts: Frame, sql: Callable[..., list[tuple[Any, ...]
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), data=st.data())
-def test_neither_order_nor_cut_nor_other_meters_change_a_window(facts: Frame, seed: int, data: st.DataObject) -> None:
+def test_neither_order_nor_cut_nor_other_meters_change_a_window(
+    meter_versions: Frame, seed: int, data: st.DataObject
+) -> None:
     readings = _frame(_random_rows(seed))
-    whole = windows(latest(readings), facts)
+    whole = windows(latest(readings), meter_versions)
     shuffled = readings.sample(fraction=1, shuffle=True, seed=seed)
     cut = data.draw(st.integers(0, shuffled.height))
     pieces = pl.concat([shuffled[cut:], shuffled[:cut]], rechunk=False)
-    assert windows(latest(pieces), facts).equals(whole)
-    alone = [windows(latest(readings.filter(pl.col("meter") == meter)), facts) for meter in range(4)]
+    assert windows(latest(pieces), meter_versions).equals(whole)
+    alone = [windows(latest(readings.filter(pl.col("meter") == meter)), meter_versions) for meter in range(4)]
     assert pl.concat(alone).equals(whole)
 
 
-def test_latest_is_sorted_and_keeps_every_column(facts: Frame) -> None:
+def test_latest_is_sorted_and_keeps_every_column(meter_versions: Frame) -> None:
     readings = _frame(_random_rows(5))
     kept = latest(readings)
     assert kept.columns == readings.columns

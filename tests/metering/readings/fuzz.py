@@ -24,7 +24,7 @@ import polars as pl
 from metering.readings.decode import Messages, decode
 from metering.registry.index import MeterIndex
 from pipelines.sources.arrow import columnar
-from tests.metering.readings import hell_arrow, hell_lines, referee
+from tests.metering.readings import malformed_arrow, malformed_lines, referee
 
 INPUTS_A_BATCH = 1000
 TOLERANCE_S = 300
@@ -62,7 +62,7 @@ class Batch:
     def messages(self) -> Messages:
         streams = {i: self.values[i] or b"" for i in sorted(self.arrow)}
         count = len(self.values)
-        logged = [hell_lines.NOW_MS] * count
+        logged = [malformed_lines.NOW_MS] * count
         return Messages(self.values, range(count), logged, self.keys, columnar(streams) if streams else None)
 
     @property
@@ -76,10 +76,10 @@ def _key(number: int) -> bytes | None:
 
 def index() -> MeterIndex:
     """Of the meters that the lines name, each with one version that is always valid."""
-    facts = pl.DataFrame({"meter_id": sorted(hell_lines.METERS)}).with_columns(
+    meter_versions = pl.DataFrame({"meter_id": sorted(malformed_lines.METERS)}).with_columns(
         valid_from=pl.lit(datetime(1, 1, 1, tzinfo=UTC)), valid_to=pl.lit(None, pl.Datetime("us", "UTC"))
     )
-    return MeterIndex.of(facts)
+    return MeterIndex.of(meter_versions)
 
 
 def fuzz(seed: int, inputs: int, say: Callable[[str], None] = lambda _: None) -> Report:
@@ -99,13 +99,13 @@ def fuzz(seed: int, inputs: int, say: Callable[[str], None] = lambda _: None) ->
 def batch_of(rng: random.Random) -> Batch:
     kind = rng.random()
     if kind < 0.02:  # few batches have huge messages, or they would be all that there is time for
-        return Batch([rng.choice((hell_lines.huge, hell_lines.line))(rng) for _ in range(4)], frozenset())
+        return Batch([rng.choice((malformed_lines.huge, malformed_lines.line))(rng) for _ in range(4)], frozenset())
     values: list[bytes | None] = []
     arrow: set[int] = set()
     share = 0.2 if kind < 0.3 else 0.0
     for number in range(INPUTS_A_BATCH):
         is_stream, lies = rng.random() < share, rng.random() < 0.02
-        values.append(hell_arrow.stream(rng) if is_stream else hell_lines.message(rng))
+        values.append(malformed_arrow.stream(rng) if is_stream else malformed_lines.message(rng))
         if is_stream != lies and (share or rng.random() < 0.1):
             arrow.add(number)
     return Batch(values, frozenset(arrow))
@@ -147,15 +147,15 @@ def _short(row: _Told) -> str:
 
 
 def expected(
-    batch: Batch, got: Mapping[Place, referee.Row], meters: Collection[str] = hell_lines.METERS
+    batch: Batch, got: Mapping[Place, referee.Row], meters: Collection[str] = malformed_lines.METERS
 ) -> Iterator[tuple[Place, referee.Row]]:
     """A damaged stream may be refused whole although pyarrow would read it: it need not be believed that far."""
     for number, value in enumerate(batch.values):
         bytes_ = value or b""
         if number in batch.arrow:
             refused = reject(number, bytes_)
-            forgiven = got.get((number, 0)) == refused and not hell_arrow.is_sound(bytes_)
-            rows = [None] if forgiven else hell_arrow.readings(bytes_, meters, hell_lines.NOW_MS)
+            forgiven = got.get((number, 0)) == refused and not malformed_arrow.is_sound(bytes_)
+            rows = [None] if forgiven else malformed_arrow.readings(bytes_, meters, malformed_lines.NOW_MS)
             for row, reading in enumerate(rows):
                 yield (number, row), reading or (refused if rows == [None] else reject(number, None))
         elif referee.is_blank(bytes_):
@@ -163,7 +163,7 @@ def expected(
         else:
             for row, line in enumerate(bytes_.split(b"\n")):
                 if not referee.is_blank(line):
-                    reading = referee.reading(line, meters, hell_lines.NOW_MS)
+                    reading = referee.reading(line, meters, malformed_lines.NOW_MS)
                     yield (number, row), reading or reject(number, line)
 
 

@@ -32,13 +32,13 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def index(make_customers: Callable[..., pl.DataFrame], make_facts: Callable[..., pl.DataFrame]) -> MeterIndex:
+def index(make_customers: Callable[..., pl.DataFrame], make_meter_versions: Callable[..., pl.DataFrame]) -> MeterIndex:
     """Plain meters, ids that look like JSON scalars, one with an end, and one exchanged on 2026-03-01."""
     meters: dict[str, Row] = {name: {"customer_no": "C1"} for name in ("M0", "电表", *NUMBER_LIKE)}
     meters["ended"] = {"customer_no": "C1", "valid_from": date(2025, 1, 1), "valid_to": date(2026, 1, 31)}
-    plain = make_facts(make_customers({"C1": {}}), meters)
+    plain = make_meter_versions(make_customers({"C1": {}}), meters)
     older, newer = (
-        make_facts(make_customers({"C1": {}}), {"exchanged": {"customer_no": "C1", **span}})
+        make_meter_versions(make_customers({"C1": {}}), {"exchanged": {"customer_no": "C1", **span}})
         for span in (
             {"valid_from": date(2025, 1, 1), "valid_to": date(2026, 2, 28), "interval_s": 900},
             {"valid_from": date(2026, 3, 1), "interval_s": 60},
@@ -243,7 +243,7 @@ def test_each_time_belongs_to_the_version_valid_then(index: MeterIndex) -> None:
     ]
     data = b"\n".join(_line(meter_id="exchanged", ts=ts) for ts in times)
     accepted = _lines(index, data).accepted
-    assert index.facts["interval_s"].gather(accepted["fact"]).to_list() == [60, 900, 900, 60]
+    assert index.meter_versions["interval_s"].gather(accepted["version"]).to_list() == [60, 900, 900, 60]
     assert accepted["meter"].n_unique() == 1
 
 
@@ -588,7 +588,7 @@ def test_all_sources_give_the_same_columns(index: MeterIndex) -> None:
 
 def test_rejects_read_again_are_what_they_would_have_been_at_first(index: MeterIndex) -> None:
     """Under the old registry rejects of every kind of payload, under the new one readings in their old places."""
-    old = MeterIndex.of(index.facts.filter(pl.col("meter_id") == "42"))
+    old = MeterIndex.of(index.meter_versions.filter(pl.col("meter_id") == "42"))
     late, unknown = _line(ts=(AT + timedelta(days=1)).isoformat()), _line(meter_id="X")
     frame = pl.DataFrame({"meter_id": ["M0", "42"], "ts": [AT, AT], "p_kw": [0.1 + 0.2, 1.0], "status": [2**63 - 1, 1]})
     values: list[bytes | None] = [GOOD, GOOD + b"\n" + unknown + b"\nx\n" + GOOD, late, b"", None]
@@ -600,7 +600,7 @@ def test_rejects_read_again_are_what_they_would_have_been_at_first(index: MeterI
     again = decode(Refused(first.rejects), 0, index, TOLERANCE_S, NOW)
     assert pl.concat([first.accepted, again.accepted]).height == wanted.accepted.height == 5
     places = ["source_offset", "source_row"]
-    same = [name for name in ACCEPTED_SCHEMA if name not in ("meter", "fact")]
+    same = [name for name in ACCEPTED_SCHEMA if name not in ("meter", "version")]
     taken = pl.concat([first.accepted, again.accepted]).sort(places).select(same)
     assert taken.equals(wanted.accepted.sort(places).select(same))
     assert again.rejects.select(*places, "reason", "payload", "logged_at").equals(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metering.registry.index import MeterIndex
-from metering.registry.meter_versions import FACTS
+from metering.registry.meter_versions import METER_VERSIONS
 from metering.tables.schema import TIMESTAMP
 
 Frame = pl.DataFrame
@@ -31,19 +31,19 @@ def _facts(spans: dict[str, list[tuple[int, int | None]]]) -> Frame:
         for m, versions in spans.items()
         for a, b in versions
     ]
-    return pl.DataFrame(rows, schema=FACTS).sort("meter_id", "valid_from")
+    return pl.DataFrame(rows, schema=METER_VERSIONS).sort("meter_id", "valid_from")
 
 
 def _versions(index: MeterIndex, asked: list[tuple[str, datetime | None]]) -> list[int | None]:
     meter = index.code(pl.Series([m for m, _ in asked], dtype=pl.String))
     ts = pl.Series([t for _, t in asked], dtype=TIMESTAMP)
-    fact = index.version(meter, ts)
-    assert fact.dtype == pl.UInt32
-    return fact.to_list()
+    version = index.version(meter, ts)
+    assert version.dtype == pl.UInt32
+    return version.to_list()
 
 
-def _searched(facts: Frame, asked: list[tuple[str, datetime | None]]) -> list[int | None]:
-    rows = list(enumerate(facts.iter_rows(named=True)))
+def _searched(meter_versions: Frame, asked: list[tuple[str, datetime | None]]) -> list[int | None]:
+    rows = list(enumerate(meter_versions.iter_rows(named=True)))
     return [
         next(
             (
@@ -80,10 +80,10 @@ def _registries(draw: st.DrawFn) -> dict[str, list[tuple[int, int | None]]]:
 def test_as_if_searched_through_all_versions(
     spans: dict[str, list[tuple[int, int | None]]], hours: list[int], nulls: bool
 ) -> None:
-    facts = _facts(spans)
+    meter_versions = _facts(spans)
     asked = [(m, T0 + timedelta(hours=h)) for h in hours for m in (*spans, "nobody")]
     asked += [(m, None) for m in spans] if nulls else []
-    assert _versions(MeterIndex.of(facts), asked) == _searched(facts, asked)
+    assert _versions(MeterIndex.of(meter_versions), asked) == _searched(meter_versions, asked)
 
 
 def test_codes_follow_the_ids_and_strangers_have_none() -> None:
@@ -117,10 +117,12 @@ def test_ids_that_could_be_json_scalars(meter_id: str, expected: bool) -> None:
     assert MeterIndex.of(_facts({meter_id: [(0, None)]})).scalar_like.to_list() == [expected]
 
 
-def test_versions_of_a_real_registry(make_customers: Callable[..., Frame], make_facts: Callable[..., Frame]) -> None:
+def test_versions_of_a_real_registry(
+    make_customers: Callable[..., Frame], make_meter_versions: Callable[..., Frame]
+) -> None:
     """Dates become local midnights: the last valid day still ends with the meter."""
     span: dict[str, Any] = {"customer_no": "C1", "valid_from": date(2026, 1, 1), "valid_to": date(2026, 1, 31)}
-    index = MeterIndex.of(make_facts(make_customers({"C1": {}}), {"A": span}))
+    index = MeterIndex.of(make_meter_versions(make_customers({"C1": {}}), {"A": span}))
     midnight = datetime(2026, 1, 31, 16, tzinfo=UTC)
     asked: list[tuple[str, datetime | None]] = [("A", midnight), ("A", midnight + timedelta(microseconds=1))]
     assert _versions(index, asked) == [0, None]
@@ -129,5 +131,5 @@ def test_versions_of_a_real_registry(make_customers: Callable[..., Frame], make_
 def test_a_meter_that_was_always_valid_may_start_before_the_first_year() -> None:
     """The first of January of year 1 begins in year 0, east of Greenwich."""
     start = pl.Series([-62_135_625_943_000_000]).cast(TIMESTAMP)
-    facts = _facts({"M1": [(0, None)]}).with_columns(valid_from=start)
-    assert _versions(MeterIndex.of(facts), [("M1", T0), ("M1", datetime(2, 1, 1, tzinfo=UTC))]) == [0, 0]
+    meter_versions = _facts({"M1": [(0, None)]}).with_columns(valid_from=start)
+    assert _versions(MeterIndex.of(meter_versions), [("M1", T0), ("M1", datetime(2, 1, 1, tzinfo=UTC))]) == [0, 0]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.errors import RegistryError
-from metering.registry.parse import FACTS, parse_registry
+from metering.registry.parse import METER_VERSIONS, parse_registry
 from metering.settings.figures import MeteringSettings, VoltageClass, VoltageLimits
 from metering.tables.warehouse import CUSTOMERS, METERS
 
@@ -56,19 +56,19 @@ def test_a_valid_registry_has_the_declared_schemas(metering_settings: MeteringSe
     registry = parse_registry(csv(CUSTOMER), csv(METER), metering_settings)
     assert registry.customers.schema == CUSTOMERS.schema
     assert registry.meters.schema == METERS.schema
-    assert registry.facts.schema == FACTS
+    assert registry.meter_versions.schema == METER_VERSIONS
     assert registry.customers.row(0, named=True)["contract_demand_kw"] is None
     assert registry.customers.row(0, named=True)["manager"] is None
 
 
 def test_facts_of_a_meter(metering_settings: MeteringSettings) -> None:
     meters = csv(METER, {"meter_id": "M0", "valid_to": "2025-01-31"})
-    facts = parse_registry(csv(CUSTOMER), meters, metering_settings).facts
-    assert facts["meter_id"].to_list() == ["M0", "M1"]
-    first = facts.row(0, named=True)
+    meter_versions = parse_registry(csv(CUSTOMER), meters, metering_settings).meter_versions
+    assert meter_versions["meter_id"].to_list() == ["M0", "M1"]
+    first = meter_versions.row(0, named=True)
     assert first["valid_from"] == datetime(2024, 12, 31, 16, tzinfo=UTC)  # midnight in Shanghai
     assert first["valid_to"] == datetime(2025, 1, 31, 16, tzinfo=UTC)  # the midnight that ends the last day
-    assert facts.row(1, named=True)["valid_to"] is None
+    assert meter_versions.row(1, named=True)["valid_to"] is None
     assert first["register_modulus"] == 1e6
     limits = [first[name] for name in ("u_lower_v", "u_upper_v", "u_band_lower_v", "u_band_upper_v", "u_spread_limit")]
     assert limits == pytest.approx([93.0, 107.0, 70.0, 120.0, 0.0])
@@ -89,7 +89,7 @@ def test_voltage_limits_by_class_of_connection(
 ) -> None:
     customer = csv({**CUSTOMER, "voltage_level_kv": level_kv})
     meter = csv({**METER, "wiring": wiring, "nominal_v": nominal_v})
-    row = parse_registry(customer, meter, metering_settings).facts.row(0, named=True)
+    row = parse_registry(customer, meter, metering_settings).meter_versions.row(0, named=True)
     assert (row["u_lower_v"], row["u_upper_v"], row["u_spread_limit"]) == pytest.approx(expected)
 
 
@@ -98,18 +98,18 @@ def test_limits_that_change_cut_a_version_in_two(metering_settings: MeteringSett
     tighter = VoltageClass(name="all", wirings=("3p3w",), max_kv=1200, upper=0.05, lower=0.05)
     new = VoltageLimits(effective_from=date(2026, 1, 1), band_lower=0.7, band_upper=1.2, classes=(tighter,))
     settings = replace(metering_settings, voltage=(new, old))
-    facts = parse_registry(csv(CUSTOMER), csv(METER), settings).facts
-    assert facts["u_upper_v"].to_list() == pytest.approx([107.0, 105.0])
+    meter_versions = parse_registry(csv(CUSTOMER), csv(METER), settings).meter_versions
+    assert meter_versions["u_upper_v"].to_list() == pytest.approx([107.0, 105.0])
     change = datetime(2025, 12, 31, 16, tzinfo=UTC)
-    assert facts["valid_to"].to_list() == [change, None]
-    assert facts["valid_from"][1] == change
+    assert meter_versions["valid_to"].to_list() == [change, None]
+    assert meter_versions["valid_from"][1] == change
 
 
 def test_a_day_without_midnight_starts_with_its_first_instant(metering_settings: MeteringSettings) -> None:
     settings = replace(metering_settings, timezone="America/Sao_Paulo")
     meters = csv({**METER, "valid_from": "2018-11-04"})  # clocks went from 00:00 to 01:00
-    facts = parse_registry(csv(CUSTOMER), meters, settings).facts
-    assert facts["valid_from"][0] == datetime(2018, 11, 4, 3, tzinfo=UTC)
+    meter_versions = parse_registry(csv(CUSTOMER), meters, settings).meter_versions
+    assert meter_versions["valid_from"][0] == datetime(2018, 11, 4, 3, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_wrong_meter_is_named(metering_settings: MeteringSettings, column: str
 @pytest.mark.parametrize("interval", ["1", "60", "300", "900"])
 def test_intervals_that_fit_quarter_hours_are_taken(metering_settings: MeteringSettings, interval: str) -> None:
     registry = parse_registry(csv(CUSTOMER), csv({**METER, "interval_s": interval}), metering_settings)
-    assert registry.facts["interval_s"].to_list() == [int(interval)]
+    assert registry.meter_versions["interval_s"].to_list() == [int(interval)]
 
 
 def test_a_class_that_no_setting_covers_is_refused(metering_settings: MeteringSettings) -> None:
@@ -195,7 +195,7 @@ def test_versions_of_a_meter_do_not_overlap(
 ) -> None:
     meters = csv({**METER, "valid_to": first_to}, {"valid_from": second_from, "valid_to": ""})
     if fits:
-        assert parse_registry(csv(CUSTOMER), meters, metering_settings).facts.height == 2
+        assert parse_registry(csv(CUSTOMER), meters, metering_settings).meter_versions.height == 2
         return
     with pytest.raises(RegistryError, match="overlaps the validity of M1 on line 2") as raised:
         parse_registry(csv(CUSTOMER), meters, metering_settings)
@@ -269,6 +269,6 @@ def test_an_empty_registry_is_a_registry(metering_settings: MeteringSettings, me
     rows = [{**METER, "meter_id": f"M{i}"} for i in range(meters)]
     text = ",".join(METER) + "\n" + "".join(",".join(row.values()) + "\n" for row in rows)
     registry = parse_registry(csv(CUSTOMER), text, metering_settings)
-    assert registry.meters.height == registry.facts.height == meters
-    assert registry.facts.schema == FACTS
-    assert isinstance(registry.facts, pl.DataFrame)
+    assert registry.meters.height == registry.meter_versions.height == meters
+    assert registry.meter_versions.schema == METER_VERSIONS
+    assert isinstance(registry.meter_versions, pl.DataFrame)

@@ -21,8 +21,8 @@ MIDNIGHT = datetime(2026, 1, 30, 16, tzinfo=UTC)  # 00:00 of 31 January in Shang
 
 
 @pytest.fixture(scope="module")
-def facts(make_customers: Callable[..., Frame], make_facts: Callable[..., Frame]) -> Frame:
-    return make_facts(make_customers({"C1": {}}), {"A": {"customer_no": "C1"}, "B": {"customer_no": "C1"}})
+def meter_versions(make_customers: Callable[..., Frame], make_meter_versions: Callable[..., Frame]) -> Frame:
+    return make_meter_versions(make_customers({"C1": {}}), {"A": {"customer_no": "C1"}, "B": {"customer_no": "C1"}})
 
 
 def _windows(*rows: dict[str, Any]) -> Frame:
@@ -30,12 +30,12 @@ def _windows(*rows: dict[str, Any]) -> Frame:
     full = [
         {
             "meter_id": "A", "customer_no": "C1", "n": 1, "n_expected": 15, "revision": 0, "meter": row.get("meter", 0),
-            "fact": row.get("meter", 0), "window_end": MIDNIGHT + timedelta(minutes=row["at"]),
+            "version": row.get("meter", 0), "window_end": MIDNIGHT + timedelta(minutes=row["at"]),
             **{name: value for name, value in row.items() if name not in ("at", "meter")},
         }
         for row in rows
     ]  # fmt: skip
-    schema = {**WINDOWS.schema, "meter": pl.UInt32(), "fact": pl.UInt32()}
+    schema = {**WINDOWS.schema, "meter": pl.UInt32(), "version": pl.UInt32()}
     return pl.DataFrame(full, schema=schema)
 
 
@@ -55,7 +55,7 @@ def _current(rows: Frame) -> Frame:
     return rows.sort("revision", maintain_order=True).unique(["meter_id", "date"], keep="last").sort("meter_id", "date")
 
 
-def test_a_day_and_a_month_by_hand(facts: Frame, metering_settings: MeteringSettings) -> None:
+def test_a_day_and_a_month_by_hand(meter_versions: Frame, metering_settings: MeteringSettings) -> None:
     windows = _windows(
         {"at": 0, "u_monitored_min": 45.0, "u_over_min": 5.0, "u_under_min": 4.0, "energy_kwh": 30.0,
          "import_kvarh": 40.0},
@@ -64,7 +64,7 @@ def test_a_day_and_a_month_by_hand(facts: Frame, metering_settings: MeteringSett
         {"at": 1440, "energy_kwh": -1.0, "q_import_kvarh": 0.5, "q_export_kvarh": 0.25},
         {"at": 1455},
     )  # fmt: skip
-    days, rows = advance(_days(), _added(windows, metering_settings), _none(), facts)
+    days, rows = advance(_days(), _added(windows, metering_settings), _none(), meter_versions)
     assert rows.schema == COMPLIANCE.schema
     got = {row["date"]: row for row in rows.iter_rows(named=True)}
     assert list(got) == [date(2026, 1, 30), date(2026, 1, 31), date(2026, 2, 1)]
@@ -85,29 +85,37 @@ def test_a_day_and_a_month_by_hand(facts: Frame, metering_settings: MeteringSett
     assert days.schema == DAYS_SCHEMA
 
 
-def test_a_day_says_anew_what_its_months_later_days_stand_at(facts: Frame, metering_settings: MeteringSettings) -> None:
+def test_a_day_says_anew_what_its_months_later_days_stand_at(
+    meter_versions: Frame, metering_settings: MeteringSettings
+) -> None:
     ends = [*(-1440 * day for day in (5, 3, 1)), 1455]
     first = _windows(*({"at": at, "energy_kwh": 1.0} for at in ends))
-    days, _ = advance(_days(), _added(first, metering_settings), _none(), facts)
+    days, _ = advance(_days(), _added(first, metering_settings), _none(), meter_versions)
     _, rows = advance(
-        days, _added(_windows({"at": -1440 * 3 - 15, "energy_kwh": 7.0}), metering_settings), _none(), facts
+        days, _added(_windows({"at": -1440 * 3 - 15, "energy_kwh": 7.0}), metering_settings), _none(), meter_versions
     )
     assert rows.select("date", "day_active_kwh", "month_active_kwh", "revision").rows() == [
         (date(2026, 1, 27), 8.0, 9.0, 2), (date(2026, 1, 29), 1.0, 10.0, 3)
     ]  # fmt: skip
 
 
-def test_a_revised_window_takes_the_place_of_what_it_said(facts: Frame, metering_settings: MeteringSettings) -> None:
+def test_a_revised_window_takes_the_place_of_what_it_said(
+    meter_versions: Frame, metering_settings: MeteringSettings
+) -> None:
     before = _windows({"at": 15, "energy_kwh": 5.0, "u_monitored_min": 14.0})
     after = _windows({"at": 15, "energy_kwh": 6.5, "u_monitored_min": 15.0})
-    days, _ = advance(_days(), _added(before, metering_settings), _none(), facts)
-    days, rows = advance(days, _added(after, metering_settings), contributions(before, metering_settings), facts)
+    days, _ = advance(_days(), _added(before, metering_settings), _none(), meter_versions)
+    days, rows = advance(
+        days, _added(after, metering_settings), contributions(before, metering_settings), meter_versions
+    )
     assert rows.select("day_active_kwh", "day_monitored_min", "revision").rows() == [(6.5, 15.0, 1)]
-    direct, _ = advance(_days(), _added(after, metering_settings, count=2), _none(), facts)
+    direct, _ = advance(_days(), _added(after, metering_settings, count=2), _none(), meter_versions)
     assert days.equals(direct)
 
 
-def test_a_day_alone_has_the_same_figures_as_among_others(facts: Frame, metering_settings: MeteringSettings) -> None:
+def test_a_day_alone_has_the_same_figures_as_among_others(
+    meter_versions: Frame, metering_settings: MeteringSettings
+) -> None:
     """Polars divides one row by a number otherwise than many."""
     rng = random.Random(1)
     for _ in range(50):
@@ -115,23 +123,23 @@ def test_a_day_alone_has_the_same_figures_as_among_others(facts: Frame, metering
             *({"at": 1440 * day, "u_monitored_min": rng.randrange(900) / 60, "energy_kwh": rng.uniform(0, 900)}
               for day in (0, 1))
         )  # fmt: skip
-        together = advance(_days(), _added(windows, metering_settings), _none(), facts)[1]
-        last = advance(_days(), _added(windows[1:], metering_settings), _none(), facts)[1]
+        together = advance(_days(), _added(windows, metering_settings), _none(), meter_versions)[1]
+        last = advance(_days(), _added(windows[1:], metering_settings), _none(), meter_versions)[1]
         figures = ["day_monitored_min", "day_active_kwh"]
         assert together[1].select(figures).equals(last.select(figures))
         assert together["day_active_kwh"].to_list() == [round(kwh, 6) for kwh in windows["energy_kwh"]]
 
 
-def test_nothing_added_tells_nothing(facts: Frame, metering_settings: MeteringSettings) -> None:
-    days, _ = advance(_days(), _added(_windows({"at": 15}), metering_settings), _none(), facts)
-    same, rows = advance(days, _none(), _none(), facts)
+def test_nothing_added_tells_nothing(meter_versions: Frame, metering_settings: MeteringSettings) -> None:
+    days, _ = advance(_days(), _added(_windows({"at": 15}), metering_settings), _none(), meter_versions)
+    same, rows = advance(days, _none(), _none(), meter_versions)
     assert same.equals(days)
     assert rows.is_empty()
 
 
-def test_huge_figures_do_not_overflow(facts: Frame, metering_settings: MeteringSettings) -> None:
+def test_huge_figures_do_not_overflow(meter_versions: Frame, metering_settings: MeteringSettings) -> None:
     huge = _windows({"at": 15, "energy_kwh": 1e300, "import_kvarh": -1e300})
-    _, rows = advance(_days(), _added(huge, metering_settings), _none(), facts)
+    _, rows = advance(_days(), _added(huge, metering_settings), _none(), meter_versions)
     assert rows.select(pl.col("day_active_kwh") > 0, pl.col("day_import_kvarh") < 0).row(0) == (True, True)
 
 
@@ -151,7 +159,9 @@ def _random_windows(seed: int) -> list[Frame]:
     return [_windows(row) for row in rows]
 
 
-def _run(emissions: list[Frame], cuts: list[int], facts: Frame, settings: MeteringSettings) -> tuple[Frame, Frame]:
+def _run(
+    emissions: list[Frame], cuts: list[int], meter_versions: Frame, settings: MeteringSettings
+) -> tuple[Frame, Frame]:
     days, rows, said = _days(), [COMPLIANCE.empty()], dict[tuple[int, datetime], Frame]()
     for start, stop in zip([0, *cuts], [*cuts, len(emissions)], strict=True):
         newest: dict[tuple[int, datetime], tuple[Frame, int]] = {}
@@ -160,7 +170,7 @@ def _run(emissions: list[Frame], cuts: list[int], facts: Frame, settings: Meteri
             newest[key] = (window, newest[key][1] + 1 if key in newest else 1)
         added = [_added(window, settings, count) for window, count in newest.values()]
         removed = [contributions(said[key], settings) for key in newest if key in said]
-        days, fresh = advance(days, pl.concat([_none(), *added]), pl.concat([_none(), *removed]), facts)
+        days, fresh = advance(days, pl.concat([_none(), *added]), pl.concat([_none(), *removed]), meter_versions)
         said.update({key: window for key, (window, _) in newest.items()})
         rows.append(fresh)
     return days.sort("meter", "date"), _current(pl.concat(rows))
@@ -169,34 +179,34 @@ def _run(emissions: list[Frame], cuts: list[int], facts: Frame, settings: Meteri
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), data=st.data())
 def test_in_any_split_the_same_to_the_bit(
-    facts: Frame, metering_settings: MeteringSettings, seed: int, data: st.DataObject
+    meter_versions: Frame, metering_settings: MeteringSettings, seed: int, data: st.DataObject
 ) -> None:
     emissions = _random_windows(seed)
     emissions += [window.with_columns(energy_kwh=pl.col("energy_kwh") + 1) for window in emissions[::7]]
     cuts = sorted(data.draw(st.sets(st.integers(1, len(emissions) - 1), max_size=20)))
-    whole, split = (_run(emissions, c, facts, metering_settings) for c in ([], cuts))
+    whole, split = (_run(emissions, c, meter_versions, metering_settings) for c in ([], cuts))
     assert split[0].equals(whole[0])
     assert split[1].equals(whole[1])
 
 
-def test_in_any_order_the_same_sums(facts: Frame, metering_settings: MeteringSettings) -> None:
+def test_in_any_order_the_same_sums(meter_versions: Frame, metering_settings: MeteringSettings) -> None:
     emissions = _random_windows(1)
     last = {(w["meter"][0], w["window_end"][0]): w for w in emissions}
     once = list(last.values())
-    whole = _run(once, [], facts, metering_settings)
+    whole = _run(once, [], meter_versions, metering_settings)
     for seed in range(3):
         shuffled = random.Random(seed).sample(once, len(once))
-        assert _run(shuffled, list(range(1, len(once))), facts, metering_settings)[0].equals(whole[0])
+        assert _run(shuffled, list(range(1, len(once))), meter_versions, metering_settings)[0].equals(whole[0])
 
 
-def _days_at(settings: MeteringSettings, facts: Frame, *ats: int, meter: int = 0) -> Frame:
+def _days_at(settings: MeteringSettings, meter_versions: Frame, *ats: int, meter: int = 0) -> Frame:
     """Days of windows that end so many days after 30 January."""
     windows = _windows(*({"at": 1440 * at, "meter": meter, "energy_kwh": 1.0} for at in ats))
-    return advance(_days(), _added(windows, settings), _none(), facts)[0].sort("meter", "date")
+    return advance(_days(), _added(windows, settings), _none(), meter_versions)[0].sort("meter", "date")
 
 
-def test_days_before_yesterday_are_settled(facts: Frame, metering_settings: MeteringSettings) -> None:
-    days = _days_at(metering_settings, facts, -4, -2, -1, 0, 1)  # 26, 28, 29, 30, 31 January
+def test_days_before_yesterday_are_settled(meter_versions: Frame, metering_settings: MeteringSettings) -> None:
+    days = _days_at(metering_settings, meter_versions, -4, -2, -1, 0, 1)  # 26, 28, 29, 30, 31 January
     kept = forget(days, date(2026, 1, 30)).sort("date")
     assert kept.select("date", "active_mwh", "count", "settled").rows() == [
         (date(2026, 1, 28), 2_000_000, 2, True),
@@ -205,16 +215,20 @@ def test_days_before_yesterday_are_settled(facts: Frame, metering_settings: Mete
     assert forget(kept, date(2026, 1, 30)).equals(kept)
 
 
-def test_what_is_told_does_not_depend_on_what_is_settled(facts: Frame, metering_settings: MeteringSettings) -> None:
-    days = _days_at(metering_settings, facts, -4, -2, -1, 0, 1)
+def test_what_is_told_does_not_depend_on_what_is_settled(
+    meter_versions: Frame, metering_settings: MeteringSettings
+) -> None:
+    days = _days_at(metering_settings, meter_versions, -4, -2, -1, 0, 1)
     more = _added(_windows({"at": -1455, "energy_kwh": 3.0}), metering_settings)  # of 29 January
-    rows = [advance(d, more, _none(), facts)[1] for d in (days, forget(days, date(2026, 1, 30)))]
+    rows = [advance(d, more, _none(), meter_versions)[1] for d in (days, forget(days, date(2026, 1, 30)))]
     assert rows[0].height == 3
     assert rows[0].equals(rows[1])
 
 
-def test_a_month_that_is_over_is_dropped_once_it_is_settled(facts: Frame, metering_settings: MeteringSettings) -> None:
-    days = _days_at(metering_settings, facts, -20, 0, 1, 2, 3, 4)  # 10, 30, 31 January, 1 to 3 February
+def test_a_month_that_is_over_is_dropped_once_it_is_settled(
+    meter_versions: Frame, metering_settings: MeteringSettings
+) -> None:
+    days = _days_at(metering_settings, meter_versions, -20, 0, 1, 2, 3, 4)  # 10, 30, 31 January, 1 to 3 February
     third, fourth = (forget(days, date(2026, 2, day)).sort("date") for day in (2, 3))
     assert third["date"].to_list() == [date(2026, 2, day) for day in (1, 2, 3)]
     assert fourth.select("date", "settled").rows()[0] == (date(2026, 2, 1), True)
@@ -222,14 +236,18 @@ def test_a_month_that_is_over_is_dropped_once_it_is_settled(facts: Frame, meteri
     assert first.select("date", "settled").rows()[:2] == [(date(2026, 1, 30), True), (date(2026, 1, 31), False)]
 
 
-def test_a_meter_behind_the_others_keeps_its_own_last_days(facts: Frame, metering_settings: MeteringSettings) -> None:
-    behind = _days_at(metering_settings, facts, -4, -3, -2)
+def test_a_meter_behind_the_others_keeps_its_own_last_days(
+    meter_versions: Frame, metering_settings: MeteringSettings
+) -> None:
+    behind = _days_at(metering_settings, meter_versions, -4, -3, -2)
     kept = forget(behind, date(2026, 3, 1)).sort("date")
     assert kept["settled"].to_list() == [True, False, False]
 
 
-def test_which_months_have_to_be_read_again(facts: Frame, metering_settings: MeteringSettings) -> None:
-    days = forget(_days_at(metering_settings, facts, 0, 2, 4, 5, 6), date(2026, 2, 4))  # settled up to 1 February
+def test_which_months_have_to_be_read_again(meter_versions: Frame, metering_settings: MeteringSettings) -> None:
+    days = forget(
+        _days_at(metering_settings, meter_versions, 0, 2, 4, 5, 6), date(2026, 2, 4)
+    )  # settled up to 1 February
 
     def needed(touched: date, left_until: date | None = None, meter: int = 0) -> list[date]:
         asked = pl.DataFrame({"meter": [meter], "date": [touched]}, schema={"meter": pl.UInt32, "date": pl.Date})
@@ -245,8 +263,10 @@ def test_which_months_have_to_be_read_again(facts: Frame, metering_settings: Met
     assert needed(date(2026, 2, 3), date(2026, 1, 31), meter=1) == []
 
 
-def test_months_read_again_take_the_place_of_what_is_settled(facts: Frame, metering_settings: MeteringSettings) -> None:
-    days = _days_at(metering_settings, facts, 0, 2, 4, 5, 6)
+def test_months_read_again_take_the_place_of_what_is_settled(
+    meter_versions: Frame, metering_settings: MeteringSettings
+) -> None:
+    days = _days_at(metering_settings, meter_versions, 0, 2, 4, 5, 6)
     settled = forget(days, date(2026, 2, 4))
     february = days.filter(pl.col("date") >= date(2026, 2, 1))
     assert recalled(settled, february).sort("date").equals(february)

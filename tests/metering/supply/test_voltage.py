@@ -22,9 +22,9 @@ START = datetime(2026, 6, 30, 16, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def facts(make_customers: Builder, make_facts: Builder) -> pl.DataFrame:
+def meter_versions(make_customers: Builder, make_meter_versions: Builder) -> pl.DataFrame:
     customers = make_customers({"A": {}, "H": {"voltage_level_kv": 110.0}, "L": {"voltage_level_kv": 0.4}})
-    return make_facts(
+    return make_meter_versions(
         customers,
         {
             "four": {"customer_no": "A", "interval_s": 60},
@@ -34,17 +34,17 @@ def facts(make_customers: Builder, make_facts: Builder) -> pl.DataFrame:
     )
 
 
-def readings(facts: pl.DataFrame, meter_id: str, voltages: dict[str, list[float | None]]) -> pl.DataFrame:
-    """Readings of one meter from START on, one interval apart, with its facts."""
-    fact = facts.filter(pl.col("meter_id") == meter_id)
-    step = timedelta(seconds=fact["interval_s"].item())
+def readings(meter_versions: pl.DataFrame, meter_id: str, voltages: dict[str, list[float | None]]) -> pl.DataFrame:
+    """Readings of one meter from START on, one interval apart, with its meter_versions."""
+    version = meter_versions.filter(pl.col("meter_id") == meter_id)
+    step = timedelta(seconds=version["interval_s"].item())
     count = len(next(iter(voltages.values())))
     rows = pl.DataFrame(voltages, schema=dict.fromkeys(voltages, pl.Float64)).with_columns(
         pl.Series("ts", [START + step * (n + 1) for n in range(count)], dtype=pl.Datetime("us", "UTC"))
     )
-    known = READINGS.conform(rows, meter_id=meter_id, customer_no=fact["customer_no"].item())
-    extra = [c for c in facts.columns if c not in READINGS.names]
-    return known.join(fact.select("meter_id", *extra), on="meter_id")
+    known = READINGS.conform(rows, meter_id=meter_id, customer_no=version["customer_no"].item())
+    extra = [c for c in meter_versions.columns if c not in READINGS.names]
+    return known.join(version.select("meter_id", *extra), on="meter_id")
 
 
 def day_of(frame: pl.DataFrame, settings: MeteringSettings) -> dict[tuple[str, str], dict[str, Any]]:
@@ -54,10 +54,10 @@ def day_of(frame: pl.DataFrame, settings: MeteringSettings) -> dict[tuple[str, s
     return {(r["meter_id"], r["phase"]): r for r in table.to_dicts()}
 
 
-def test_minutes_of_a_four_wire_meter(metering_settings: MeteringSettings, facts: pl.DataFrame) -> None:
+def test_minutes_of_a_four_wire_meter(metering_settings: MeteringSettings, meter_versions: pl.DataFrame) -> None:
     # 220 V, +-7 %: limits 235.4 and 204.6, band 154 to 264
     ua = [220.0, 236.0, 204.0, 264.0, 264.1, 153.9, 154.0, None]
-    frame = readings(facts, "four", {"ua_v": ua, "ub_v": [220.0] * 8, "uc_v": [None] * 8})
+    frame = readings(meter_versions, "four", {"ua_v": ua, "ub_v": [220.0] * 8, "uc_v": [None] * 8})
     rows = day_of(frame, metering_settings)
     a, b, c = (rows["four", phase] for phase in "abc")
     assert (a["monitored_min"], a["over_min"], a["under_min"]) == (5.0, 2.0, 2.0)
@@ -70,10 +70,10 @@ def test_minutes_of_a_four_wire_meter(metering_settings: MeteringSettings, facts
 
 
 def test_phases_follow_the_wiring_and_readings_weigh_their_interval(
-    metering_settings: MeteringSettings, facts: pl.DataFrame
+    metering_settings: MeteringSettings, meter_versions: pl.DataFrame
 ) -> None:
-    three = readings(facts, "three", {"ua_v": [100.0, 101.0], "ub_v": [100.0, 100.0], "uc_v": [100.0, 111.0]})
-    one = readings(facts, "one", {"ua_v": [220.0, 198.0, 197.9], "uc_v": [220.0] * 3})
+    three = readings(meter_versions, "three", {"ua_v": [100.0, 101.0], "ub_v": [100.0, 100.0], "uc_v": [100.0, 111.0]})
+    one = readings(meter_versions, "one", {"ua_v": [220.0, 198.0, 197.9], "uc_v": [220.0] * 3})
     rows = day_of(pl.concat([three, one]), metering_settings)
     assert list(rows) == [("one", "a"), ("three", "a"), ("three", "c")]
     assert (rows["three", "c"]["monitored_min"], rows["three", "c"]["over_min"]) == (30.0, 15.0)
@@ -84,19 +84,23 @@ def test_phases_follow_the_wiring_and_readings_weigh_their_interval(
     ("u", "spread"), [([97.0, 104.0], 7.0), ([102.0, 104.0], 4.0), ([95.0, 99.0], 5.0), ([100.0, 100.0], 0.0)]
 )
 def test_spread_at_35_kv_and_above(
-    metering_settings: MeteringSettings, facts: pl.DataFrame, u: list[float | None], spread: float
+    metering_settings: MeteringSettings, meter_versions: pl.DataFrame, u: list[float | None], spread: float
 ) -> None:
-    rows = day_of(readings(facts, "three", {"ua_v": u}), metering_settings)
+    rows = day_of(readings(meter_versions, "three", {"ua_v": u}), metering_settings)
     assert rows["three", "a"]["spread_pct"] == pytest.approx(spread)
 
 
-def test_a_meter_without_limits_is_not_monitored(metering_settings: MeteringSettings, facts: pl.DataFrame) -> None:
-    frame = readings(facts, "four", {"ua_v": [220.0]}).with_columns(pl.lit(None, pl.Float64).alias("u_lower_v"))
+def test_a_meter_without_limits_is_not_monitored(
+    metering_settings: MeteringSettings, meter_versions: pl.DataFrame
+) -> None:
+    frame = readings(meter_versions, "four", {"ua_v": [220.0]}).with_columns(
+        pl.lit(None, pl.Float64).alias("u_lower_v")
+    )
     assert day_of(frame, metering_settings)["four", "a"]["qualification_rate"] is None
 
 
-def test_only_the_day_counts(metering_settings: MeteringSettings, facts: pl.DataFrame) -> None:
-    frame = readings(facts, "three", {"ua_v": [100.0] * 97})  # the 97th ends 00:15 of the next day
+def test_only_the_day_counts(metering_settings: MeteringSettings, meter_versions: pl.DataFrame) -> None:
+    frame = readings(meter_versions, "three", {"ua_v": [100.0] * 97})  # the 97th ends 00:15 of the next day
     assert day_of(frame, metering_settings)["three", "a"]["monitored_min"] == 1440.0
     empty = voltage_daily(frame.clear(), DAY, metering_settings)
     assert empty.is_empty()
@@ -104,8 +108,10 @@ def test_only_the_day_counts(metering_settings: MeteringSettings, facts: pl.Data
 
 
 @given(u=st.lists(st.none() | st.floats(0, 400), min_size=1, max_size=50))
-def test_minutes_add_up(metering_settings: MeteringSettings, facts: pl.DataFrame, u: list[float | None]) -> None:
-    row = day_of(readings(facts, "four", {"ua_v": u}), metering_settings)["four", "a"]
+def test_minutes_add_up(
+    metering_settings: MeteringSettings, meter_versions: pl.DataFrame, u: list[float | None]
+) -> None:
+    row = day_of(readings(meter_versions, "four", {"ua_v": u}), metering_settings)["four", "a"]
     assert 0 <= row["over_min"] + row["under_min"] <= row["monitored_min"] <= len(u)
     assert (row["qualification_rate"] is None) == (row["monitored_min"] == 0)
     if row["monitored_min"]:
@@ -122,10 +128,10 @@ def test_qualification_is_null_without_monitored_minutes() -> None:
 
 
 def test_agrees_with_sql(
-    metering_settings: MeteringSettings, facts: pl.DataFrame, sql: Callable[..., list[tuple[Any, ...]]]
+    metering_settings: MeteringSettings, meter_versions: pl.DataFrame, sql: Callable[..., list[tuple[Any, ...]]]
 ) -> None:
     swing = [150.0 + (n * 7919) % 1200 / 10 for n in range(1500)]
-    frame = readings(facts, "four", {"ua_v": swing, "ub_v": swing[::-1], "uc_v": [220.0, None] * 750})
+    frame = readings(meter_versions, "four", {"ua_v": swing, "ub_v": swing[::-1], "uc_v": [220.0, None] * 750})
     ours = voltage_daily(frame, DAY, metering_settings)
     theirs = sql(
         """

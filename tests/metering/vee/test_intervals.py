@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.settings.figures import MeteringSettings
-from metering.vee.intervals import STATUS_BY_RANK, estimate, meters_on, slots
+from metering.vee.intervals import STATUS_BY_RANK, estimate, expected_intervals, meters_on
 
 Builder = Callable[..., pl.DataFrame]
 DAY = date(2026, 7, 1)
@@ -88,8 +88,8 @@ def test_nothing_is_estimated_silently_and_nothing_known_is_changed(p_kw: list[f
 
 
 @pytest.fixture(scope="module")
-def facts(make_customers: Builder, make_facts: Builder) -> pl.DataFrame:
-    return make_facts(
+def meter_versions(make_customers: Builder, make_meter_versions: Builder) -> pl.DataFrame:
+    return make_meter_versions(
         make_customers({"A": {}}),
         {
             "m15": {"customer_no": "A", "interval_s": 900},
@@ -100,9 +100,11 @@ def facts(make_customers: Builder, make_facts: Builder) -> pl.DataFrame:
     )
 
 
-def test_meters_are_valid_by_whole_local_days(metering_settings: MeteringSettings, facts: pl.DataFrame) -> None:
+def test_meters_are_valid_by_whole_local_days(
+    metering_settings: MeteringSettings, meter_versions: pl.DataFrame
+) -> None:
     def on(day: date) -> list[str]:
-        return meters_on(facts, day, metering_settings)["meter_id"].to_list()
+        return meters_on(meter_versions, day, metering_settings)["meter_id"].to_list()
 
     assert on(date(2026, 6, 30)) == ["m1", "m15", "old"]
     assert on(DAY) == ["m1", "m15"]
@@ -110,7 +112,7 @@ def test_meters_are_valid_by_whole_local_days(metering_settings: MeteringSetting
 
 
 def test_slots_of_silent_complete_and_overfull_meters(
-    metering_settings: MeteringSettings, facts: pl.DataFrame, make_windows: Builder
+    metering_settings: MeteringSettings, meter_versions: pl.DataFrame, make_windows: Builder
 ) -> None:
     windows = pl.concat(
         [
@@ -120,7 +122,7 @@ def test_slots_of_silent_complete_and_overfull_meters(
         ]
     )
     columns = ["meter_id", "expected", "received"]
-    rows = slots(windows, facts, DAY, metering_settings).select(columns).rows()
+    rows = expected_intervals(windows, meter_versions, DAY, metering_settings).select(columns).rows()
     assert rows == [("m1", 1440, 1440), ("m15", 96, 90)]
-    silent = slots(windows.clear(), facts, DAY, metering_settings).select(columns).rows()
+    silent = expected_intervals(windows.clear(), meter_versions, DAY, metering_settings).select(columns).rows()
     assert silent == [("m1", 1440, 0), ("m15", 96, 0)]

@@ -25,7 +25,7 @@ from metering.errors import GapError, UserError
 from metering.load.windows import latest, windows
 from metering.readings.decode import Lines
 from metering.registry.index import MeterIndex
-from metering.registry.meter_versions import facts
+from metering.registry.meter_versions import meter_versions
 from metering.settings.figures import MeteringSettings
 from metering.tables.lake import LAKE
 from metering.tables.warehouse import CUSTOMERS, METERS
@@ -94,7 +94,7 @@ class _Fixed:
 
 @pytest.fixture(scope="module")
 def index(metering_settings: MeteringSettings) -> MeterIndex:
-    return MeterIndex.of(facts(_customers(), _meters(*(f"M{i}" for i in range(6))), metering_settings))
+    return MeterIndex.of(meter_versions(_customers(), _meters(*(f"M{i}" for i in range(6))), metering_settings))
 
 
 Stream = Callable[..., Run]
@@ -160,7 +160,7 @@ def test_a_file_becomes_a_lake(tmp_path: Path, stream: Stream, index: MeterIndex
     readings = tables["readings"].with_columns(index.code(tables["readings"]["meter_id"]))
     readings = readings.with_columns(index.version(readings["meter"], readings["ts"]))
     columns = [name for name in LAKE["windows"].names if name not in ("revision", "date")]
-    at_once = windows(latest(readings), index.facts).select(columns)
+    at_once = windows(latest(readings), index.meter_versions).select(columns)
     assert_frame_equal(tables["windows"].select(columns), at_once, check_row_order=False, check_exact=True)
 
 
@@ -358,7 +358,7 @@ def test_a_registry_that_is_gone_for_a_moment_stays_in_force(tmp_path: Path, wat
     path.rename(tmp_path / "elsewhere")
     assert watch.index() is before
     (tmp_path / "elsewhere").rename(path)
-    assert watch.index().facts.equals(before.facts)
+    assert watch.index().meter_versions.equals(before.meter_versions)
 
 
 # --- as a process ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from metering.errors import OperationError
 from metering.readings.decode import Messages
 from metering.registry.index import MeterIndex
-from metering.registry.meter_versions import facts
+from metering.registry.meter_versions import meter_versions
 from metering.settings.figures import MeteringSettings
 from metering.tables.warehouse import CUSTOMERS, METERS
 from pipelines.flow.metrics import Metrics
@@ -82,7 +82,7 @@ def index(metering_settings: MeteringSettings) -> MeterIndex:
         "valid_from": date(2020, 1, 1),
     }  # fmt: skip
     tables = CUSTOMERS.conform(pl.DataFrame([customer])), METERS.conform(pl.DataFrame([meter]))
-    return MeterIndex.of(facts(*tables, metering_settings))
+    return MeterIndex.of(meter_versions(*tables, metering_settings))
 
 
 MakeWorker = Callable[..., Worker]

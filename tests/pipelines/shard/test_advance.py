@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from metering.load.windows import latest, windows
 from metering.readings.decode import Lines, decode
 from metering.registry.index import MeterIndex
-from metering.registry.meter_versions import facts
+from metering.registry.meter_versions import meter_versions
 from metering.settings.figures import MeteringSettings
 from metering.tables.warehouse import CUSTOMERS, METERS
 from pipelines.shard.advance import Results, advance
@@ -54,7 +54,7 @@ def index(metering_settings: MeteringSettings) -> MeterIndex:
             [{"meter_id": f"M{i}", "customer_no": f"C{i}", "interval_s": s, **meter} for i, s in enumerate(intervals)]
         )
     )
-    return MeterIndex.of(facts(customers, meters, metering_settings))
+    return MeterIndex.of(meter_versions(customers, meters, metering_settings))
 
 
 def _log(seed: int, lateness: bool) -> list[dict[str, Any]]:
@@ -138,8 +138,8 @@ def test_windows_equal_those_of_all_readings_at_once(index: MeterIndex, metering
     env = Environment(index, metering_settings, 60, NoHistory())
     accepted = _accepted(_log(11, lateness=True), index)
     streamed = _final(accepted, [100, 300, 500], env)["windows"]
-    at_once = windows(latest(accepted), index.facts).sort("meter_id", "window_end")
-    columns = [name for name in at_once.columns if name not in ("meter", "fact")]
+    at_once = windows(latest(accepted), index.meter_versions).sort("meter_id", "window_end")
+    columns = [name for name in at_once.columns if name not in ("meter", "version")]
     assert streamed.select(columns).equals(at_once.select(columns))
 
 

@@ -18,7 +18,7 @@ import pytest
 from metering.errors import OperationError
 from metering.readings.decode import Messages
 from metering.registry.index import MeterIndex
-from metering.registry.meter_versions import facts
+from metering.registry.meter_versions import meter_versions
 from metering.settings.figures import MeteringSettings
 from metering.tables.lake import COMPLIANCE, READINGS, VIOLATIONS, WINDOWS
 from metering.tables.schema import Table
@@ -68,7 +68,9 @@ def index(metering_settings: MeteringSettings) -> MeterIndex:
     named = [(f"M{i}", step) for i, step in enumerate(STEPS)] + [(name, 5) for name in STAYS]
     meters = [{"meter_id": name, "interval_s": step * 60, **meter} for name, step in named]
     return MeterIndex.of(
-        facts(CUSTOMERS.conform(pl.DataFrame([customer])), METERS.conform(pl.DataFrame(meters)), metering_settings)
+        meter_versions(
+            CUSTOMERS.conform(pl.DataFrame([customer])), METERS.conform(pl.DataFrame(meters)), metering_settings
+        )
     )
 
 

@@ -88,7 +88,7 @@ def test_windows_are_those_of_all_readings_at_once(tmp_path: Path, index: MeterI
     readings = readings.with_columns(index.code(readings["meter_id"]))
     readings = readings.with_columns(index.version(readings["meter"], readings["ts"]))
     columns = [name for name in WINDOWS.names if name not in ("revision", "date")]
-    at_once = windows(latest(readings), index.facts).select(columns).sort("meter_id", "window_end")
+    at_once = windows(latest(readings), index.meter_versions).select(columns).sort("meter_id", "window_end")
     assert streamed.select(columns).sort("meter_id", "window_end").equals(at_once)
 
 
@@ -139,7 +139,7 @@ def test_the_current_windows_count_those_on_their_way(history: Callable[..., Lak
     pending = ({"windows": WINDOWS.conform(newer), "readings": pl.DataFrame()},)
     (found,) = history(pending=pending).windows(_wanted((2, 360))).iter_rows(named=True)
     assert (found["revision"], found["n"]) == (kept["revision"] + 1, 9)
-    assert (found["meter"], found["fact"]) == (2, 2)
+    assert (found["meter"], found["version"]) == (2, 2)
 
 
 def test_what_never_was_is_not_there(history: Callable[..., LakeHistory]) -> None:

@@ -87,7 +87,7 @@ def _by_meter(state: ShardState, index: MeterIndex, without: tuple[str, ...] = (
     }  # fmt: skip
     told = {}
     for name, frame in parts.items():
-        named = frame.with_columns(names.gather(frame["meter"]).alias("meter")).drop("fact", strict=False)
+        named = frame.with_columns(names.gather(frame["meter"]).alias("meter")).drop("version", strict=False)
         told[name] = named.filter(~pl.col("meter").is_in(without)).sort(pl.all())
     return told
 
@@ -133,8 +133,8 @@ def test_another_order_of_the_registry_changes_codes_and_nothing_else(
     moved = rebased(state, old, new)
     _equal(_by_meter(state, old), _by_meter(moved, new))
     assert (
-        new.facts["meter_id"]
-        .gather(rows_of(moved.open)["fact"])
+        new.meter_versions["meter_id"]
+        .gather(rows_of(moved.open)["version"])
         .equals(pl.Series(new.ids.categories).gather(rows_of(moved.open)["meter"]), check_names=False)
     )
     assert len(moved.seen_us) == 6
@@ -164,10 +164,10 @@ def test_rows_of_times_at_which_a_meter_is_no_longer_valid_are_left_out(
 
 def test_versions_of_a_meter_are_found_anew(full: tuple[ShardState, MeterIndex], make_index: MakeIndex) -> None:
     state, old = full
-    facts_of = make_index("A", "B", "C", B={"interval_s": 300})
-    moved = rebased(state, old, facts_of)
+    index_of = make_index("A", "B", "C", B={"interval_s": 300})
+    moved = rebased(state, old, index_of)
     rows = rows_of(moved.open)
-    assert set(facts_of.facts["interval_s"].gather(rows["fact"])) == {60, 300}
+    assert set(index_of.meter_versions["interval_s"].gather(rows["version"])) == {60, 300}
 
 
 def _of_version(data: bytes, version: object) -> bytes:

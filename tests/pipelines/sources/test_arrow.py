@@ -25,8 +25,8 @@ AT_MS = 1_767_225_660_000
 
 @pytest.fixture(scope="module")
 def index() -> MeterIndex:
-    facts = {"meter_id": ["M0"], "valid_from": [datetime(2000, 1, 1, tzinfo=UTC)]}
-    return MeterIndex.of(pl.DataFrame(facts).with_columns(valid_to=pl.lit(None, pl.Datetime("us", "UTC"))))
+    meter_versions = {"meter_id": ["M0"], "valid_from": [datetime(2000, 1, 1, tzinfo=UTC)]}
+    return MeterIndex.of(pl.DataFrame(meter_versions).with_columns(valid_to=pl.lit(None, pl.Datetime("us", "UTC"))))
 
 
 def table(rows: int = 2, **columns: Any) -> pa.Table:

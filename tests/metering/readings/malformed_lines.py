@@ -1,6 +1,6 @@
 """Lines from hell: readings, and what seeded damage makes of them.
 
-Here: bytes of one line or message. Not here: what should become of them (`referee`), Arrow (`hell_arrow`).
+Here: bytes of one line or message. Not here: what should become of them (`referee`), Arrow (`malformed_arrow`).
 """
 
 from __future__ import annotations

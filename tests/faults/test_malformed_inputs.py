@@ -1,7 +1,7 @@
 """Messages from hell through the real stream: each is accepted or rejected, good readings all are, and it lives on.
 
-Here: a real Kafka, the process, what lake, topic and metrics hold of it. Not here: the inputs (`hell_lines`
-and `hell_arrow` of `tests.metering`), what should become of each (`referee` and `fuzz`).
+Here: a real Kafka, the process, what lake, topic and metrics hold of it. Not here: the inputs (`malformed_lines`
+and `malformed_arrow` of `tests.metering`), what should become of each (`referee` and `fuzz`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipelines.sources.kafka_messages import ARROW_STREAM
 from tests.faults.conftest import METERS, StreamHome
 from tests.faults.test_gap import settings
 from tests.faults.topics import make_topic, read_topic
-from tests.metering.readings import fuzz, hell_arrow, hell_lines, referee
+from tests.metering.readings import fuzz, malformed_arrow, malformed_lines, referee
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
 
@@ -37,8 +37,8 @@ def hell() -> fuzz.Batch:
     """Of every kind, among it a good reading in five messages."""
     rng = random.Random(SEED)
     found: list[tuple[bytes | None, bool]] = [(value, rng.random() < 0.03) for value in fuzz.batch_of(rng).values]
-    found += [(hell_arrow.stream(rng), rng.random() < 0.9) for _ in range(STREAMS)]
-    found += [(hell_lines.huge(rng), number % 4 == 0) for number in range(HUGE)]
+    found += [(malformed_arrow.stream(rng), rng.random() < 0.9) for _ in range(STREAMS)]
+    found += [(malformed_lines.huge(rng), number % 4 == 0) for number in range(HUGE)]
     found += [(value, False) for value in (None, b"") for _ in range(20)]
     found += [(value, False) for value in good_readings(len(found) // 4)]
     rng.shuffle(found)
@@ -47,7 +47,7 @@ def hell() -> fuzz.Batch:
 
 def good_readings(count: int) -> Iterator[bytes]:
     for number in range(count):
-        reading = {"meter_id": GOOD[number % 4], "ts": hell_lines.NOW_MS - 60_000 * number, "p_kw": 1.0 + number}
+        reading = {"meter_id": GOOD[number % 4], "ts": malformed_lines.NOW_MS - 60_000 * number, "p_kw": 1.0 + number}
         yield json.dumps(reading).encode()
 
 
@@ -57,7 +57,7 @@ def send(address: str, topic: str, batch: fuzz.Batch) -> None:
     for number, (value, key) in enumerate(zip(batch.values, batch.keys, strict=True)):
         headers = [("content-type", rng.choice(LIES)), ("\x00", b"\xff")] if rng.random() < 0.3 else []
         headers += [("Content-Type", ARROW_STREAM)] if number in batch.arrow else []
-        producer.produce(topic, value, key, headers=headers, timestamp=hell_lines.NOW_MS)
+        producer.produce(topic, value, key, headers=headers, timestamp=malformed_lines.NOW_MS)
         producer.poll(0)
     assert producer.flush(60) == 0
 
@@ -66,7 +66,7 @@ def register(home: StreamHome) -> None:
     """The meters that lines from hell name and the good ones, valid at any time."""
     head, example = METERS.splitlines()[:2]
     rest = example.split(",", 1)[1].replace("2020-01-01", "0001-01-01")
-    meters = [f"{name},{rest}" for name in (*hell_lines.METERS, *GOOD)]
+    meters = [f"{name},{rest}" for name in (*malformed_lines.METERS, *GOOD)]
     (home.path / "registry" / "meters.csv").write_text("\n".join([head, *meters, ""]), "utf-8")
 
 
@@ -104,14 +104,14 @@ def test_whatever_comes_is_accepted_or_rejected_and_the_stream_lives_on(
     home.start()
     home.wait_until_started()
     home.wait_for(lambda: f'lag_messages{{shard="{topic}-0"}} 0.0' in home.get("/metrics")[1])
-    wanted = dict(fuzz.expected(batch, {}, (*hell_lines.METERS, *GOOD)))
+    wanted = dict(fuzz.expected(batch, {}, (*malformed_lines.METERS, *GOOD)))
     home.wait_for(lambda: home.rows("readings") + home.rows("rejects") >= len(wanted))
     counted = {name: metric(home, name) for name in ("received", "accepted", "rejected")}
     assert home.get("/healthz")[0] == 200
     assert home.terminate()[0] == 0, home.said[-3000:]
 
     found = taken(home)
-    wanted = dict(fuzz.expected(batch, found, (*hell_lines.METERS, *GOOD)))
+    wanted = dict(fuzz.expected(batch, found, (*malformed_lines.METERS, *GOOD)))
     differing = [place for place in wanted.keys() | found.keys() if not fuzz.same(wanted.get(place), found.get(place))]
     assert not differing, [(at, batch.values[at[0]], wanted.get(at), found.get(at)) for at in sorted(differing)[:5]]
     rejects = sum("payload" in row for row in found.values())

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tests.metering.readings import hell_lines, referee
+from tests.metering.readings import malformed_lines, referee
 
 _FAR = (-1, 0, 1, 2**30, 2**31 - 1, -(2**31), 2**33, 2**40, 2**62)
 _MOST_ROWS, _MOST_BYTES = 250_000, 64 * 1024 * 1024
@@ -46,7 +46,7 @@ def _damaged(rng: random.Random, data: bytes) -> bytes:
 
 @cache
 def _streams() -> tuple[bytes, ...]:
-    at = pa.array([hell_lines.NOW_MS - 60_000 * i for i in range(4)])
+    at = pa.array([malformed_lines.NOW_MS - 60_000 * i for i in range(4)])
     names = pa.array(["M0", "M1", "none", "电表"])
     power = pa.array([1.5, None, -3.25, 0.0])
     base = {"meter_id": names, "ts": at, "p_kw": power}
@@ -78,7 +78,9 @@ def _streams() -> tuple[bytes, ...]:
     ]
     tables = [pa.table({**base, **columns}) for columns in changed]
     streams = [_written(table) for table in tables]
-    long = pa.table({"meter_id": ["M0"] * 500, "ts": [hell_lines.NOW_MS] * 500, "p_kw": [float(i) for i in range(500)]})
+    long = pa.table(
+        {"meter_id": ["M0"] * 500, "ts": [malformed_lines.NOW_MS] * 500, "p_kw": [float(i) for i in range(500)]}
+    )
     streams += [_written(long, compression=name) for name in ("zstd", "lz4")]
     streams += [_written(tables[0].select(names)) for names in (["p_kw"], ["ts", "meter_id"], [])]
     streams += [_written(tables[0].slice(0, 0)), _written(pa.concat_tables([tables[0]] * 3))]
