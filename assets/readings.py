@@ -18,7 +18,7 @@ from metering.tables import LAKE
 from metering.tables.lake import WINDOW_S
 
 LOT_ROWS = 3_000_000
-_ORDER = ("source_partition", "source_offset", "source_row", "logged_at")
+_ORDER = ("source_partition", "log_offset", "source_row", "logged_at")
 """What tells which of several readings of a time counts."""
 
 
@@ -47,9 +47,10 @@ def readings(batch: Batch, days: Sequence[date], columns: Sequence[str] = LAKE["
     start, _ = day_bounds(days[0], batch.settings.timezone)
     since = pl.col("ts") > start - timedelta(seconds=WINDOW_S + 1)
     wanted = list(dict.fromkeys(("meter_id", "ts", *_ORDER, *columns)))
+    placed = pl.coalesce("log_offset", "source_offset").alias("log_offset")
     with batch.lake.held():
         scan = batch.lake.scan("readings", [days[0] - timedelta(days=1), *days])
-        rows = scan.filter(since).select(wanted).collect()
+        rows = scan.filter(since).with_columns(placed).select(wanted).collect()
     return counted(rows, batch.registry.meter_versions).select("meter", "version", *dict.fromkeys(("ts", *columns)))
 
 

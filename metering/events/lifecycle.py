@@ -1,6 +1,6 @@
 """From what readings say to what is raised and cleared: hold times, gaps, and the record of each violation.
 
-Here: one pass over judged readings in order of time. Not here: the rules (`judge`), late readings (`corrections`), how
+Here: one pass over judged readings in order of time. Not here: the rules (`judge`), late readings (`plain`), how
 a violation is named and told (`texts`).
 
 A run is a series of readings that say the same, without a gap over `gap_intervals` reporting intervals; its duration
@@ -9,6 +9,8 @@ has held `clear_hold_s`. A gap ends a run; it neither raises nor clears.
 """
 
 from __future__ import annotations
+
+from datetime import timedelta
 
 import polars as pl
 
@@ -54,10 +56,23 @@ CHANGE_SCHEMA = pl.Schema(
 )
 """A change of a violation: (meter, code, started_at) names it."""
 
+NAME = ("meter", "code", "started_at")
+"""What names a violation."""
+
+RUN_UP = timedelta(days=1)
+"""Judging anew starts this long before what it is about: longer than any run can last without raising or clearing."""
+LOOK_BACK = timedelta(days=62)
+"""Violations that have not changed for so long are taken to be over."""
+
 _SIDES = pl.DataFrame(
     {"code": [c.code for c in CHECKS], "side": [c.side for c in CHECKS]}, schema={"code": pl.UInt32, "side": pl.Float64}
 )
 _BY_PAIR = pl.col("pair")
+
+
+def last_emitted(changes: pl.DataFrame) -> pl.DataFrame:
+    """The newest change of each violation (CHANGE_SCHEMA)."""
+    return changes.sort("revision").unique(NAME, keep="last", maintain_order=True)
 
 
 def advance(

@@ -21,7 +21,7 @@ USED = tuple(name for name in MEASURED if name not in CURRENTS)
 """The measured values that windows, and the rules, look at."""
 _SPAN_BITS = 40
 _METER_BITS = 23
-_ORDER = ("source_offset", "source_row")
+_ORDER = ("log_offset", "source_row")
 _OF_VERSION = ("interval_s", "u_lower_v", "u_upper_v", "u_band_lower_v", "u_band_upper_v")
 _MEANS = {"p": "p_mean_kw", "q": "q_mean_kvar"}
 _FLOATS = tuple(n for n, t in WINDOWS.schema.items() if t == pl.Float64)
@@ -31,17 +31,18 @@ def latest(readings: pl.DataFrame) -> pl.DataFrame:
     """One reading for each (meter, ts), the one that came last; sorted by meter and ts.
 
     `readings`: columns of `readings` with `meter` (code [UInt32]), in any order. Of one partition that is the reading
-    with the higher offset. Offsets of different partitions say nothing of each other (a meter moves when its topic
-    gets more of them): of each partition's last reading the one counts that was logged later. Without a column
-    `source_partition` all are of one.
+    with the higher `log_offset`. Offsets of different partitions say nothing of each other (a meter moves when a topic
+    gets more of them): of each partition's last reading the one counts that was logged later; what came from a file,
+    which tells no such time, counts less than a message. Without a column `source_partition` all are of one.
     """
     if readings.height <= 1:
         return readings
     ordered = readings.with_columns(_key(readings).alias("key")).sort("key", maintain_order=True)
     if (ordered["key"] == ordered["key"].shift(-1)).any():
         if "source_partition" in readings.columns:
-            ordered = _last_of("key", "source_partition", rows=ordered, order=_ORDER)
-            ordered = _last_of("key", rows=ordered, order=("logged_at", "source_partition"))
+            ordered = ordered.with_columns(from_file=pl.col("logged_at").is_null())
+            ordered = _last_of("key", "source_partition", "from_file", rows=ordered, order=_ORDER)
+            ordered = _last_of("key", rows=ordered, order=("logged_at", "source_partition")).drop("from_file")
         else:
             ordered = _last_of("key", rows=ordered, order=_ORDER)
     return ordered.drop("key")

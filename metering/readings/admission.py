@@ -22,20 +22,27 @@ MENDABLE = ("unknown_meter", "future_time")
 
 _RFC3339 = "%+"
 _EARLIEST_MS, _LATEST_MS = -62_104_060_800_000, 253_370_764_799_999  # years 2 to 9998: a date in every time zone
-_ORIGIN = pl.Schema([("source_offset", pl.Int64()), ("source_row", pl.Int32()), ("logged_at", TIMESTAMP)])
+_ORIGIN = pl.Schema(
+    [("item", pl.UInt32()), ("source_offset", pl.Int64()), ("source_row", pl.Int32()), ("logged_at", TIMESTAMP)]
+)
 _NO_PROBLEMS = pl.DataFrame(
     schema={"row": pl.UInt32, "reason": pl.String, "detail": pl.String, "meter_id": pl.String, "ts": TIMESTAMP}
 )
 
 
-def origin_of(offset: pl.Series, row: pl.Series | None, logged_ms: pl.Series | None) -> pl.DataFrame:
-    """Where each row stood. Without `row` each is the first at its offset; without `logged_ms` none has a log time."""
-    count = len(offset)
+def origin_of(
+    item: pl.Series, offset: pl.Series | None, row: pl.Series | None, logged_ms: pl.Series | None
+) -> pl.DataFrame:
+    """Where each row stood: which `item` (line, message, row) of the content it came from. Without `offset` that is its
+    offset too; without `row` each is the first at its offset; without `logged_ms` none has a log time.
+    """
+    count = len(item)
     rows = pl.Series([0], dtype=pl.Int32).new_from_index(0, count) if row is None else row
     logged = pl.Series([None], dtype=pl.Int64).new_from_index(0, count) if logged_ms is None else logged_ms
     return pl.DataFrame(
         {
-            "source_offset": offset,
+            "item": item.cast(pl.UInt32),
+            "source_offset": item.cast(pl.Int64) if offset is None else offset,
             "source_row": rows,
             "logged_at": logged.cast(pl.Datetime("ms", "UTC")).cast(TIMESTAMP),
         },

@@ -42,7 +42,7 @@ def decode_arrow_messages(
             decoded += [_whole_message(messages, number, "wrong_type", typed) for number in numbers]
             continue
         at = columns.message
-        origin = origin_of(offsets.gather(at), columns.row, logged_ms.gather(at))
+        origin = origin_of(at, offsets.gather(at), columns.row, logged_ms.gather(at))
         keys = partial(_keys_of, messages, at)
         decoded.append(_decode_typed(typed, origin, keys, index, tolerance_s, now))
     return decoded
@@ -55,7 +55,7 @@ def _keys_of(messages: Messages, message: pl.Series, rows: pl.Series) -> list[by
 def _whole_message(messages: Messages, number: int, reason: str, detail: str) -> Decoded:
     problem = pl.DataFrame([(0, reason, detail, None, None)], schema=PROBLEM_SCHEMA, orient="row")
     offset, logged_ms = messages.offsets[number], messages.logged_ms[number]
-    origin = origin_of(pl.Series([offset]), pl.Series([0], dtype=pl.Int32), pl.Series([logged_ms]))
+    origin = origin_of(pl.Series([number]), pl.Series([offset]), None, pl.Series([logged_ms]))
     refused = rejects(with_times(problem), origin, [messages.values[number] or b""], ARROW, [messages.keys[number]])
     return Decoded(pl.DataFrame(schema=ACCEPTED_SCHEMA), refused)
 

@@ -23,36 +23,31 @@ from metering.registry.index import MeterIndex
 
 
 def decode(
-    content: Messages | Lines | Refused | pl.DataFrame,
-    first_row: int,
-    index: MeterIndex,
-    tolerance_s: int,
-    now: datetime,
+    content: Messages | Lines | Refused | pl.DataFrame, index: MeterIndex, tolerance_s: int, now: datetime
 ) -> Decoded:
-    """Decode one poll's content. A reading more than `tolerance_s` ahead of its message's own timestamp (without one,
-    of `now`) is rejected. `first_row` numbers the rows of a frame.
+    """Decode what has been polled. A reading more than `tolerance_s` ahead of its message's own timestamp (without one,
+    of `now`) is rejected.
     """
     if isinstance(content, Lines):
         return _decode_lines(content, index, tolerance_s, now)
     if isinstance(content, Refused):
         return _decode_again(content.rows, index, tolerance_s, now)
     if isinstance(content, pl.DataFrame):
-        rows = pl.int_range(first_row, first_row + content.height, dtype=pl.Int64, eager=True)
-        origin = origin_of(rows, None, None)
-        return decode_frame(content, origin, index, tolerance_s, now)
+        rows = pl.int_range(content.height, dtype=pl.UInt32, eager=True)
+        return decode_frame(content, origin_of(rows, None, None, None), index, tolerance_s, now)
     if content.arrow is None:
         return _decode_json_messages(content, index, tolerance_s, now)
     parts = [
-        _decode_json_messages(_without_columns(content, content.arrow), index, tolerance_s, now),
+        _decode_json_among_arrow(content, content.arrow, index, tolerance_s, now),
         *decode_arrow_messages(content, content.arrow, index, tolerance_s, now),
     ]
     return Decoded(_in_order([part.accepted for part in parts]), _in_order([part.rejects for part in parts]))
 
 
 def _in_order(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """The rows of all, each of which is in source order."""
+    """The rows of all, each of which is in order."""
     filled = [frame for frame in frames if frame.height] or frames[:1]
-    return filled[0] if len(filled) == 1 else pl.concat(filled).sort("source_offset", "source_row")
+    return filled[0] if len(filled) == 1 else pl.concat(filled).sort("item", "source_row")
 
 
 def _decode_again(refused: pl.DataFrame, index: MeterIndex, tolerance_s: int, now: datetime) -> Decoded:
@@ -65,22 +60,27 @@ def _decode_again(refused: pl.DataFrame, index: MeterIndex, tolerance_s: int, no
     return Decoded(*(rows.with_columns(*origin[rows["source_offset"]]) for rows in (again.accepted, again.rejects)))
 
 
-def _without_columns(messages: Messages, arrow: Columnar) -> Messages:
+def _decode_json_among_arrow(
+    messages: Messages, arrow: Columnar, index: MeterIndex, tolerance_s: int, now: datetime
+) -> Decoded:
     columnar = set(arrow.broken).union(*(columns.message.unique() for columns in arrow.columns))
     at = [i for i in range(len(messages.values)) if i not in columnar]
-    return Messages(
+    rest = Messages(
         [messages.values[i] for i in at],
         [messages.offsets[i] for i in at],
         [messages.logged_ms[i] for i in at],
         [messages.keys[i] for i in at],
     )
+    decoded = _decode_json_messages(rest, index, tolerance_s, now)
+    item = pl.Series("item", at, dtype=pl.UInt32)
+    return Decoded(*(rows.with_columns(item.gather(rows["item"])) for rows in (decoded.accepted, decoded.rejects)))
 
 
 def _decode_lines(lines: Lines, index: MeterIndex, tolerance_s: int, now: datetime) -> Decoded:
     parsed = parse(lines.data, lines.count, index)
 
     def origin(rows: pl.Series) -> pl.DataFrame:
-        return origin_of(rows.cast(pl.Int64) + lines.first_row, None, None)
+        return origin_of(rows, None, None, None)
 
     accepted, refused = judge(parsed.rows, origin(parsed.rows["row"]), index, tolerance_s, now)
     if parsed.problems.is_empty() and refused.is_empty():
@@ -103,7 +103,7 @@ def _decode_json_messages(messages: Messages, index: MeterIndex, tolerance_s: in
 
     def origin(rows: pl.Series) -> pl.DataFrame:
         at = rows if owner is None else owner.gather(rows)
-        return origin_of(offsets.gather(at), None if line_of is None else line_of.gather(rows), logged.gather(at))
+        return origin_of(at, offsets.gather(at), None if line_of is None else line_of.gather(rows), logged.gather(at))
 
     accepted, refused = judge(parsed.rows, origin(parsed.rows["row"]), index, tolerance_s, now)
     if single and parsed.rows.height == count and refused.is_empty():  # what nearly every batch is

@@ -17,11 +17,12 @@ ARROW = "application/vnd.apache.arrow.stream"
 
 FIELDS = ("meter_id", "ts", *MEASURED, "status")
 
-_CONSTANT = {"source", "source_partition", "date", "customer_no"}
+_OF_THE_LOG = {"source", "source_partition", "log_offset", "date", "customer_no"}
 ACCEPTED_SCHEMA = pl.Schema(
-    {n: t for n, t in READINGS.schema.items() if n not in _CONSTANT} | {"meter": pl.UInt32, "version": pl.UInt32}
+    {n: t for n, t in READINGS.schema.items() if n not in _OF_THE_LOG}
+    | {"meter": pl.UInt32, "version": pl.UInt32, "item": pl.UInt32}
 )
-REJECTED_SCHEMA = pl.Schema({n: t for n, t in REJECTS.schema.items() if n not in _CONSTANT})
+REJECTED_SCHEMA = pl.Schema({n: t for n, t in REJECTS.schema.items() if n not in _OF_THE_LOG} | {"item": pl.UInt32})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Columnar:
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """Kafka messages of one partition, in offset order; all sequences have one entry a message.
+    """Kafka messages, those of a partition one after the other in offset order; all sequences have one entry a message.
 
     `values` are the payloads (None for a tombstone), `logged_ms` the messages' own timestamps (epoch ms),
     `keys` the message keys, `arrow` what those payloads held that are Arrow IPC streams (None: none of them is one).
@@ -62,10 +63,9 @@ class Messages:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Part of an NDJSON file: `count` whole lines, joined; the first is row `first_row` of the file (from 0)."""
+    """`count` whole lines of one NDJSON file or of several, joined."""
 
     data: bytes
-    first_row: int
     count: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,7 +87,9 @@ class Refused:
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """`accepted`: the columns of `readings` that vary within a batch, plus `meter` (code) and `version` (row in the
-    registry's meter_versions). `rejects`: those of `rejects`. Both in source order, without source, partition and date.
+    registry's meter_versions) and `item`, the line, message or row of the content that each came from. `rejects`: those
+    of `rejects`, and `item`. Both in order of their items, without source, partition and date; of lines and frames
+    `source_offset` is the item's number.
     """
 
     accepted: pl.DataFrame

@@ -48,6 +48,11 @@ class MeterIndex:
             plain=meter_versions["valid_to"].is_null().all() and bool((meters["versions"] == 1).all()),
         )
 
+    @property
+    def names(self) -> pl.Series:
+        """Meter ids by code."""
+        return pl.Series(self.ids.categories)
+
     def code(self, meter_id: pl.Series) -> pl.Series:
         """Codes [UInt32] of meter ids; null where the registry does not know one."""
         return meter_id.cast(self.ids, strict=False).to_physical().cast(pl.UInt32).alias("meter")

@@ -24,9 +24,21 @@ _DATE = Column("date", pl.Date, "Local calendar date of the interval that the ro
 _REVISION = Column("revision", pl.Int32, "Higher replaces lower for the same key", nullable=False, minimum=0)
 _SOURCE = (
     Column("source", pl.String, "Topic or file the row came from", nullable=False),
-    Column("source_partition", pl.Int32, "Kafka partition; 0 for files", nullable=False, minimum=0),
+    Column(
+        "source_partition",
+        pl.Int32,
+        "Kafka partition; number of the sub-folder, 0: none, for files",
+        nullable=False,
+        minimum=0,
+    ),
     Column("source_offset", pl.Int64, "Kafka offset; row number, from 0, for files", nullable=False, minimum=0),
     Column("source_row", pl.Int32, "Row within the Kafka message, from 0; 0 for files", nullable=False, minimum=0),
+    Column(
+        "log_offset",
+        pl.Int64,
+        "Place in the shard's log: the Kafka offset; number among all rows of a folder's files (null: older than this)",
+        minimum=0,
+    ),
 )
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from metering.errors import SettingsError
+from metering.events.lifecycle import LOOK_BACK, RUN_UP
 from metering.kpi.count import DEFINITIONS
 from metering.settings.figures import (
     ForecastSettings,
@@ -28,7 +29,6 @@ from metering.settings.figures import (
     VeeSettings,
     VoltageLimits,
 )
-from pipelines.shard.past import LOOK_BACK, RUN_UP
 
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]|24:00")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -63,6 +63,7 @@ class StreamPart(_Part):
     silent_days: float = Field(ge=1)
     batch_rows: int = Field(ge=1)
     poll_ms: int = Field(ge=1)
+    linger_ms: int = Field(ge=0, le=1000)
     commit_interval_s: float = Field(gt=0)
     commit_rows: int = Field(ge=1)
     stalled_after_s: float = Field(ge=3)

@@ -29,7 +29,8 @@ from pipelines.flow.dataflow import Run, build, run_flow
 from pipelines.flow.outbox import Publisher
 from pipelines.flow.settings import ResultTopics, StreamSettings
 from pipelines.flow.worker import Sinks
-from pipelines.shard.recovery import Origin, rebuild
+from pipelines.shard.recovery import rebuild, unreadable
+from pipelines.shard.store import naming_of
 from pipelines.sources.files import FileReader, FileSource
 from pipelines.sources.poll import Reader, Source
 from pipelines.sources.redrive import AtRest, Replayed, unwrapped
@@ -50,7 +51,7 @@ def stream_files(
     """Run files to their end into the lake; with `rebuild_states` from states made anew. Raises KilowatchError."""
     source = FileSource(path, settings.stream.batch_rows)
     _ = source.files  # a wrong path is said before anything is started
-    return _stream(home, settings, source, None, run, place, source.origin if rebuild_states else None)
+    return _stream(home, settings, source, None, run, place, rebuild_states)
 
 
 def stream_kafka(
@@ -71,8 +72,10 @@ def stream_kafka(
 
     config = broker.ensure_topics(home, settings)
     stream = settings.stream
-    source = KafkaSource(config, settings.topics.readings, stream.batch_rows, stream.poll_ms, accept_gap)
-    return _stream(home, settings, source, config, run, place, source.origin if rebuild_states else None)
+    source = KafkaSource(
+        config, settings.topics.readings, stream.batch_rows, stream.poll_ms, stream.linger_ms, accept_gap
+    )
+    return _stream(home, settings, source, config, run, place, rebuild_states)
 
 
 def replay_at_rest(home: Path, settings: Settings, kafka: dict[str, str] | None, run: Run) -> None:
@@ -80,7 +83,7 @@ def replay_at_rest(home: Path, settings: Settings, kafka: dict[str, str] | None,
     configuration in `kafka`, or else those of files. Raises OwnedError when a stream does run, and OperationError.
     """
     quiet = settings.model_copy(update={"stream": settings.stream.model_copy(update={"metrics_port": -1})})
-    _stream(home, quiet, AtRest(settings.topics.readings, files=kafka is None), kafka, run, ALONE, None)
+    _stream(home, quiet, AtRest(settings.topics.readings, files=kafka is None), kafka, run, ALONE)
 
 
 def _stream(
@@ -90,7 +93,7 @@ def _stream(
     kafka: dict[str, str] | None,
     run: Run,
     place: Place,
-    anew: Origin | None,
+    anew: bool = False,
 ) -> Outcome:
     registry = RegistryWatch(home, settings)
     with _owned(home, settings, place) as owner:
@@ -98,7 +101,7 @@ def _stream(
         results = (names.windows, names.violations, names.compliance, names.rejected)
         sinks = Sinks(
             lake=LakeReader(home),
-            commits=CommitLog(home, owner, finish=place.process == 0),
+            commits=CommitLog(home, owner, finish=place.process == 0, salvage=anew),
             topics=ResultTopics(*results) if kafka else None,
             publisher=partial(_publisher, kafka, results, owner) if kafka else None,
         )
@@ -111,8 +114,9 @@ def _stream(
         )
         if place.process == 0:
             _fence(owner, kafka, place)
-            if anew:
-                rebuild(sinks.lake, sinks.commits, anew, figures, registry.index())
+            naming = naming_of(registry.index(), settings.metering)
+            if anew or unreadable(sinks.commits, naming):
+                rebuild(sinks.lake, sinks.commits, naming, settings.metering, figures.windows_kept)
             owner.announce(place.addresses)
         port = settings.stream.metrics_port
         own_port = port + place.process if port > 0 else port

@@ -23,12 +23,12 @@ from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
 from metering.errors import OperationError
+from pipelines.flow.batch_result import BatchResult, DecodedBatch
 from pipelines.flow.health import Health
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.settings import Registry, StreamSettings
-from pipelines.flow.steps import Decided, Step
 from pipelines.flow.worker import Sinks, Worker
-from pipelines.sources.poll import Poll, Reader, Source
+from pipelines.sources.poll import Batch, Reader, Source
 
 EPOCH = timedelta(seconds=10)
 """Bytewax's own epochs; nothing hangs on them, for commits are made by the workers."""
@@ -36,6 +36,20 @@ EPOCH = timedelta(seconds=10)
 _HELD_S = 0.05
 
 Signal = Literal["tick", "finish"]
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What a worker's reader had: all of one turn."""
+
+    batches: Sequence[Batch]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The same, decoded."""
+
+    batches: Sequence[DecodedBatch]
 
 
 @dataclass(slots=True)
@@ -67,37 +81,37 @@ def build(source: Source, sinks: Sinks, settings: StreamSettings, registry: Regi
 
     def worker(number: int, count: int) -> Worker:
         if number not in run.workers:
-            run.workers[number] = Worker(sinks, settings, registry, run.metrics, number, count)
+            run.workers[number] = Worker(sinks, settings, registry, run.metrics, number, count, source.worker_of)
         return run.workers[number]
 
     flow = Dataflow("kilowatch")
-    polls = op.input("poll", flow, _Input(source, settings, run, worker))
-    decided = op.flat_map("decode", polls, _guarded(run, _decode))
-    steps = op.flat_map("advance", decided, _guarded(run, _advance))
-    op.output("deliver", steps, _Output(run))
+    polled = op.input("poll", flow, _Input(source, settings, run, worker))
+    decoded = op.flat_map("decode", polled, _guarded(run, _decode))
+    results = op.flat_map("advance", decoded, _guarded(run, _advance))
+    op.output("deliver", results, _Output(run))
     return flow
 
 
-Item = tuple[Worker, Poll | Decided | Step | Signal | None]
+Item = tuple[Worker, Polled | Decoded | BatchResult | Signal]
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
 def _decode(item: Item) -> Item:
     worker, value = item
-    return (worker, worker.decode(value)) if isinstance(value, Poll) else item
+    return (worker, Decoded(worker.decode(value.batches))) if isinstance(value, Polled) else item
 
 
 def _advance(item: Item) -> Item:
     worker, value = item
-    return (worker, worker.advance(value)) if isinstance(value, Decided) else item
+    return (worker, worker.advance(value.batches)) if isinstance(value, Decoded) else item
 
 
 def _deliver(items: Sequence[Item]) -> None:
-    """What came of one turn, all of it of one worker: its steps are delivered together."""
+    """What came of one turn, all of it of one worker."""
     worker, _ = items[0]
-    if steps := [value for _, value in items if isinstance(value, Step)]:
-        worker.deliver(*steps)
+    if results := [value for _, value in items if isinstance(value, BatchResult)]:
+        worker.deliver(results)
     for _, value in items:
         if value == "tick":
             worker.tick()
@@ -135,7 +149,7 @@ class _Input(DynamicSource[Item]):
 
 
 class _Partition(StatelessSourcePartition[Item]):
-    """Feeds one worker: polls, a tick now and then, and at the end one `finish`."""
+    """Feeds one worker: turns, a tick now and then, and at the end one `finish`."""
 
     def __init__(self, opened: Callable[[], tuple[Reader, Worker]], settings: StreamSettings, run: Run) -> None:
         self._settings, self._run = settings, run
@@ -163,17 +177,17 @@ class _Partition(StatelessSourcePartition[Item]):
             raise StopIteration from error
 
     def _batch(self, reader: Reader) -> list[Item]:
-        if self._run.stop.is_set() or (reader.finished and not self._worker.begun):
+        if self._run.stop.is_set() or reader.finished:
             self._finishing = True
             return [(self._worker, "finish")]
         items: list[Item] = []
         if self._worker.held:
             self._run.stop.wait(_HELD_S)
-        elif self._worker.begun:
-            items += [(self._worker, rest) for rest in self._worker.waiting()]
         else:
             with self._run.metrics.stage("poll"):
-                items += [(self._worker, poll) for poll in reader.poll()]
+                batches = reader.poll()
+            if batches:
+                items.append((self._worker, Polled(batches)))
             self._run.on_poll(reader)
         self._run.health.turned(reader.stale_since, self._worker.progress())
         if time.monotonic() - self._ticked >= self._settings.tick_s:

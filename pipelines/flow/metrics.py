@@ -6,8 +6,9 @@ Not here: serving them over HTTP (`orchestration.stream.health_server`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
@@ -48,6 +49,7 @@ class Metrics:
         self.commit_seconds = Histogram(
             "kilowatch_commit_seconds", "Time a commit takes", buckets=_COMMIT_BUCKETS, registry=self.registry
         )
+        self._holding: set[str] = set()
         self.readings = 0
         self.rejects = 0
 
@@ -60,12 +62,25 @@ class Metrics:
         finally:
             self.stage_seconds.labels(name).inc(time.process_time() - start)
 
-    def committed(self, shard: str) -> None:
-        """A shard has been committed just now."""
+    def committed(self, shards: Iterable[str]) -> None:
+        """Shards have been committed just now."""
         self._committed = time.monotonic()
-        self.last_commit.labels(shard).set_to_current_time()
+        for shard in shards:
+            self.last_commit.labels(shard).set_to_current_time()
+
+    def hold(self, shards: Iterable[str], held: Callable[[str], tuple[int, int, int]]) -> None:
+        """Have what is held of shards counted whenever it is asked for: readings and windows open, meters."""
+        for shard in shards:
+            if shard not in self._holding:
+                self._holding.add(shard)
+                for number, of in enumerate((self.readings_open, self.windows_open, self.meters_held)):
+                    of.labels(shard).set_function(partial(_counted, held, shard, number))
 
     def rejected_by_reason(self) -> dict[str, int]:
         """Rejected readings so far, by reason."""
         samples = (sample for family in self.rejected.collect() for sample in family.samples)
         return {s.labels["reason"]: int(s.value) for s in samples if s.name.endswith("_total")}
+
+
+def _counted(held: Callable[[str], tuple[int, int, int]], shard: str, number: int) -> float:
+    return float(held(shard)[number])

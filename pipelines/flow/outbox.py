@@ -1,4 +1,4 @@
-"""Steps on their way to the result topics: in order, those that came together in one transaction.
+"""Results on their way to the result topics: in order, those that came together in one transaction.
 
 Here: publishing, and waiting for brokers that are away. Not here: Kafka (`sinks.kafka.transactions`), what messages say
 (`metering.tables.messages`), committing (`worker`).
@@ -19,9 +19,9 @@ from metering.tables.messages import (
     violation_messages,
     window_messages,
 )
+from pipelines.flow.batch_result import BatchResult
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.settings import ResultTopics
-from pipelines.flow.steps import Step
 
 _PUBLISHED = ("windows", "violations", "compliance", "rejects")
 
@@ -45,7 +45,7 @@ class Publisher(Protocol):
 
 
 class Outbox:
-    """Steps that are not on the brokers yet. Without a publisher they are at once.
+    """Results that are not on the brokers yet. Without a publisher they are at once.
 
     `retry_at`: brokers that did not answer are not asked again before (monotonic seconds).
     """
@@ -55,13 +55,13 @@ class Outbox:
     ) -> None:
         self._publisher, self._topics = publisher, topics
         self._retry_s, self._metrics = retry_s, metrics
-        self._waiting: list[Step] = []
-        self._under_way: list[Step] = []
+        self._waiting: list[BatchResult] = []
+        self._under_way: list[BatchResult] = []
         self._blocked_since: float | None = None
         self.retry_at = 0.0
 
-    def add(self, step: Step) -> None:
-        self._waiting.append(step)
+    def add(self, result: BatchResult) -> None:
+        self._waiting.append(result)
 
     @property
     def held(self) -> bool:
@@ -72,15 +72,14 @@ class Outbox:
         """For how long they have owed one, at the monotonic time `now`."""
         return now - self._blocked_since if self._blocked_since is not None else 0.0
 
-    def publish(self, timeout_s: float) -> Iterator[Step]:
-        """Publish all that waits, once the brokers have settled what is under way; gives steps that are settled."""
+    def publish(self, timeout_s: float) -> None:
+        """Publish all that waits, once the brokers have settled what is under way, and have that settled too."""
         deadline = time.monotonic() + timeout_s
         while self.held:
             if self._under_way:
                 if not self._settled(max(deadline - time.monotonic(), 0.0)):
                     return
-                done, self._under_way = self._under_way, []
-                yield from done
+                self._under_way = []
             if self._waiting:
                 self._under_way, self._waiting = self._waiting, []
                 self._put(self._under_way)
@@ -95,9 +94,9 @@ class Outbox:
         if self._publisher is not None:
             self._publisher.close()
 
-    def _put(self, steps: Sequence[Step]) -> None:
+    def _put(self, results: Sequence[BatchResult]) -> None:
         if self._publisher is not None and self._topics is not None:
-            tables = {name: pl.concat([step.tables[name] for step in steps]) for name in _PUBLISHED}
+            tables = {name: pl.concat([result.tables[name] for result in results]) for name in _PUBLISHED}
             with self._metrics.stage("topics"):
                 for topic, out in _messages(tables, self._topics):
                     self._publisher.publish(topic, out.keys, out.values, out.partition_keys)

@@ -1,42 +1,41 @@
 """One worker's shards: bytes to readings, readings to results, results to topics, and all of it committed.
 
-Here: the three stages that the dataflow strings together, and what they hold between batches. Not here: Bytewax
-(`dataflow`), what a step computes (`advance`) or leaves (`steps`), publishing (`outbox`), how a commit is made durable
-(`sinks.lake.commits`).
+Here: the three stages that the dataflow strings together, and what they hold between turns. Not here: Bytewax
+(`dataflow`), what a turn computes (`shard.advance`) or leaves (`batch_result`), publishing (`outbox`), how a commit is
+made durable (`sinks.lake.commits`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 
+import polars as pl
 import structlog
 
 from metering.errors import OperationError
 from metering.readings.decode import Refused, decode
-from metering.readings.payloads import Decoded
-from metering.registry.index import MeterIndex
-from metering.tables.lake import LAKE
+from metering.tables.lake import LAKE, REJECTS
+from pipelines.flow.batch_result import BatchResult, DecodedBatch, placed, tables_of
 from pipelines.flow.health import Progress, ShardHealth
 from pipelines.flow.memory import Trimmer
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.neighbours import Neighbours
 from pipelines.flow.outbox import Outbox, Publisher
 from pipelines.flow.settings import Registry, ResultTopics, StreamSettings
-from pipelines.flow.steps import Decided, Step, nothing, tables_of
-from pipelines.shard import handover
-from pipelines.shard.advance import Results
-from pipelines.shard.environment import Environment
-from pipelines.shard.history import LakeHistory
-from pipelines.shard.slices import slice_of
-from pipelines.shard.state import ShardState, dump, load, rebased
-from pipelines.sources.poll import Poll, Position, partition_of
-from sinks.lake.commits import Commit, CommitLog
+from pipelines.shard.advance import FRAMES, Results, advance
+from pipelines.shard.state import Naming, Shards, State, dump, load, of_shards, rebased, united
+from pipelines.shard.store import Context, LakePast, naming_of
+from pipelines.shard.windows import OPEN
+from pipelines.sources.poll import Batch, Position, Segment
+from sinks.lake.commits import CommitLog
 from sinks.lake.parts import parts
 from sinks.lake.reader import LakeReader
+
+WorkerOf = Callable[[str, int], int | None]
+"""Which of so many workers a shard belongs to; None where the source does not say."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,31 +50,12 @@ class Sinks:
     publisher: Callable[[int], Publisher] | None = None
 
 
-@dataclass(slots=True)
-class Shard:
-    """A shard between batches. `pending`: steps not committed yet, the first of them for `pending_since`; the results
-    of the first `delivered` of them are on the brokers.
-    """
-
-    state: ShardState
-    index: MeterIndex
-    pending: list[Step] = field(default_factory=list)
-    delivered: int = 0
-    pending_since: float = 0.0
-    told_at: datetime | None = None
-    committed_at: float = field(default_factory=time.monotonic)
-    commit_took: float = 0.0
-
-    def taken(self, step: Step) -> None:
-        """A step has been made."""
-        self.state = step.state
-        if not self.pending:
-            self.pending_since = time.monotonic()
-        self.pending.append(step)
-
-
 class Worker:
-    """The shards of one worker. Its stages are called one after the other, in one thread."""
+    """The shards of one worker. Its stages are called one after the other, in one thread.
+
+    Shards that the source does not read, of files while a topic is read for example, are held by the first worker: a
+    meter may come from there.
+    """
 
     def __init__(
         self,
@@ -85,74 +65,60 @@ class Worker:
         metrics: Metrics,
         number: int = 0,
         workers: int = 1,
+        worker_of: WorkerOf = lambda _, __: None,
     ) -> None:
         self._sinks = sinks
         self._settings = settings
         self._registry = registry
         self._metrics = metrics
-        self._shards: dict[str, Shard] = {}
+        self._number = number
         publisher = sinks.publisher(number) if sinks.publisher else None
         self._outbox = Outbox(publisher, sinks.topics, settings.retry_s, metrics)
-        self._neighbours = Neighbours(sinks.commits, number, workers)
+        mine = frozenset(s for s in sinks.commits.shards if (worker_of(s, workers) or 0) == number)
+        self._neighbours = Neighbours(sinks.commits, mine, workers)
         self._trimmer = Trimmer()
-        self._waiting: list[Decided] = []
+        self._naming = naming_of(registry.index(), settings.metering)
+        self._state = self._loaded(mine)
+        self._positions: dict[str, Position] = {s: sinks.commits.position(s) or {} for s in sorted(mine)}
+        self._pending: list[BatchResult] = []
+        self._pending_since = 0.0
+        self._committed_at = time.monotonic()
+        self._commit_took = 0.0
+        self._told_at: datetime | None = None
+        self._counted: tuple[State, dict[str, tuple[int, int, int]]] | None = None
+
+    def _loaded(self, mine: frozenset[str]) -> State:
+        states = []
+        for record, shards in self._sinks.commits.counting():
+            if shards & mine:
+                state = load(record.state, FRAMES, self._naming)
+                own = shards & mine
+                whole = own == record.positions.keys()
+                states.append(state if whole else of_shards(state, FRAMES, own.__contains__, self._naming))
+        return united(states, FRAMES, self._naming) if states else State()
 
     def position(self, shard: str) -> Position | None:
         """Where a shard goes on, by its last commit."""
-        record = self._sinks.commits.last(shard)
-        return record.position if record else None
+        return self._sinks.commits.position(shard)
 
-    def decode(self, poll: Poll) -> Decided:
+    # --- the stages ---
+
+    def decode(self, batches: Sequence[Batch]) -> list[DecodedBatch]:
         index = self._registry.index()
         tolerance_s = self._settings.metering.future_tolerance_s
+        now = datetime.now(UTC)
         with self._metrics.stage("decode"):
-            decoded = decode(poll.content, poll.first_row, index, tolerance_s, datetime.now(UTC))
-        return Decided(poll, decoded, index)
+            return [DecodedBatch(batch, decode(batch.content, index, tolerance_s, now), index) for batch in batches]
 
-    def waiting(self) -> list[Decided]:
-        """What is left of polls that have been begun, to be worked off before more is read."""
-        waiting, self._waiting = self._waiting, []
-        return waiting
-
-    @property
-    def begun(self) -> bool:
-        """Whether there is any such."""
-        return bool(self._waiting)
-
-    def advance(self, decided: Decided) -> Step | None:
-        """Work a poll off, or as much of it as does not take long; None where something of its shard comes first."""
-        if any(decided.poll.shard == rest.poll.shard for rest in self._waiting):
-            self._waiting.append(decided)
-            return None
-        if not isinstance(decided.poll.content, Refused):
-            decided, rest = slice_of(decided, self._shard(decided.poll.shard, decided.index).state)
-            self._waiting += [rest] if rest else []
-        return self._advance(decided)
-
-    def _advance(self, decided: Decided) -> Step:
-        poll, decoded, index = decided.poll, decided.decoded, decided.index
-        shard = self._shard(poll.shard, index)
-        history = self._history(poll, index)
-        again = isinstance(poll.content, Refused)
-        if again:
-            decoded = Decoded(history.not_taken(decoded.accepted, poll.partition), decoded.rejects.clear())
-            decided = replace(decided, decoded=decoded)
-        others = self._claim(decided, shard)
-        env = self._environment(poll, index, self._history(poll, index), again)
+    def advance(self, turn: Sequence[DecodedBatch]) -> BatchResult:
+        """Take what has been decoded into the state."""
         with self._metrics.stage("advance"):
-            state, results = handover.step(shard.state, decoded.accepted, env, poll.end)
-        rows = decoded.accepted.height + decoded.rejects.height
-        urgent = poll.end or poll.committed is not None
-        tables = tables_of(decided, results, self._settings.metering.timezone)
-        step = Step(poll.shard, tables, poll.after, state, index, urgent, rows, others, poll.committed)
-        shard.taken(step)
-        self._measure(poll, decoded, results, [*others, step])
-        return step
+            return self._advance(turn)
 
-    def deliver(self, *steps: Step) -> None:
-        """Publish the results of steps together, and commit what is due."""
-        for step in steps:
-            self._outbox.add(step)
+    def deliver(self, results: Sequence[BatchResult]) -> None:
+        """Publish results together, and commit what is due."""
+        for result in results:
+            self._outbox.add(result)
         self._publish(self._settings.flush_s)
         self._commit_due()
 
@@ -169,22 +135,22 @@ class Worker:
         self._commit_due()
         self._trimmer.now_and_then()
         lateness_s = self._settings.metering.lateness_s
-        for name, shard in self._shards.items():
-            if shard.state.max_us is not None:
-                delay_s = time.time() - shard.state.max_us / 1e6 + lateness_s
-                self._metrics.watermark_delay.labels(name).set(delay_s)
+        shards = self._state.shards
+        for name, max_us in zip(shards.names[1:], shards.max_us[1:], strict=True):
+            if max_us > 0:
+                self._metrics.watermark_delay.labels(name).set(time.time() - max_us / 1e6 + lateness_s)
 
     def finish(self) -> None:
         """Commit everything. Raises OperationError when the brokers do not take all of it in time."""
         self._outbox.retry_at = 0.0
         self._publish(self._settings.last_flush_s)
-        self._commit()
-        left = sum(step.rows for shard in self._shards.values() for step in shard.pending)
         if self.held:
+            left = sum(result.rows for result in self._pending)
             raise OperationError(
                 f"stopped while the brokers do not answer: {left} readings since the last commit do not count, and "
                 "are read again at the next start"
             )
+        self._commit()
 
     def close(self) -> None:
         """Let go of what was not delivered."""
@@ -193,142 +159,162 @@ class Worker:
     def progress(self) -> Progress:
         """How the shards stand."""
         now = time.monotonic()
-        shards = {name: self._health(shard, now) for name, shard in self._shards.items()}
-        return Progress(shards, self._outbox.blocked_s(now))
+        pending_s = now - self._pending_since if self._pending else 0.0
+        health = ShardHealth(self._told_at, pending_s, max(0.0, pending_s - self._interval()))
+        return Progress(dict.fromkeys(self._positions, health), self._outbox.blocked_s(now))
 
-    def _health(self, shard: Shard, now: float) -> ShardHealth:
-        pending_s = now - shard.pending_since if shard.pending else 0.0
-        return ShardHealth(shard.told_at, pending_s, max(0.0, pending_s - self._interval(shard)))
+    # --- a turn ---
+
+    def _advance(self, turn: Sequence[DecodedBatch]) -> BatchResult:
+        self._take_up(turn[-1])
+        segments = [segment for part in turn for segment in part.batch.segments]
+        shards = self._state.shards.with_names(segment.shard for segment in segments)
+        state = State(shards, self._state.left_us, self._state.frames, self._state.unknown)
+        numbers = {name: number for number, name in enumerate(shards.names)}
+        pending = [result.tables for result in self._pending]
+        past = LakePast(self._sinks.lake, self._naming, self._settings.metering, pending)
+        context = Context(
+            self._naming, self._settings.metering, self._settings.windows_kept, past, self._settings.silent_s
+        )
+        accepted, rejects = [], []
+        for part in turn:
+            own = self._accepted(part, numbers, past)
+            self._neighbours.refuse_apart(part.batch, self._new(own), self._naming)
+            accepted.append(own)
+            if part.decoded.rejects.height and not isinstance(part.batch.content, Refused):
+                rejects.append(placed(part.decoded.rejects, part.batch, numbers))
+            self._count(part, own.height)
+        rows = accepted[0] if len(accepted) == 1 else pl.concat(accepted, how="diagonal")
+        names = [name for name in context.held_columns if name != "end_us"]
+        ended = {numbers[segment.shard] for segment in segments if segment.end}
+        self._state, results = advance(state, rows.select(*names, "shard"), context, ended)
+        refused = pl.concat(rejects) if rejects else REJECTS.empty()
+        gaps = [segment for segment in segments if segment.gap is not None]
+        tables = tables_of(rows, refused, results, gaps, self._naming.index, self._settings.metering.timezone)
+        committed = tuple(part.batch.committed for part in turn if part.batch.committed is not None)
+        urgent = bool(committed) or any(segment.end for segment in segments)
+        result = BatchResult(tables, rows.height + refused.height, urgent, committed)
+        self._taken(result, segments, results)
+        return result
+
+    def _accepted(self, part: DecodedBatch, numbers: dict[str, int], past: LakePast) -> pl.DataFrame:
+        """Accepted readings in their places. Of rejects that are read again those that have not been taken yet, in the
+        shards that their meters are in.
+        """
+        accepted = part.decoded.accepted
+        again = isinstance(part.batch.content, Refused)
+        if again:
+            first = part.batch.segments[0]
+            accepted = past.not_taken(accepted, first.source, first.partition)
+        rows = placed(accepted, part.batch, numbers)
+        if not again or rows.is_empty():
+            return rows
+        now = self._state.meters(self._naming.index)["shard"].gather(rows["meter"])
+        known = pl.select(pl.when(now != 0).then(now).otherwise(rows["shard"]).alias("shard")).to_series()
+        return rows.with_columns(known).sort("shard", maintain_order=True)
+
+    def _new(self, rows: pl.DataFrame) -> pl.Series:
+        """Meters that this worker has never heard."""
+        heard = self._state.meters(self._naming.index)["shard"].gather(rows["meter"])
+        return rows["meter"].filter(heard == 0).unique()
+
+    def _take_up(self, part: DecodedBatch) -> None:
+        """Bring the state under a registry that has changed."""
+        if part.index is not self._naming.index:
+            naming = naming_of(part.index, self._settings.metering)
+            self._state = rebased(self._state, FRAMES, self._naming, naming)
+            self._naming = naming
+
+    def _taken(self, result: BatchResult, segments: Sequence[Segment], results: Results) -> None:
+        if not self._pending:
+            self._pending_since = time.monotonic()
+        self._pending.append(result)
+        for segment in segments:
+            self._positions[segment.shard] = segment.after
+            if segment.newest_offset is not None:
+                lag = max(0, segment.newest_offset + 1 - segment.after.get("offset", 0))
+                self._metrics.lag.labels(segment.shard).set(lag)
+        for table in ("windows", "violations", "compliance"):
+            if height := getattr(results, table).height:
+                self._metrics.results.labels(table).inc(height)
+        self._metrics.hold(self._state.shards.names[1:], self._held)
+
+    def _held(self, shard: str) -> tuple[int, int, int]:
+        """Readings and windows that are open and meters held, of a shard: counted when it is asked for, in the asking
+        thread, for a state is never changed.
+        """
+        state = self._state
+        if self._counted is None or self._counted[0] is not state:
+            self._counted = (state, _counts(state, self._naming))
+        return self._counted[1].get(shard, (0, 0, 0))
+
+    def _count(self, part: DecodedBatch, accepted: int) -> None:
+        metrics = self._metrics
+        if isinstance(part.batch.content, Refused):
+            metrics.replayed.inc(accepted)
+            return
+        rejects = part.decoded.rejects
+        metrics.readings += accepted
+        metrics.rejects += rejects.height
+        metrics.received.inc(accepted + rejects.height)
+        metrics.accepted.inc(accepted)
+        if rejects.height:
+            for reason, count in rejects["reason"].value_counts().iter_rows():
+                metrics.rejected.labels(reason).inc(count)
+
+    # --- publishing and committing ---
 
     def _publish(self, timeout_s: float) -> None:
-        for step in self._outbox.publish(timeout_s):
-            for done in (*step.others, step):
-                self._shards[done.shard].delivered += 1
+        self._outbox.publish(timeout_s)
 
     def _commit_due(self) -> None:
-        """Once a shard is due, or all hold enough, commit what is delivered of all: one part of each table for all."""
-        delivered = [shard for shard in self._shards.values() if shard.delivered]
-        rows = sum(step.rows for shard in delivered for step in shard.pending[: shard.delivered])
-        if rows >= self._settings.commit_rows or any(map(self._due, delivered)):
+        """Commit once everything is settled that has been read, and it is time."""
+        if not self._pending or self.held:
+            return
+        rows = sum(result.rows for result in self._pending)
+        urgent = any(result.urgent for result in self._pending)
+        due = time.monotonic() - self._committed_at >= self._interval()
+        if urgent or due or rows >= self._settings.commit_rows:
             self._commit()
 
-    def _due(self, shard: Shard) -> bool:
-        urgent = any(step.urgent for step in shard.pending[: shard.delivered])
-        return urgent or time.monotonic() - shard.committed_at >= self._interval(shard)
-
-    def _interval(self, shard: Shard) -> float:
+    def _interval(self) -> float:
         # Committing takes at most a tenth of the time, however large the state is.
-        return max(self._settings.commit_interval_s, 10 * shard.commit_took)
-
-    def _shard(self, name: str, index: MeterIndex) -> Shard:
-        shard = self._shards.get(name)
-        if shard is None:
-            record = self._sinks.commits.last(name)
-            state = load(record.state, index) if record else ShardState()
-            shard = self._shards[name] = Shard(state, index)
-            # Counted when it is asked for, in the asking thread: a state is never changed.
-            self._metrics.windows_open.labels(name).set_function(partial(_windows_open, shard))
-        elif shard.index is not index:
-            shard.state, shard.index = rebased(shard.state, shard.index, index), index
-        return shard
-
-    def _claim(self, decided: Decided, shard: Shard) -> tuple[Step, ...]:
-        """Meters that the shard hears for the first time come with what another shard of its source knows of them."""
-        meters = decided.decoded.accepted["meter"].unique()
-        strangers = meters.filter(~handover.heard(shard.state, meters))
-        self._neighbours.refuse_apart(decided.poll, strangers, decided.index)
-        steps = []
-        for name in self._neighbours.within(decided.poll, self._shards) if len(strangers) else ():
-            other = self._shard(name, decided.index)
-            theirs = strangers.filter(handover.heard(other.state, strangers))
-            rest, pieces = handover.take(other.state, theirs)
-            shard.state = handover.give(shard.state, pieces, other.state.left_us)
-            if pieces:
-                steps.append(Step(name, nothing(), self._reached(name), rest, decided.index))
-                other.taken(steps[-1])
-                log.info("meters moved", source=name, target=decided.poll.shard, meters=len(theirs))
-        return tuple(steps)
-
-    def _reached(self, name: str) -> Position:
-        """Where a shard goes on that has been heard of."""
-        pending = self._shards[name].pending
-        position = pending[-1].after if pending else self.position(name)
-        assert position is not None, "a shard that holds meters has read them"
-        return position
-
-    def _history(self, poll: Poll, index: MeterIndex) -> LakeHistory:
-        names = [n for n in sorted(self._shards) if n == poll.shard or partition_of(poll.source, n) is not None]
-        pending = [step.tables for name in names for step in self._shards[name].pending]
-        return LakeHistory(self._sinks.lake, poll.source, index, self._settings.metering, pending)
-
-    def _environment(self, poll: Poll, index: MeterIndex, history: LakeHistory, again: bool) -> Environment:
-        figures = self._settings
-        return Environment(
-            index, figures.metering, figures.windows_kept, history, figures.silent_s, poll.partition, at_once=again
-        )
+        return max(self._settings.commit_interval_s, 10 * self._commit_took)
 
     def _commit(self) -> None:
-        """Commit what is delivered of every shard, all of it or none: meters may have moved between them."""
-        start = time.monotonic()
-        delivered = {name: shard.pending[: shard.delivered] for name, shard in self._shards.items() if shard.delivered}
-        if not delivered:
+        if not self._pending:
             return
+        start = time.monotonic()
         with self._metrics.stage("lake"):
-            steps = [step for of_shard in delivered.values() for step in of_shard]
-            frames = parts({table: [step.tables[table] for step in steps] for table in LAKE})
+            frames = parts({table: [result.tables[table] for result in self._pending] for table in LAKE})
         with self._metrics.stage("snapshot"):
-            commits = {name: _commit_of(of_shard[-1]) for name, of_shard in delivered.items()}
-        first = min(commits)
-        commits[first] = replace(commits[first], frames=frames)
+            state = dump(self._state, FRAMES, self._naming)
         with self._metrics.stage("lake"):
-            self._sinks.commits.commit_together(commits)
-        for name, of_shard in delivered.items():
-            self._committed(self._shards[name], of_shard, time.monotonic() - start)
-
-    def _committed(self, shard: Shard, steps: Sequence[Step], took_s: float) -> None:
-        shard.pending, shard.delivered = shard.pending[len(steps) :], 0
-        shard.committed_at = shard.pending_since = time.monotonic()
-        shard.told_at = datetime.now(UTC)
-        shard.commit_took = took_s
-        self._metrics.commit_seconds.observe(took_s)
-        self._metrics.committed(steps[-1].shard)
-        log.debug(
-            "committed",
-            shard=steps[-1].shard,
-            rows=sum(step.rows for step in steps),
-            seconds=round(took_s, 3),
-            position=dict(steps[-1].after),
-        )
-        for committed in (step.committed for step in steps if step.committed):
-            committed()
-
-    def _measure(self, poll: Poll, decoded: Decoded, results: Results, steps: Sequence[Step]) -> None:
-        metrics = self._metrics
-        if isinstance(poll.content, Refused):
-            metrics.replayed.inc(decoded.accepted.height)
-        else:
-            self._count(decoded)
-        for table in ("windows", "violations", "compliance"):
-            metrics.results.labels(table).inc(getattr(results, table).height)
-        if poll.newest_offset is not None:
-            metrics.lag.labels(poll.shard).set(max(0, poll.newest_offset + 1 - poll.after.get("offset", 0)))
-        for step in steps:
-            metrics.readings_open.labels(step.shard).set(step.state.readings_open)
-            metrics.meters_held.labels(step.shard).set(step.state.meters_held)
-
-    def _count(self, decoded: Decoded) -> None:
-        metrics = self._metrics
-        metrics.readings += decoded.accepted.height
-        metrics.rejects += decoded.rejects.height
-        metrics.received.inc(decoded.accepted.height + decoded.rejects.height)
-        metrics.accepted.inc(decoded.accepted.height)
-        for reason, count in decoded.rejects["reason"].value_counts().iter_rows():
-            metrics.rejected.labels(reason).inc(count)
+            self._sinks.commits.commit(self._number, self._positions, state, frames)
+        done, self._pending = self._pending, []
+        self._committed_at = time.monotonic()
+        self._told_at = datetime.now(UTC)
+        self._commit_took = self._committed_at - start
+        self._metrics.commit_seconds.observe(self._commit_took)
+        self._metrics.committed(self._positions)
+        rows = sum(result.rows for result in done)
+        log.debug("committed", rows=rows, seconds=round(self._commit_took, 3), shards=len(self._positions))
+        for result in done:
+            for committed in result.committed:
+                committed()
 
 
-def _commit_of(last: Step) -> Commit:
-    return Commit(last.after, dump(last.state, last.index), {})
-
-
-def _windows_open(shard: Shard) -> int:
-    return shard.state.windows_open
+def _counts(state: State, naming: Naming) -> dict[str, tuple[int, int, int]]:
+    shards: Shards = state.shards
+    meters = state.meters(naming.index)
+    held = dict(meters.filter(pl.col("seen_us") != 0).group_by("shard").agg(pl.len()).iter_rows())
+    rows = [frame.select("meter", "end_us") for frame in state.chunks(OPEN).frames()]
+    empty = pl.DataFrame(schema={"meter": pl.UInt32, "end_us": pl.Int64})
+    opened = pl.concat([empty, *rows])
+    opened = opened.with_columns(meters["shard"].gather(opened["meter"]))
+    readings = dict(opened.group_by("shard").agg(pl.len()).iter_rows())
+    windows = dict(opened.unique().group_by("shard").agg(pl.len()).iter_rows())
+    return {
+        name: (readings.get(number, 0), windows.get(number, 0), held.get(number, 0))
+        for number, name in enumerate(shards.names)
+    }

@@ -1,154 +1,221 @@
-"""A shard's state made anew from what it has committed: from the lake, which holds all that the state stands for.
+"""The state made anew from the lake, which holds all that it stands for; and positions, where they are lost too.
 
-Here: for states that cannot be read, where the lake tells each part of one. Not here: when that is done
-(`kilowatch stream --rebuild`), how a state moves on (`advance`).
+Here: for states that cannot be read, or were written by another version, where the lake tells each part of one. Not
+here: when that is done (`worker`, `kilowatch stream --rebuild`), how a state moves on (`advance`).
 
-Revisions go on from those that the lake holds, so nothing is told twice. Meters that have not spoken lately count as
-having left (`idle_meters`), so that their past is looked at when they speak.
+Revisions go on from those that the lake holds, so nothing is emitted twice. Meters that have not spoken lately count as
+having left, so that their past is looked at when they speak. Where a meter's windows are closed further than its
+shard's (it moved, or a file was at its end) it keeps that as a floor.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import polars as pl
 import structlog
 
 from metering.calendar import month_of
 from metering.events import judge
-from metering.events.lifecycle import CHANGE_SCHEMA, PAIR, STATE_SCHEMA
-from metering.registry.index import MeterIndex
+from metering.events.lifecycle import NAME, PAIR, RUN_UP, STATE_SCHEMA, advance
+from metering.load.windows import latest
+from metering.settings.figures import MeteringSettings
 from metering.supply import compliance
-from metering.tables.schema import TIMESTAMP
-from pipelines.flow.settings import StreamSettings
-from pipelines.shard.advance import WINDOW_US, day_of
-from pipelines.shard.environment import Environment
-from pipelines.shard.history import LakeHistory
-from pipelines.shard.judging import in_reach
-from pipelines.shard.past import RUN_UP, Anew, Past
-from pipelines.shard.state import EMITTED_SCHEMA, HELD_SCHEMA, ROW_SCHEMA, Chunk, ShardState, dump, never_heard
+from metering.tables.schema import no_rows
+from pipelines.shard import compliance as days_of
+from pipelines.shard import events, windows
+from pipelines.shard.advance import FRAMES
+from pipelines.shard.state import (
+    FLOORS,
+    METERS,
+    NEVER,
+    Bound,
+    Chunks,
+    Naming,
+    Shards,
+    State,
+    dump,
+    load,
+    of_shards,
+    readable,
+)
+from pipelines.shard.store import KEY, WINDOW_US, Context, LakePast, as_instant
+from pipelines.sources.poll import is_telemetry, shard_of
 from sinks.lake.commits import CommitLog
 from sinks.lake.reader import LakeReader
 
-Origin = Callable[[str], tuple[str, int] | None]
-"""Source and partition that a shard's readings are marked with; None where it is no shard of the source."""
-
 _FIRST = datetime(1970, 1, 2, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = structlog.get_logger(__name__)
 
 
-def rebuild(lake: LakeReader, commits: CommitLog, origin: Origin, settings: StreamSettings, index: MeterIndex) -> None:
-    """Commit a new state for every shard of a source that has one, at the position it has reached."""
-    for shard in sorted(commits.shards):
-        record, place = commits.last(shard), origin(shard)
-        if record is None or place is None:
+def unreadable(commits: CommitLog, naming: Naming) -> bool:
+    """Whether what has been committed cannot be gone on with: states of another version, or that are damaged, or that
+    both know a meter.
+    """
+    states = [(record.state, shards) for record, shards in commits.counting()]
+    if not all(readable(state, FRAMES) for state, _ in states):
+        return True
+    if len(states) <= 1:
+        return False
+    cut = [of_shards(load(state, FRAMES, naming), FRAMES, shards.__contains__, naming) for state, shards in states]
+    heard = [state.meters(naming.index).filter(pl.col("shard") != 0)["meter"] for state in cut]
+    return bool(pl.concat(heard).is_duplicated().any())
+
+
+def rebuild(
+    lake: LakeReader, commits: CommitLog, naming: Naming, settings: MeteringSettings, windows_kept: int
+) -> None:
+    """Commit a new state of all shards that have been committed, each at the position that it has reached."""
+    start = time.monotonic()
+    positions = {shard: commits.position(shard) or {} for shard in sorted(commits.shards)}
+    if commits.damaged:
+        positions = {**_positions(lake), **positions}
+    past = LakePast(lake, naming, settings)
+    state = state_of(past, Context(naming, settings, windows_kept, past))
+    commits.commit(0, positions, dump(state, FRAMES, naming), {})
+    seconds = round(time.monotonic() - start, 1)
+    log.info("state made anew from the lake", shards=len(positions), meters=state.meters_held, seconds=seconds)
+
+
+def _positions(lake: LakeReader) -> dict[str, dict[str, Any]]:
+    """Where shards go on, by the last row of each that the lake holds."""
+    place = ("source", "source_partition")
+    with lake.held():
+        frames = [
+            lake.scan(table)
+            .group_by(place)
+            .agg(pl.col("source_offset").max(), pl.coalesce("log_offset", "source_offset").max().alias("log"))
+            .collect()
+            for table in ("readings", "rejects")
+        ]
+    last = pl.concat(frames).group_by(place).agg(pl.all().max()).sort(place)
+    found: dict[str, dict[str, Any]] = {}
+    for source, partition, offset, logged in last.iter_rows():
+        shard = shard_of(source, partition)
+        if not is_telemetry(source):
+            found[shard] = {"offset": offset + 1}
             continue
-        start = time.monotonic()
-        source, partition = place
-        history = LakeHistory(lake, source, index, settings.metering, ())
-        env = Environment(index, settings.metering, settings.windows_kept, history, settings.silent_s, partition)
-        state = state_of(history, env)
-        commits.commit(shard, record.position, dump(state, index), {})
-        log.info("state made anew", shard=shard, meters=state.meters_held, seconds=round(time.monotonic() - start, 1))
+        of_folder = found.setdefault(shard, {"next": 0, "files": {}})
+        of_folder["next"] = max(of_folder["next"], logged + 1)
+        of_folder["files"][source] = {"row": offset + 1}
+    return found
 
 
-def state_of(history: LakeHistory, env: Environment) -> ShardState:
-    """The state of the shard whose past `history` tells, to go on after all that the lake holds of it."""
-    newest = history.newest(env.partition)
-    if newest is None:
-        return ShardState()
-    max_us = _us(newest)
-    passed_us = (max_us - env.settings.lateness_s * 1_000_000) // WINDOW_US * WINDOW_US
-    rows = history.all_since(_at(passed_us - env.windows_kept * WINDOW_US) - _reach(env), env.partition)
-    rows = rows.with_columns((-(-pl.col("ts").to_physical() // WINDOW_US) * WINDOW_US).alias("end_us"))
-    rows = rows.sort("source_offset", "source_row").select(HELD_SCHEMA.names())
-    closed_us = _closed(rows, passed_us, history)
-    horizon_us = closed_us - env.windows_kept * WINDOW_US
-    end = pl.col("end_us")
-    closed = rows.filter((end > horizon_us) & (end <= closed_us))
-    state = ShardState(
-        max_us=max_us,
-        closed_us=closed_us,
-        left_us=horizon_us,
-        open=_chunk(rows.filter(end > closed_us), env),
-        closed=_chunk(closed, env),
-        seen_us=_seen(rows, env.index),
+def state_of(past: LakePast, context: Context) -> State:
+    """The state to go on with after all that the lake holds."""
+    sources: dict[str, list[tuple[str, int]]] = {}
+    newest: dict[str, int] = {}
+    for place, at in sorted(past.sources().items()):
+        shard = shard_of(*place)
+        sources.setdefault(shard, []).append(place)
+        newest[shard] = max(_us(at), newest.get(shard, NEVER))
+    if not newest:
+        return State()
+    lateness_us = context.settings.lateness_s * 1_000_000
+    passed = {shard: (at - lateness_us) // WINDOW_US * WINDOW_US for shard, at in newest.items()}
+    shards = Shards(("", *newest), (NEVER, *newest.values()), (NEVER, *passed.values()))
+    kept_us = context.windows_kept * WINDOW_US
+    since = {shard: _at(at - kept_us) - _reach(context) for shard, at in passed.items()}
+    parts = [past.all_since(since[shard], sources[shard]) for shard in newest]
+    numbered = [rows.with_columns(shard=pl.lit(number, pl.UInt16)) for number, rows in enumerate(parts, 1)]
+    rows = pl.concat(numbered)
+    seen = pl.col("ts").to_physical().last().alias("seen_us")
+    meters = _meters(rows.sort("ts").group_by("meter").agg(seen, pl.col("shard").last()), context)
+    no_floors = FLOORS.empty().select("meter", us="max_us")
+    closed = Bound(pl.Series(shards.closed_us, dtype=pl.Int64), meters["shard"], no_floors)
+    later = _keys(rows.filter(rows["end_us"] > closed.of(rows["meter"])))
+    emitted_later = past.windows(later) if later.height else None
+    floors = FLOORS.empty() if emitted_later is None else _floors(emitted_later)
+    left_us = max(passed.values()) - kept_us
+    state = State(shards, left_us).having({METERS: meters, FLOORS: floors})
+    closed = state.closed(context.index)
+    held_from = closed.less(kept_us)
+    rows = rows.drop("shard").filter(rows["end_us"] > held_from.of(rows["meter"]))
+    is_closed = rows["end_us"] <= closed.of(rows["meter"])
+    state = state.having(
+        {
+            windows.OPEN: Chunks.of(rows.filter(~is_closed)),
+            windows.CLOSED: Chunks.of(rows.filter(is_closed)),
+        }
     )
-    return _with_checks(_with_sums(state, closed, horizon_us, history, env), rows, horizon_us, history, env)
+    state = _with_sums(state, rows.filter(is_closed), past, context)
+    return _with_checks(state, rows, held_from, past, context)
+
+
+def _meters(last: pl.DataFrame, context: Context) -> pl.DataFrame:
+    nobody = State().meters(context.index)
+    return nobody.with_columns(nobody[name].scatter(last["meter"], last[name]) for name in ("seen_us", "shard"))
+
+
+def _floors(emitted: pl.DataFrame) -> pl.DataFrame:
+    return (
+        emitted.group_by("meter")
+        .agg(pl.col("window_end").max().to_physical().alias("closed_us"))
+        .select("meter", pl.lit(NEVER, pl.Int64).alias("max_us"), "closed_us")
+        .sort("meter")
+    )
 
 
 def _us(at: datetime) -> int:
-    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return (at - _EPOCH) // timedelta(microseconds=1)
 
 
 def _at(us: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
+    return _EPOCH + timedelta(microseconds=us)
 
 
-def _reach(env: Environment) -> timedelta:
+def _reach(context: Context) -> timedelta:
     """The longest that a run can stand still and go on."""
-    longest = env.meter_versions["interval_s"].max()
-    return timedelta(seconds=env.settings.gap_intervals * longest if isinstance(longest, int) else 0)
+    longest = context.meter_versions["interval_s"].max()
+    return timedelta(seconds=context.settings.gap_intervals * longest if isinstance(longest, int) else 0)
 
 
-def _closed(rows: pl.DataFrame, passed_us: int, history: LakeHistory) -> int:
-    """Up to where windows are closed: by the watermark, or, at a file's end, up to the last that is in the lake."""
-    later = _windows_of(rows.filter(pl.col("end_us") > passed_us))
-    last = history.windows(later)["window_end"].max() if later.height else None
-    return max(passed_us, _us(last)) if isinstance(last, datetime) else passed_us
+def _keys(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.select("meter", as_instant("end_us")).unique()
 
 
-def _windows_of(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.select("meter", pl.col("end_us").cast(TIMESTAMP).alias("window_end")).unique()
-
-
-def _chunk(rows: pl.DataFrame, env: Environment) -> tuple[Chunk, ...]:
-    return (Chunk.of(rows, judge.starts(rows, env.meter_versions, env.settings)),) if rows.height else ()
-
-
-def _seen(rows: pl.DataFrame, index: MeterIndex) -> pl.Series:
-    newest = rows.group_by("meter").agg(pl.col("ts").to_physical().max().alias("us"))
-    return never_heard(index).scatter(newest["meter"], newest["us"])
-
-
-def _with_sums(
-    state: ShardState, closed: pl.DataFrame, horizon_us: int, history: LakeHistory, env: Environment
-) -> ShardState:
+def _with_sums(state: State, closed: pl.DataFrame, past: LakePast, context: Context) -> State:
     if closed.is_empty():
         return state
-    told = history.windows(_windows_of(closed))
-    added = compliance.contributions(told, env.settings)
+    emitted = past.windows(_keys(closed))
+    added = compliance.contributions(emitted, context.settings)
     months = added.select("meter", month_of(pl.col("date")).alias("month")).unique()
-    return replace(
-        state,
-        emitted=added.with_columns(told["window_end"], told["revision"]).select(EMITTED_SCHEMA.names()),
-        days=compliance.forget(history.days(months), day_of(horizon_us, env)),
-    )
+    sums = added.with_columns(emitted["window_end"], emitted["revision"]).select(windows.EMITTED.schema.names())
+    return state.having({windows.EMITTED: sums.sort(KEY), days_of.DAYS: past.days(months)})
 
 
-def _with_checks(
-    state: ShardState, rows: pl.DataFrame, horizon_us: int, history: LakeHistory, env: Environment
-) -> ShardState:
+def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakePast, context: Context) -> State:
     """Judged anew are meters with a violation that is open or recent, and those that may be about to have one."""
-    told = history.violations(pl.Series(range(len(env.index.first)), dtype=pl.UInt32), _FIRST)
-    lately = _at(horizon_us) - RUN_UP  # what ended before the horizon may have been cleared after it
-    told = told.filter(pl.col("ended_at").is_null() | (pl.col("ended_at") > lately))
-    suspects = judge.starts(rows, env.meter_versions, env.settings)
-    pairs = pl.concat([told.select(PAIR), suspects.select(PAIR)]).unique().sort(PAIR)
-    judged = _judged(pairs, told, horizon_us, env)
-    reached = in_reach(told, judged.now, judged.base, horizon_us)
-    return replace(state, pairs=judged.now.sort(PAIR), base=judged.base.sort(PAIR), told=reached)
+    known = past.events(None, _FIRST)
+    starts = pl.Series(held_from.of(known["meter"])) - (RUN_UP // timedelta(microseconds=1))
+    ended = known["ended_at"].to_physical()
+    known = known.filter((ended > starts).fill_null(True))  # what ended before may have been cleared after
+    suspects = judge.starts(rows, context.meter_versions, context.settings)
+    state = events.suspected(state, rows.with_columns(held=pl.lit(True)), suspects)
+    pairs = pl.concat([known.select(PAIR), suspects.select(PAIR)]).unique().sort(PAIR)
+    if pairs.is_empty():
+        return state
+    meters = pairs["meter"].unique().sort()
+    begin = pl.Series("ts", held_from.of(meters)).cast(events.RUNS.schema["last_ts"])
+    before, _, _ = events.past_of(pl.DataFrame([meters, begin]), known, context)
+    judged = events.judged(latest(before), pairs, context)
+    old = judged["ts"].to_physical() <= held_from.of(judged["meter"])
+    versions, gap = context.meter_versions, context.settings.gap_intervals
+    base, _ = advance(judged.filter(old), no_rows(STATE_SCHEMA), versions, gap)
+    now, _ = advance(judged.filter(~old), base, versions, gap)
+    frames = {events.RUNS: _counted(now, known), events.BASE: _counted(base, known)}
+    state = state.having(frames)
+    reached = events.in_reach(known, now, base, held_from)
+    return state.having({events.EVENTS: reached})
 
 
-def _judged(pairs: pl.DataFrame, told: pl.DataFrame, horizon_us: int, env: Environment) -> Anew:
-    from_here = pairs.select("meter", pl.lit(_at(horizon_us), TIMESTAMP).alias("ts"), position=0).unique()
-    if from_here.is_empty():
-        nothing = pl.DataFrame(schema=STATE_SCHEMA)
-        return Anew(nothing, nothing, pl.DataFrame(schema=CHANGE_SCHEMA))
-    past = Past.of(from_here, env, told)
-    no_batch = pl.DataFrame(schema={**ROW_SCHEMA, "position": pl.Int32()})
-    return past.judged_anew(no_batch, from_here, pairs, told.clear(), horizon_us, env)
+def _counted(runs: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """An open violation goes on counting from the revision that it was last emitted with."""
+    counted = known.select(*NAME, emitted="revision")
+    joined = runs.join(counted, on=NAME, how="left", nulls_equal=True, maintain_order="left")
+    revision = pl.when("active").then(pl.coalesce("emitted", "revision")).otherwise(0).cast(pl.Int32)
+    return joined.with_columns(revision=revision).select(runs.columns).sort(PAIR)

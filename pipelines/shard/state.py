@@ -1,251 +1,437 @@
-"""What a shard remembers between batches, as a value: frames that are never changed in place.
+"""What a process remembers between turns: declared frames over its meters, and how far each shard has come.
 
-Here: the state and its bytes (Arrow IPC, versioned). Not here: how it moves on (`advance`), where it is kept (`sinks`).
+Here: how a frame is declared, the state as a value, and what is written once for all frames: dump, load, cut, unite,
+drop. Not here: which frames there are (each detector declares its own), how they move on (`advance`), where they are
+kept (`sinks`).
 
-Meters are codes and versions are rows of the registry's meter_versions, both of the registry in force; bytes name
-meters by id, so that a state can be taken up under a registry that has changed.
+In memory meters, their versions, shards and checks are numbers; bytes name all of them, so that a state can be taken up
+under a registry, or rules, that have changed. Rows of meters that the registry in force does not know are kept by name
+until it knows them.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any
 
 import polars as pl
 
 from metering.errors import OperationError
-from metering.events.lifecycle import CHANGE_SCHEMA, STATE_SCHEMA
-from metering.load.windows import USED
 from metering.registry.index import MeterIndex
-from metering.supply.compliance import DAYS_SCHEMA, SUMS
-from metering.tables.lake import READINGS, WINDOW_S
-from metering.tables.schema import TIMESTAMP, no_rows
-from pipelines.shard.migrations import MIGRATIONS
+from metering.tables.lake import MEASURED
+from metering.tables.schema import no_rows
 
-VERSION = 3
 _MAGIC = b"KWST"
-PLACE = ("source_partition", "source_offset", "source_row")
-"""Where a reading stands in its source."""
-
-ROW_SCHEMA = pl.Schema(
-    {
-        "meter": pl.UInt32(),
-        "version": pl.UInt32(),
-        "ts": TIMESTAMP,
-        **{name: READINGS.schema[name] for name in USED},
-        **{name: READINGS.schema[name] for name in PLACE},
-        "logged_at": TIMESTAMP,
-    }
-)
-HELD_SCHEMA = pl.Schema({**ROW_SCHEMA, "end_us": pl.Int64()})
-EMITTED_SCHEMA = pl.Schema(
-    {
-        "meter": pl.UInt32(),
-        "version": pl.UInt32(),
-        "window_end": TIMESTAMP,
-        "revision": pl.Int32(),
-        **{name: DAYS_SCHEMA[name] for name in SUMS},
-    }
-)
-PAIR_SCHEMA = pl.Schema({"meter": pl.UInt32(), "code": pl.UInt32()})
-SEEN_SCHEMA = pl.Schema({"meter": pl.UInt32(), "seen_us": pl.Int64()})
+_VERSION = 4
+"""Of the bytes as a whole; a frame has a version of its own."""
+NEVER = -(1 << 62)
+"""A time before all others [us]."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Readings of some windows (HELD_SCHEMA) in the order they came, and the pairs for which any spoke for a start."""
-
-    rows: pl.DataFrame
-    pairs: pl.DataFrame
-    first_us: int
-    last_us: int
-
-    @classmethod
-    def of(cls, rows: pl.DataFrame, pairs: pl.DataFrame) -> Chunk:
-        first, last = rows["end_us"].min(), rows["end_us"].max()
-        return cls(rows, pairs, first if isinstance(first, int) else 0, last if isinstance(last, int) else 0)
-
-    def split(self, end_us: int) -> tuple[Chunk | None, Chunk | None]:
-        """Readings of windows that end up to `end_us`, and of later ones."""
-        if self.last_us <= end_us:
-            return self, None
-        if self.first_us > end_us:
-            return None, self
-        early = pl.col("end_us") <= end_us
-        return Chunk.of(self.rows.filter(early), self.pairs), Chunk.of(self.rows.filter(~early), self.pairs)
+class StateVersionError(OperationError):
+    """Bytes of a state that this Kilowatch does not read; the lake tells what was in it."""
 
 
-def split(chunks: tuple[Chunk, ...], end_us: int) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
-    """Chunks up to `end_us`, and after it, each in the order they came."""
-    halves = [chunk.split(end_us) for chunk in chunks]
-    return tuple(early for early, _ in halves if early), tuple(late for _, late in halves if late)
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """A frame of the state. `schema` as kept in memory, with `meter`; a column `version` follows from the meter and the
+    time in `dated`, `code` (of a check) from rule and phase, `shard` from its name. A `growing` one is kept in pieces.
 
-
-def rows_of(chunks: tuple[Chunk, ...]) -> pl.DataFrame:
-    """All readings of the chunks (HELD_SCHEMA), in the order they came."""
-    return pl.concat([chunk.rows for chunk in chunks]) if chunks else no_rows(HELD_SCHEMA)
-
-
-def pairs_of(chunks: tuple[Chunk, ...]) -> pl.DataFrame:
-    """All suspect pairs of the chunks (PAIR_SCHEMA)."""
-    return pl.concat([chunk.pairs for chunk in chunks]).unique() if chunks else no_rows(PAIR_SCHEMA)
-
-
-@dataclass(frozen=True, slots=True)
-class ShardState:
-    """`max_us`: highest time seen; `closed_us`: windows up to here are closed (epoch microseconds, None: none yet).
-
-    `open`: readings of open windows; `closed`: those of the last closed ones. `emitted`: the closed windows held, with
-    what each added to its day. `seen_us`: newest time of each meter, by code (0: none, or it left). `days`: sums to
-    date. `pairs`: where checks stand now; `base`: where they stood before the oldest reading held; `told`: what was
-    told last of violations since then. `guests`: states of meters that came over from other shards, whose watermark is
-    ahead of this one's (`handover`).
+    When a meter has been silent for long its rows go, but for those that `stays` is true of.
     """
 
-    max_us: int | None = None
-    closed_us: int | None = None
-    left_us: int | None = None
-    open: tuple[Chunk, ...] = ()
-    closed: tuple[Chunk, ...] = ()
-    emitted: pl.DataFrame = field(default_factory=lambda: no_rows(EMITTED_SCHEMA))
-    seen_us: pl.Series = field(default_factory=lambda: pl.Series("seen_us", [], dtype=pl.Int64))
-    days: pl.DataFrame = field(default_factory=lambda: no_rows(DAYS_SCHEMA))
-    pairs: pl.DataFrame = field(default_factory=lambda: no_rows(STATE_SCHEMA))
-    base: pl.DataFrame = field(default_factory=lambda: no_rows(STATE_SCHEMA))
-    told: pl.DataFrame = field(default_factory=lambda: no_rows(CHANGE_SCHEMA))
-    guests: tuple[ShardState, ...] = ()
+    name: str
+    version: int
+    schema: pl.Schema
+    dated: str = ""
+    growing: bool = False
+    stays: pl.Expr | None = None
+
+    def empty(self) -> pl.DataFrame:
+        return no_rows(self.schema)
+
+
+# --- times by meter -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A time for each meter [us]: that of its shard, or a later one of its own (`floors`: meter, us)."""
+
+    of_shard: pl.Series
+    shard_of: pl.Series
+    floors: pl.DataFrame
+
+    def of(self, meters: pl.Series) -> pl.Series:
+        """The times of meters (codes) [Int64]."""
+        times = self.of_shard.gather(self.shard_of.gather(meters))
+        if self.floors.is_empty():
+            return times
+        own = meters.alias("meter").to_frame().join(self.floors, on="meter", how="left", maintain_order="left")["us"]
+        return pl.select(pl.max_horizontal(times, own)).to_series()
+
+    def less(self, us: int) -> Bound:
+        """The same, so much earlier."""
+        return Bound(self.of_shard - us, self.shard_of, self.floors.with_columns(pl.col("us") - us))
 
     @property
-    def readings_open(self) -> int:
-        """Readings in windows that are still open."""
-        guests = sum(guest.readings_open for guest in self.guests)
-        return sum(chunk.rows.height for chunk in self.open) + guests
+    def lowest(self) -> int:
+        """No meter's time is earlier."""
+        return _int(self.of_shard.slice(1).min(), NEVER)
+
+    @property
+    def highest(self) -> int:
+        """No meter's time is later."""
+        return max(_int(self.of_shard.max(), NEVER), _int(self.floors["us"].max(), NEVER))
+
+
+def _int(value: object, otherwise: int) -> int:
+    return value if isinstance(value, int) else otherwise
+
+
+# --- frames that grow -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """Rows in the order they came, in pieces that fall off in size: adding a few costs little however many there are,
+    and there are never many pieces. Each piece with the least and the greatest `end_us` in it.
+    """
+
+    pieces: tuple[tuple[pl.DataFrame, int, int], ...] = ()
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame) -> Chunks:
+        return cls().add(rows)
+
+    def add(self, rows: pl.DataFrame) -> Chunks:
+        if rows.is_empty():
+            return self
+        pieces = [*self.pieces, _piece(rows)]
+        while len(pieces) > 1 and pieces[-2][0].height < 2 * pieces[-1][0].height:
+            late, early = pieces.pop(), pieces.pop()
+            joined = pl.concat([early[0], late[0]], rechunk=True)
+            pieces.append((joined, min(early[1], late[1]), max(early[2], late[2])))
+        return Chunks(tuple(pieces))
+
+    def split(self, bound: Bound) -> tuple[list[pl.DataFrame], Chunks]:
+        """Rows of windows that end up to the bound of their meter, and the others."""
+        lowest, highest = bound.lowest, bound.highest
+        early: list[pl.DataFrame] = []
+        kept: list[tuple[pl.DataFrame, int, int]] = []
+        for piece in self.pieces:
+            rows, first, last = piece
+            if first > highest:
+                kept.append(piece)
+            elif last <= lowest:
+                early.append(rows)
+            else:
+                over = rows["end_us"] <= bound.of(rows["meter"])
+                if not over.any():
+                    kept.append(piece)
+                    continue
+                early.append(rows.filter(over))
+                if not over.all():
+                    kept.append(_piece(rows.filter(~over)))
+        return early, Chunks(tuple(kept))
+
+    def where(self, condition: pl.Expr, first_us: int = NEVER, last_us: int = -NEVER) -> list[pl.DataFrame]:
+        """Rows that meet the condition, of pieces that reach into [first_us, last_us]."""
+        return [rows.filter(condition) for rows, first, last in self.pieces if first <= last_us and last >= first_us]
+
+    def frames(self) -> list[pl.DataFrame]:
+        return [rows for rows, _, _ in self.pieces]
+
+    @property
+    def height(self) -> int:
+        return sum(rows.height for rows, _, _ in self.pieces)
+
+
+def _piece(rows: pl.DataFrame) -> tuple[pl.DataFrame, int, int]:
+    return rows, _int(rows["end_us"].min(), NEVER), _int(rows["end_us"].max(), NEVER)
+
+
+# --- the state ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """How far each shard has come [us]: its highest event time, and up to where its windows are closed.
+
+    A shard's number is its place here; number 0 is that of no shard.
+    """
+
+    names: tuple[str, ...] = ("",)
+    max_us: tuple[int, ...] = (NEVER,)
+    closed_us: tuple[int, ...] = (NEVER,)
+
+    def with_names(self, names: Iterable[str]) -> Shards:
+        new = tuple(name for name in dict.fromkeys(names) if name not in self.names)
+        never = (NEVER,) * len(new)
+        return Shards(self.names + new, self.max_us + never, self.closed_us + never) if new else self
+
+    def raised(self, max_us: Mapping[int, int], closed_us: Mapping[int, int]) -> Shards:
+        """With higher marks of some shards (numbers)."""
+        return replace(
+            self,
+            max_us=tuple(max(at, max_us.get(number, NEVER)) for number, at in enumerate(self.max_us)),
+            closed_us=tuple(max(at, closed_us.get(number, NEVER)) for number, at in enumerate(self.closed_us)),
+        )
+
+
+METERS = Frame("meters", 1, pl.Schema({"meter": pl.UInt32(), "seen_us": pl.Int64(), "shard": pl.UInt16()}))
+"""When each meter was last heard, by its own time (0: it has left), and in which shard. In memory a row for each code
+of the registry; 0 and no shard for those never heard."""
+FLOORS = Frame("floors", 1, pl.Schema({"meter": pl.UInt32(), "max_us": pl.Int64(), "closed_us": pl.Int64()}))
+"""How far the shard had come that a meter was in before, where the one it is in now has not come as far."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state of a process, a value: frames are never changed in place.
+
+    `left_us`: up to where meters have left in silence. `unknown`: rows of meters that the registry does not know, by
+    frame, named as in the bytes.
+    """
+
+    shards: Shards = field(default_factory=Shards)
+    left_us: int | None = None
+    frames: Mapping[str, pl.DataFrame | Chunks] = field(default_factory=dict)
+    unknown: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+
+    def frame(self, frame: Frame) -> pl.DataFrame:
+        found = self.frames.get(frame.name)
+        return found if isinstance(found, pl.DataFrame) else frame.empty()
+
+    def chunks(self, frame: Frame) -> Chunks:
+        found = self.frames.get(frame.name)
+        return found if isinstance(found, Chunks) else Chunks()
+
+    def having(self, frames: Mapping[Frame, pl.DataFrame | Chunks], **changed: Any) -> State:
+        """With other frames in place of these."""
+        return replace(self, frames={**self.frames, **{frame.name: rows for frame, rows in frames.items()}}, **changed)
+
+    def meters(self, index: MeterIndex) -> pl.DataFrame:
+        """METERS, a row for each code."""
+        found = self.frames.get(METERS.name)
+        return found if isinstance(found, pl.DataFrame) else _never_heard(index)
+
+    def closed(self, index: MeterIndex) -> Bound:
+        """Up to where windows of each meter are closed."""
+        floors = self.frame(FLOORS).select("meter", us="closed_us")
+        return Bound(pl.Series(self.shards.closed_us, dtype=pl.Int64), self.meters(index)["shard"], floors)
 
     @property
     def meters_held(self) -> int:
         """Meters that have been heard and have not left."""
-        return int((self.seen_us != 0).sum()) + sum(guest.meters_held for guest in self.guests)
-
-    @property
-    def windows_open(self) -> int:
-        """Windows of a meter that have readings and are not closed. Costs a look at all of these."""
-        number = pl.col("end_us") // (WINDOW_S * 1_000_000)
-        keys = [chunk.rows.select(number * (1 << 32) + pl.col("meter")).to_series() for chunk in self.open]
-        guests = sum(guest.windows_open for guest in self.guests)
-        return guests + (pl.concat(keys).n_unique() if keys else 0)
+        return int((self.frame(METERS)["seen_us"] != 0).sum())
 
 
-_FRAMES = {
-    "emitted": EMITTED_SCHEMA,
-    "days": DAYS_SCHEMA,
-    "pairs": STATE_SCHEMA,
-    "base": STATE_SCHEMA,
-    "told": CHANGE_SCHEMA,
-}
-
-
-def dump(state: ShardState, index: MeterIndex) -> bytes:
-    """The state as bytes: a header, then one Arrow IPC stream for each frame. Same state, same bytes."""
-    frames = {"seen": _sparse(state.seen_us), **{name: getattr(state, name) for name in _FRAMES}}
-    for part in ("open", "closed"):
-        frames[f"{part}/rows"] = rows_of(getattr(state, part))
-        frames[f"{part}/pairs"] = pairs_of(getattr(state, part)).sort("meter", "code")
-    names = pl.Series(index.ids.categories)
-    blobs = []
-    for frame in frames.values():
-        buffer = BytesIO()
-        named = frame.with_columns(names.gather(frame["meter"]).alias("meter_id")).drop(
-            "meter", "version", strict=False
-        )
-        named.write_ipc_stream(buffer, compression="zstd")
-        blobs.append(buffer.getvalue())
-    guests = [dump(guest, index) for guest in state.guests]
-    header = {
-        "version": VERSION,
-        "max_us": state.max_us,
-        "closed_us": state.closed_us,
-        "left_us": state.left_us,
-        "frames": [[name, len(blob)] for name, blob in zip(frames, blobs, strict=True)],
-        "guests": [len(guest) for guest in guests],
-    }
-    head = json.dumps(header, separators=(",", ":")).encode()
-    return b"".join([_MAGIC, struct.pack("<I", len(head)), head, *blobs, *guests])
-
-
-def load(data: bytes, index: MeterIndex) -> ShardState:
-    """The state that `dump` wrote, under the registry in force; what belongs to meters it no longer knows is left out.
-
-    Bytes of an older version are migrated. Raises OperationError for what cannot be read.
-    """
-    header, raw, within = _read(data)
-    for version in range(header["version"], VERSION):
-        raw = MIGRATIONS[version](raw)
-    frames = {name: _taken_up(frame, _schema_of(name), index) for name, frame in raw.items()}
-    chunks = {part: _chunks(frames[f"{part}/rows"], frames[f"{part}/pairs"]) for part in ("open", "closed")}
-    plain = {name: frames[name] for name in _FRAMES}
-    seen = never_heard(index).scatter(frames["seen"]["meter"], frames["seen"]["seen_us"])
-    guests = tuple(load(guest, index) for guest in within)
-    return ShardState(
-        header["max_us"], header["closed_us"], header.get("left_us"), seen_us=seen, guests=guests, **chunks, **plain
+def _never_heard(index: MeterIndex) -> pl.DataFrame:
+    count = len(index.first)
+    return pl.select(
+        pl.int_range(count, dtype=pl.UInt32).alias("meter"),
+        pl.repeat(0, count, dtype=pl.Int64).alias("seen_us"),
+        pl.repeat(0, count, dtype=pl.UInt16).alias("shard"),
     )
 
 
-def _read(data: bytes) -> tuple[dict[str, Any], dict[str, pl.DataFrame], list[bytes]]:
-    """Header, frames and the bytes of guests, as they were written.
+# --- names for numbers, and back ------------------------------------------------------------------------------------
 
-    Raises OperationError when there is no way to the version in force.
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What numbers in a state stand for: the registry in force, and the checks of the rules (code, rule, phase); and
+    which measured values are kept of readings.
     """
-    known = data[:4] == _MAGIC
-    (length,) = struct.unpack("<I", data[4:8]) if known else (0,)
-    header = json.loads(data[8 : 8 + length]) if known else {}
-    version = header.get("version", "unknown")
-    if version != VERSION and version not in MIGRATIONS:
-        raise OperationError(
-            f"the stream's state has version {version}, this Kilowatch reads {VERSION}: "
-            "make it anew from what has been committed of the log, with `kilowatch stream --rebuild`"
+
+    index: MeterIndex
+    checks: pl.DataFrame
+    measured: tuple[str, ...]
+
+    def columns(self, frame: Frame) -> list[str]:
+        """Columns of a frame as it is kept."""
+        return [name for name in frame.schema if name not in MEASURED or name in self.measured]
+
+
+Named = dict[str, pl.DataFrame]
+"""Rows of frames, by names."""
+
+
+def _named(state: State, frames: Sequence[Frame], naming: Naming) -> Named:
+    return {frame.name: _named_frame(state, frame, naming) for frame in frames}
+
+
+def _named_frame(state: State, frame: Frame, naming: Naming) -> pl.DataFrame:
+    rows = _rows(state, frame)
+    rows = rows.with_columns(naming.index.names.gather(rows["meter"]).alias("meter_id"))
+    rows = rows.drop("meter", "version", strict=False)
+    if "shard" in frame.schema:
+        rows = rows.with_columns(pl.Series(state.shards.names).gather(rows["shard"]).alias("shard"))
+    if "code" in frame.schema:
+        checks = naming.checks.select("code", "rule", "phase")
+        rows = rows.join(checks, on="code", how="inner", maintain_order="left").drop("code")
+    aside = state.unknown.get(frame.name)
+    return rows if aside is None else pl.concat([rows, aside], how="diagonal").select(rows.columns)
+
+
+def _rows(state: State, frame: Frame) -> pl.DataFrame:
+    if frame.growing:
+        pieces = state.chunks(frame).frames()
+        return pl.concat(pieces) if pieces else frame.empty()
+    rows = state.frame(frame)
+    return rows.filter(pl.col("shard") != 0) if frame is METERS else rows
+
+
+def _taken_up(named: Named, frames: Sequence[Frame], state: State, naming: Naming) -> State:
+    taken: dict[str, pl.DataFrame | Chunks] = {}
+    unknown: Named = {}
+    for frame in frames:
+        numbered, aside = _numbered(frame, named[frame.name], state.shards, naming)
+        if aside.height:
+            unknown[frame.name] = aside
+        if frame is METERS:
+            every = _never_heard(naming.index)
+            at = numbered["meter"]
+            numbered = every.with_columns(every[name].scatter(at, numbered[name]) for name in ("seen_us", "shard"))
+        taken[frame.name] = Chunks.of(numbered) if frame.growing else numbered
+    return replace(state, frames=taken, unknown=unknown)
+
+
+def _numbered(frame: Frame, rows: pl.DataFrame, shards: Shards, naming: Naming) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows with numbers, and those of meters that the registry does not know, by name. Rows of checks that there are no
+    more are left out.
+    """
+    coded = rows.with_columns(naming.index.code(rows["meter_id"]))
+    known = coded["meter"].is_not_null()
+    if "version" in frame.schema:
+        versions = naming.index.version(coded["meter"].fill_null(0), coded[frame.dated])
+        coded = coded.with_columns(versions)
+        known &= versions.is_not_null()
+    coded, aside = coded.filter(known), rows.filter(~known)
+    if "shard" in frame.schema:
+        numbers = {name: number for number, name in enumerate(shards.names)}
+        coded = coded.with_columns(pl.col("shard").replace_strict(numbers, default=0, return_dtype=pl.UInt16))
+    if "code" in frame.schema:
+        coded = coded.join(naming.checks.select("code", "rule", "phase"), on=("rule", "phase"), maintain_order="left")
+    wanted = {name: frame.schema[name] for name in naming.columns(frame)}
+    missing = [pl.lit(None, dtype).alias(name) for name, dtype in wanted.items() if name not in coded.columns]
+    return coded.with_columns(missing).select(wanted).cast(dict(wanted)), aside
+
+
+# --- bytes ----------------------------------------------------------------------------------------------------------
+
+
+def dump(state: State, frames: Sequence[Frame], naming: Naming) -> bytes:
+    """The state as bytes: a header, then an Arrow IPC stream of each frame. Same state, same bytes."""
+    blobs: list[bytes] = []
+    for rows in _named(state, frames, naming).values():
+        buffer = BytesIO()
+        rows.write_ipc_stream(buffer, compression="zstd")
+        blobs.append(buffer.getvalue())
+    shards = state.shards
+    header = {
+        "version": _VERSION,
+        "left_us": state.left_us,
+        "shards": [shards.names[1:], shards.max_us[1:], shards.closed_us[1:]],
+        "frames": [[frame.name, frame.version, len(blob)] for frame, blob in zip(frames, blobs, strict=True)],
+    }
+    head = json.dumps(header, separators=(",", ":")).encode()
+    return b"".join([_MAGIC, struct.pack("<I", len(head)), head, *blobs])
+
+
+def readable(data: bytes, frames: Sequence[Frame]) -> bool:
+    """Whether this Kilowatch reads these bytes, as far as their header tells."""
+    if data[:4] != _MAGIC:
+        return False
+    header = _header(data)[0]
+    declared = [[frame.name, frame.version] for frame in frames]
+    return header.get("version") == _VERSION and [written[:2] for written in header["frames"]] == declared
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], int]:
+    (length,) = struct.unpack("<I", data[4:8])
+    return json.loads(data[8 : 8 + length]), length
+
+
+def load(data: bytes, frames: Sequence[Frame], naming: Naming) -> State:
+    """The state that `dump` wrote, under the registry in force. Raises StateVersionError for other versions."""
+    if not readable(data, frames):
+        raise StateVersionError(
+            "the stream's state is damaged, or of another version: have it made anew from the lake with "
+            "`kilowatch stream --rebuild`"
         )
-    frames: dict[str, pl.DataFrame] = {}
+    header, length = _header(data)
+    named: Named = {}
     at = 8 + length
-    for name, size in header["frames"]:
-        frames[name] = pl.read_ipc_stream(data[at : at + size])
+    for name, _, size in header["frames"]:
+        named[name] = pl.read_ipc_stream(data[at : at + size])
         at += size
-    guests = []
-    for size in header.get("guests", ()):
-        guests.append(data[at : at + size])
-        at += size
-    return header, frames, guests
+    names, max_us, closed_us = header["shards"]
+    shards = Shards(("", *names), (NEVER, *max_us), (NEVER, *closed_us))
+    return _taken_up(named, frames, State(shards, header["left_us"]), naming)
 
 
-def never_heard(index: MeterIndex) -> pl.Series:
-    """`seen_us` of a shard that has heard none of the registry's meters."""
-    return pl.repeat(0, len(index.first), dtype=pl.Int64, eager=True).alias("seen_us")
-
-
-def _sparse(seen_us: pl.Series) -> pl.DataFrame:
-    heard = seen_us.to_frame().with_row_index("meter").filter(pl.col("seen_us") != 0)
-    return heard.select(SEEN_SCHEMA.names())
-
-
-def _schema_of(name: str) -> pl.Schema:
-    kinds = {"seen": SEEN_SCHEMA, "rows": HELD_SCHEMA, "pairs": PAIR_SCHEMA}
-    return _FRAMES[name] if name in _FRAMES else kinds[name.rsplit("/", maxsplit=1)[-1]]
-
-
-def _chunks(rows: pl.DataFrame, pairs: pl.DataFrame) -> tuple[Chunk, ...]:
-    return (Chunk.of(rows, pairs),) if rows.height else ()
-
-
-def _taken_up(frame: pl.DataFrame, schema: pl.Schema, index: MeterIndex) -> pl.DataFrame:
-    coded = frame.with_columns(index.code(frame["meter_id"])).filter(pl.col("meter").is_not_null())
-    if "version" in schema:
-        time = next(name for name in ("ts", "as_of", "window_end", "at") if name in schema)
-        coded = coded.with_columns(index.version(coded["meter"], coded[time])).filter(pl.col("version").is_not_null())
-    return coded.select(schema.names()).cast(schema)
-
-
-def rebased(state: ShardState, old: MeterIndex, new: MeterIndex) -> ShardState:
+def rebased(state: State, frames: Sequence[Frame], old: Naming, new: Naming) -> State:
     """The same state under another registry."""
-    return load(dump(state, old), new)
+    return _taken_up(_named(state, frames, old), frames, replace(state, frames={}, unknown={}), new)
+
+
+# --- cutting and joining --------------------------------------------------------------------------------------------
+
+
+def of_shards(state: State, frames: Sequence[Frame], mine: Callable[[str], bool], naming: Naming) -> State:
+    """What the state holds of shards that `mine` is true of, and of meters last heard in them."""
+    named = _named(state, frames, naming)
+    meters = named[METERS.name]
+    numbers = [number for number, name in enumerate(state.shards.names) if number and mine(name)]
+    names = [state.shards.names[number] for number in numbers]
+    theirs = meters.filter(pl.col("shard").is_in(names))["meter_id"].implode()
+    cut = {name: rows.filter(pl.col("meter_id").is_in(theirs)) for name, rows in named.items()}
+    marks = state.shards
+    shards = Shards(
+        ("", *names),
+        (NEVER, *(marks.max_us[number] for number in numbers)),
+        (NEVER, *(marks.closed_us[number] for number in numbers)),
+    )
+    return _taken_up(cut, frames, State(shards, state.left_us), naming)
+
+
+def united(states: Sequence[State], frames: Sequence[Frame], naming: Naming) -> State:
+    """States of different shards, and so of different meters, as one."""
+    if len(states) == 1:
+        return states[0]
+    shards = Shards()
+    for state in states:
+        shards = shards.with_names(state.shards.names)
+        numbers = [shards.names.index(name) for name in state.shards.names]
+        shards = shards.raised(
+            dict(zip(numbers, state.shards.max_us, strict=True)),
+            dict(zip(numbers, state.shards.closed_us, strict=True)),
+        )
+    parts = [_named(state, frames, naming) for state in states]
+    named = {
+        frame.name: pl.concat([part[frame.name] for part in parts], how="diagonal") if parts else frame.empty()
+        for frame in frames
+    }
+    left_us = max((state.left_us for state in states if state.left_us is not None), default=None)
+    return _taken_up(named, frames, State(shards, left_us), naming) if parts else State()
+
+
+def without(state: State, frames: Sequence[Frame], meters: pl.Series) -> State:
+    """The state after meters (codes) have left it: what is known of them goes, but for the rows that stay."""
+    theirs = pl.col("meter").is_in(meters.implode())
+    held = state.frame(METERS)
+    nothing = pl.repeat(0, len(meters), dtype=pl.Int64, eager=True)
+    changed: dict[Frame, pl.DataFrame | Chunks] = {
+        METERS: held.with_columns(held["seen_us"].clone().scatter(meters, nothing))
+    }
+    for frame in frames:
+        if frame is METERS or frame.growing:  # readings held go by the watermark
+            continue
+        changed[frame] = state.frame(frame).filter(~theirs if frame.stays is None else ~theirs | frame.stays)
+    return state.having(changed)

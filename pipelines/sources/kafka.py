@@ -23,10 +23,9 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from metering.errors import ApartError, GapError, OperationError
-from metering.readings.payloads import Messages
-from pipelines.sources.kafka_messages import Run, by_partition
+from pipelines.sources.kafka_messages import Run, by_partition, joined
 from pipelines.sources.kafka_topic import GONE, held, log_end, partition_count
-from pipelines.sources.poll import OwnShard, Poll, Position, Positions, shard_name
+from pipelines.sources.poll import Batch, OwnShard, Position, Positions, Segment, partition_shard
 from sinks.kafka.topics import admin_client, topic_id
 
 _PREFERRED = {
@@ -67,20 +66,22 @@ class KafkaSource:
     starts at its earliest offset, and so does one whose topic was made anew.
 
     `client_config` is librdkafka configuration. A poll takes at most `batch_rows` messages and, when the log is read
-    to its end, waits `poll_ms` for a first one. With `accept_gap` a gap found at the start is left out, and an
-    empty Poll carries it; one that opens later is an error all the same.
+    to its end, waits `poll_ms` for a first one and then `linger_ms` for more of all partitions: what is done for a poll
+    costs much the same for one message as for a thousand. With `accept_gap` a gap found at the start is left out, and
+    an empty segment carries it; one that opens later is an error all the same.
     """
 
     client_config: Mapping[str, Any]
     topic: str
     batch_rows: int
     poll_ms: int
+    linger_ms: int = 0
     accept_gap: bool = False
 
-    def origin(self, shard: str) -> tuple[str, int] | None:
-        """How the readings of a shard are marked: source and partition; None for a shard of something else."""
+    def worker_of(self, shard: str, workers: int) -> int | None:
+        """Partition p is read by worker p mod `workers`."""
         number = shard.removeprefix(f"{self.topic}-")
-        return (self.topic, int(number)) if number != shard and number.isdecimal() else None
+        return int(number) % workers if number != shard and number.isdecimal() else None
 
     def open(self, worker: int, workers: int, positions: Positions) -> KafkaReader:
         """Reader of every `workers`-th partition.
@@ -97,13 +98,13 @@ class KafkaReader:
     def __init__(self, source: KafkaSource, worker: int, workers: int, positions: Positions) -> None:
         self.topic = source.topic
         self.stale_since: datetime | None = None
-        self._batch, self._wait_s = source.batch_rows, source.poll_ms / 1000
+        self._batch, self._wait_s, self._linger_s = source.batch_rows, source.poll_ms / 1000, source.linger_ms / 1000
         self._worker, self._workers, self._positions = worker, workers, positions
         self._next: dict[int, int] = {}
         self._untouched: set[int] = set()  # partitions nothing was ever read from: no offset of theirs can be missed
         self._doubtful: set[int] = set()
         self._accept_gap = source.accept_gap
-        self._first: list[Poll] = []  # what is handed out before any message
+        self._first: list[Segment] = []  # what is handed out before any message
         self._forbidden: str | None = None
         self._partitions = 0
         self._behind = True
@@ -119,11 +120,11 @@ class KafkaReader:
             self._consumer.close()
             raise
 
-    def poll(self) -> list[Poll]:
-        """What has come, one Poll for each partition that has something. Raises GapError and OperationError."""
+    def poll(self) -> list[Batch]:
+        """What has come of all partitions, in one batch. Raises GapError and OperationError."""
         if self._first:
             first, self._first = self._first, []
-            return first
+            return [Batch(joined(()), tuple(first))]
         runs: defaultdict[int, Run] = defaultdict(Run)
         for messages in self._consumed():
             for partition, own in by_partition(self._good(messages)).items():
@@ -132,9 +133,12 @@ class KafkaReader:
             raise OperationError(f"Kafka denies access: {self._forbidden}; check the [kafka] settings")
         if time.monotonic() >= self._look_at:
             self._look()
-        polls = [self._poll_of(partition, run.content()) for partition, run in sorted(runs.items())]
+        if not runs:
+            return []
+        segments = tuple(self._segment(partition, run) for partition, run in sorted(runs.items()))
         self._behind = self._lag() > self._batch // 4
-        return polls
+        new_meters = self._look_for_more_partitions if self._workers > 1 else None
+        return [Batch(joined([run for _, run in sorted(runs.items())]), segments, on_new_meters=new_meters)]
 
     @property
     def finished(self) -> bool:
@@ -149,12 +153,13 @@ class KafkaReader:
         self._consumer.close()
 
     def _consumed(self) -> Iterator[list[Message]]:
-        """What has come, no more than a batch. Waits for a first message; when behind, until there are enough of them,
-        for the bigger a batch the cheaper.
+        """What has come, no more than a batch. Waits for a first message, and lingers for more; when behind, waits
+        until there are enough of them, for the bigger a batch the cheaper.
         """
         until = time.monotonic() + self._wait_s
         left, left_bytes = self._batch, _LARGEST_POLL_BYTES
-        wanted = max(1, self._at_once(left, left_bytes)) if self._behind else 1
+        lingers = not self._behind
+        wanted = 1 if lingers else max(1, self._at_once(left, left_bytes))
         while wanted:
             messages = self._consumer.consume(wanted, max(until - time.monotonic(), 0.0))
             yield messages
@@ -164,7 +169,8 @@ class KafkaReader:
             self._message_bytes = max(1, size // wanted)
             left, left_bytes = left - wanted, left_bytes - size
             wanted = self._at_once(left, left_bytes)
-            until = until if self._behind else 0.0
+            if lingers:
+                until, lingers = time.monotonic() + self._linger_s, False
 
     def _at_once(self, left: int, left_bytes: int) -> int:
         return max(0, min(left, _AT_ONCE, left_bytes // self._message_bytes))
@@ -178,25 +184,22 @@ class KafkaReader:
             self._fresh()
         return messages
 
-    def _poll_of(self, partition: int, content: Messages) -> Poll:
-        first, last = content.offsets[0], content.offsets[-1]
+    def _segment(self, partition: int, run: Run) -> Segment:
+        last = run.offsets[-1]
         self._next[partition] = last + 1
         self._untouched.discard(partition)
         end = log_end(self._consumer, self.topic, partition)
-        return Poll(
+        return Segment(
             shard=self._shard(partition),
             source=self.topic,
             partition=partition,
-            content=content,
-            first_row=first,
+            items=len(run.offsets),
             after=self._position(last + 1),
             newest_offset=max(end - 1, last),
-            on_new_meters=self._look_for_more_partitions if self._workers > 1 else None,
-            until=lambda offset: self._position(offset + 1),
         )
 
     def _shard(self, partition: int) -> str:
-        return shard_name(self.topic, partition)
+        return partition_shard(self.topic, partition)
 
     def _position(self, offset: int) -> Position:
         return {"offset": offset} if self._topic_id is None else {"offset": offset, "topic": self._topic_id}
@@ -295,17 +298,9 @@ class KafkaReader:
         self._first.append(self._nothing(partition, go_on_at, (missing_from, missing_to)))
         return go_on_at
 
-    def _nothing(self, partition: int, offset: int, gap: tuple[int, int] | None = None) -> Poll:
-        """A poll without messages, for its position."""
-        return Poll(
-            shard=self._shard(partition),
-            source=self.topic,
-            partition=partition,
-            content=Messages([], [], [], [], None),
-            first_row=offset,
-            after=self._position(offset),
-            gap=gap,
-        )
+    def _nothing(self, partition: int, offset: int, gap: tuple[int, int] | None = None) -> Segment:
+        """A segment without messages, for its position."""
+        return Segment(self._shard(partition), self.topic, partition, 0, self._position(offset), gap=gap)
 
     # --- when something is wrong ---
 

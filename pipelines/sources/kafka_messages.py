@@ -7,7 +7,7 @@ the messages (`metering.readings.decode`), checking the streams (`arrow`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -22,7 +22,9 @@ Headers = list[tuple[str, bytes | None]]
 
 @dataclass(slots=True)
 class Run:
-    """Messages of one partition, in offset order, field by field. `streams`: payloads that are Arrow, by number."""
+    """Messages of one partition, in offset order, field by field. `streams`: payloads that are Arrow, by number among
+    these messages.
+    """
 
     values: list[bytes | None] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
@@ -40,10 +42,21 @@ class Run:
             if headers and _is_arrow(headers):
                 self.streams[number] = self.values[number] or b""
 
-    def content(self) -> Messages:
-        """What the messages say."""
-        arrow = _columnar(self.streams) if self.streams else None
-        return Messages(self.values, self.offsets, self.logged_ms, self.keys, arrow)
+
+def joined(runs: Sequence[Run]) -> Messages:
+    """What the messages of several partitions say, one partition after the other."""
+    values: list[bytes | None] = []
+    offsets: list[int] = []
+    logged_ms: list[int] = []
+    keys: list[bytes | None] = []
+    streams: dict[int, bytes] = {}
+    for run in runs:
+        streams.update((len(values) + number, stream) for number, stream in run.streams.items())
+        values += run.values
+        offsets += run.offsets
+        logged_ms += run.logged_ms
+        keys += run.keys
+    return Messages(values, offsets, logged_ms, keys, _columnar(streams) if streams else None)
 
 
 def by_partition(messages: list[Message]) -> dict[int, list[Message]]:

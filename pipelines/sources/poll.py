@@ -1,61 +1,85 @@
-"""What a source hands to the dataflow: one poll of one shard, bytes still joined, positions attached.
+"""What a source hands to the dataflow: what has come of all its shards, still joined, and how far that brings each.
 
 Here: the values that travel and the shape of a source. Not here: any particular source, any decoding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 
 from metering.readings.decode import Lines, Messages, Refused
 
-Position = Mapping[str, int]
-"""Where to go on in a shard: {"offset": n} for Kafka, {"row": n, "byte": m} for files. Opaque to all but its source."""
+Position = Mapping[str, Any]
+"""Where to go on in a shard: {"offset": n} for Kafka, {"next": n, "files": {...}} for files. Opaque to all but its
+source."""
+
+LINE_SUFFIXES = (".ndjson", ".jsonl", ".json")
+PARQUET_SUFFIX = ".parquet"
 
 
-def shard_name(topic: str, partition: int) -> str:
+def is_telemetry(name: str) -> bool:
+    """Whether a file of that name is one of telemetry."""
+    return PurePosixPath(name).suffix.lower() in (*LINE_SUFFIXES, PARQUET_SUFFIX)
+
+
+def partition_shard(topic: str, partition: int) -> str:
     """The shard that a topic's partition is."""
     return f"{topic}-{partition}"
 
 
-def partition_of(source: str, shard: str) -> int | None:
-    """Which partition of the source the shard is; None for those of others, and for files, which have none."""
-    topic, _, partition = shard.rpartition("-")
-    return int(partition) if topic == source and partition.isdecimal() else None
+def shard_of(source: str, partition: int) -> str:
+    """The shard that a reading marked with `source` and `partition` came in: of a file, the folder that it lies in."""
+    return PurePosixPath(source).parent.as_posix() if is_telemetry(source) else partition_shard(source, partition)
 
 
 @dataclass(frozen=True, slots=True)
-class Poll:
-    """One poll's content of one shard (a Kafka partition or a file), in offset order, never reordered.
+class Segment:
+    """The part of a batch's content that one shard gave: `items` of its messages, lines or rows, in log order.
 
-    `content` is `Messages` (Kafka), `Lines` (NDJSON file), a frame of readings (Parquet file; its rows are numbered
-    from `position`'s row), or `Refused`: rejects read again, which leave the shard where it is. `after` is where the
-    shard goes on once this content is committed. `end` marks the last poll of a shard that is over (a file read to its
-    end); its content may be empty. `newest_offset` is the last offset known to exist in the log, for lag; None where
-    there is no such thing. `gap` are the first and last offset that the log no longer held before this content, and
-    that are knowingly left out. `committed` is called once this poll is, which then waits for nothing else.
-    `until` gives where the shard goes on after the row at an offset (`source_offset`), or None where it cannot stop.
-    `on_new_meters` is called when there are meters in it that the shard does not know, and raises ApartError where they
-    may have come from another process.
+    `source` and `partition` mark its readings. `first_row` is the number of its first line or row within the file, and
+    `log_base` what has to be added to such a number for its place in the shard's log. `after` is where the shard goes
+    on once this is committed. `end`: the shard is over, for now (files read to their end). `newest_offset` is the last
+    offset known to exist in the log, for lag; None where there is no such thing. `gap` are the first and last offset
+    that the log no longer held before this content, and that are knowingly left out.
     """
 
     shard: str
     source: str
     partition: int
-    content: Messages | Lines | Refused | pl.DataFrame
-    first_row: int
+    items: int
     after: Position
+    first_row: int = 0
+    log_base: int = 0
     end: bool = False
     newest_offset: int | None = None
     gap: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What has been polled: `content` of one or several shards, whose segments follow each other in it.
+
+    `content` is `Messages` (Kafka), `Lines` (NDJSON files), a frame of readings (Parquet), or `Refused`: rejects read
+    again, which leave their shards where they are. `committed` is called once this is, which then waits for nothing
+    else. `on_new_meters` is called when there are meters in it that the process does not know, and raises ApartError
+    where they may have come from another one.
+    """
+
+    content: Messages | Lines | Refused | pl.DataFrame
+    segments: tuple[Segment, ...]
     committed: Callable[[], None] | None = None
     on_new_meters: Callable[[], None] | None = None
-    until: Callable[[int], Position | None] | None = None
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the content's items have offsets of their own, as messages have."""
+        return isinstance(self.content, Messages)
 
 
 class OwnShard(NamedTuple):
@@ -68,8 +92,8 @@ class OwnShard(NamedTuple):
 class Reader(Protocol):
     """Reads the shards of one worker."""
 
-    def poll(self) -> list[Poll]:
-        """What has come since the last call, at most one Poll a shard; waits at most `poll_ms` for a first one."""
+    def poll(self) -> Sequence[Batch]:
+        """What has come since the last call, of each shard in the order of its log; waits a moment for a first one."""
 
     @property
     def stale_since(self) -> datetime | None:
@@ -92,6 +116,9 @@ class Positions(Protocol):
 
 
 class Source(Protocol):
-    """A place telemetry comes from. Workers share its shards: shard i is read by worker i mod `workers`."""
+    """A place telemetry comes from. Workers share its shards."""
+
+    def worker_of(self, shard: str, workers: int) -> int | None:
+        """Which of so many workers reads the shard; None where it is none of this source's."""
 
     def open(self, worker: int, workers: int, positions: Positions) -> Reader: ...

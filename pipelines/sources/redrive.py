@@ -1,13 +1,13 @@
-"""Rejects that are read again, handed out between the polls of another source.
+"""Rejects that are read again, handed out between the batches of another source.
 
-Here: looking for a request, and turning open rejects into polls of the shards they belong to. Not here: what becomes of
-them: to the flow they are readings that come late (`worker`, `advance`), from where they stood in their source.
+Here: looking for a request, and turning open rejects into batches of the shards they belong to. Not here: what becomes
+of them: to the flow they are readings that come late (`worker`, `advance`), from where they stood in their source.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -18,7 +18,7 @@ import structlog
 
 from metering.readings.decode import Refused
 from metering.tables.lake import REJECTS
-from pipelines.sources.poll import OwnShard, Poll, Position, Positions, Reader, Source, shard_name
+from pipelines.sources.poll import Batch, OwnShard, Position, Positions, Reader, Segment, Source, is_telemetry, shard_of
 from pipelines.sources.redrive_requests import Answer, Requests
 from sinks.lake.reader import LakeReader
 from sinks.lake.rejects import mendable, open_batches
@@ -40,6 +40,9 @@ class Replayed:
     refresh: Callable[[], None]
     batch_rows: int
     look_every_s: float = 1.0
+
+    def worker_of(self, shard: str, workers: int) -> int | None:
+        return self.inner.worker_of(shard, workers)
 
     def open(self, worker: int, workers: int, positions: Positions) -> ReplayedReader:
         return ReplayedReader(self, self.inner.open(worker, workers, positions), worker, workers, positions)
@@ -74,16 +77,17 @@ class ReplayedReader:
         self._source, self._worker, self._workers, self._positions = source, worker, workers, positions
         self._read: dict[str, _Shard] = {}
         self._request: _Request | None = None
-        self._polls: Iterator[Poll | None] = iter(())
+        self._batches: Iterator[Batch | None] = iter(())
         self._look_at = 0.0
 
-    def poll(self) -> list[Poll]:
-        """The polls of `inner`, and at most one of rejects."""
-        polls = self.inner.poll()
-        self._read.update((poll.shard, _Shard(poll.source, poll.partition, poll.after)) for poll in polls)
+    def poll(self) -> Sequence[Batch]:
+        """What `inner` has, and at most one batch of rejects."""
+        batches = self.inner.poll()
+        for segment in (segment for batch in batches for segment in batch.segments):
+            self._read[segment.shard] = _Shard(segment.source, segment.partition, segment.after)
         self._look()
-        rejects = next(self._polls, None)
-        return polls if rejects is None else [*polls, rejects]
+        rejects = next(self._batches, None)
+        return batches if rejects is None else [*batches, rejects]
 
     @property
     def stale_since(self) -> datetime | None:
@@ -111,25 +115,26 @@ class ReplayedReader:
         if asked is not None and not self._done_with(asked):
             self._source.refresh()
             self._request = _Request(asked)
-            self._polls = self._served(self._request)
+            self._batches = self._served(self._request)
 
     def _done_with(self, asked: str) -> bool:
         me = self._worker, self._workers
         return any(said.done and (said.worker, said.workers) == me for said in self._source.requests.answers(asked))
 
-    def _served(self, request: _Request) -> Iterator[Poll | None]:
+    def _served(self, request: _Request) -> Iterator[Batch | None]:
         """What to hand out; None while there is nothing yet."""
-        for shard in self._read.values():  # what was rejected a moment ago has to be in the lake before it is read
-            yield self._last_poll(request, shard.source, shard.partition, over=False)
+        # What was rejected a moment ago has to be in the lake before it is read. A list: shards may be heard meanwhile.
+        for shard in list(self._read.values()):
+            yield self._last(request, shard.source, shard.partition, over=False)
         while request.owed:
             yield None
         for (source, partition), days in self._shards(request):
             for day, count in days.select("date", "count").iter_rows():
                 for rows in open_batches(self._source.lake, source, partition, day, self._source.batch_rows):
-                    yield self._poll(source, partition, rows)
+                    yield self._batch(source, partition, rows)
                 request.looked_at += count
                 self._answer(request)
-            yield self._last_poll(request, source, partition)
+            yield self._last(request, source, partition)
         request.handed_out = True
         self._answer(request)
 
@@ -150,24 +155,25 @@ class ReplayedReader:
     def _position(self, shard: str) -> Position | None:
         return self._read[shard].after if shard in self._read else self._positions(shard)
 
-    def _last_poll(self, request: _Request, source: str, partition: int, over: bool = True) -> Poll:
-        """A poll without rows, after which the shard is committed."""
+    def _last(self, request: _Request, source: str, partition: int, over: bool = True) -> Batch:
+        """A batch without rows, after which everything is committed."""
         request.owed += 1
-        return self._poll(source, partition, REJECTS.empty(), partial(self._committed, request), over)
+        return self._batch(source, partition, REJECTS.empty(), partial(self._committed, request), over)
 
-    def _poll(
+    def _batch(
         self,
         source: str,
         partition: int,
         rows: pl.DataFrame,
         committed: Callable[[], None] | None = None,
         over: bool = False,
-    ) -> Poll:
+    ) -> Batch:
         own = self.inner.own_shard(source, partition)
         assert own is not None
         after = self._position(own.shard)
         assert after is not None
-        return Poll(own.shard, source, partition, Refused(rows), 0, after, over and own.over, committed=committed)
+        segment = Segment(own.shard, source, partition, rows.height, after, end=over and own.over)
+        return Batch(Refused(rows), (segment,), committed=committed)
 
     def _committed(self, request: _Request) -> None:
         request.owed -= 1
@@ -198,10 +204,13 @@ class AtRest:
     topic: str
     files: bool
 
+    def worker_of(self, shard: str, workers: int) -> int | None:  # noqa: ARG002 - a source's signature
+        return 0
+
     def open(self, worker: int, workers: int, positions: Positions) -> AtRest:  # noqa: ARG002 - a source's signature
         return self
 
-    def poll(self) -> list[Poll]:
+    def poll(self) -> list[Batch]:
         return []
 
     @property
@@ -213,8 +222,8 @@ class AtRest:
         return True
 
     def own_shard(self, source: str, partition: int) -> OwnShard | None:
-        if (source != self.topic) != self.files:
+        if is_telemetry(source) != self.files or (not self.files and source != self.topic):
             return None
-        return OwnShard(source, over=True) if self.files else OwnShard(shard_name(source, partition), over=False)
+        return OwnShard(shard_of(source, partition), over=self.files)
 
     def close(self) -> None: ...

@@ -1,10 +1,12 @@
-"""The commit record of each shard: what decides that lake parts, state and position belong together.
+"""The commit record of each worker: what decides that lake parts, state and positions belong together.
 
-Here: writing parts aside, the record that commits them, revealing them, finishing on restart. Not here: what is in the
-parts (`lake`), when to commit (`pipelines`). See docs/adr/0001-one-commit-record.md.
+Here: writing parts aside, the record that commits them, revealing them, finishing on restart, and which record counts
+for a shard. Not here: what is in the parts (`parts`), when to commit (`pipelines`). See
+docs/adr/0001-one-commit-record.md.
 
 Whatever moment the process dies: before the record is renamed into place nothing has happened, after it everything has.
-Shards that must be committed together have their records in one file first, from which each is then written.
+A record carries the owner's number, its generation: of several that name a shard the newest counts for it, so that the
+shards of a home can be shared out anew at each start.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -27,7 +30,11 @@ from sinks.lake.lock import shared
 from sinks.lake.owner import Owner, make_folder, sync_folder
 from sinks.lake.parts import write_part
 
-_MAGIC = b"KWCR"
+Position = Mapping[str, Any]
+
+_MAGIC = b"KWC2"
+_MAGIC_OF_SHARDS = b"KWCR"
+"""Of records before there was one for each worker: one for each shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,101 +47,123 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A shard's last commit: where to go on, the state there, and the parts that it revealed."""
+    """A worker's last commit: where each of its shards goes on, the state there (empty: it was damaged, and has to be
+    made anew), and the parts that it revealed.
+    """
 
-    shard: str
+    worker: int
+    generation: int
     sequence: int
-    position: Mapping[str, int]
+    positions: Mapping[str, Position]
     parts: tuple[Part, ...]
     state: bytes
 
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Where a shard goes on, its state there, and `frames` by folder relative to the home (`lake/<table>/date=...`)."""
-
-    position: Mapping[str, int]
-    state: bytes
-    frames: Mapping[str, pl.DataFrame]
+    @property
+    def age(self) -> tuple[int, int]:
+        return self.generation, self.sequence
 
 
 class CommitLog:
-    """Commit records of the shards of one home, written by its owner.
+    """Commit records of one home, written by its owner.
 
-    With `finish` (a stream's first process) what a dead owner left is finished: parts of a record are revealed, all
-    else in staging is removed.
+    With `finish` (a stream's first process, before the others) what a dead owner left is finished: parts of records are
+    revealed, all else in staging is removed, and so are records that count for no shard any more. With `salvage`,
+    records that cannot be read are put aside instead of being an error.
     """
 
-    def __init__(self, home: Path, owner: Owner, finish: bool = True) -> None:
+    def __init__(self, home: Path, owner: Owner, finish: bool = True, salvage: bool = False) -> None:
         self._home = home
         self._owner = owner
+        self._generation = int(owner.folder.name)
         self._staging = owner.folder / "staging"
-        self._records = owner.folder / "commits"
-        self._known = {record.shard: record for record in self._read_all()}
+        self._folder = owner.folder / "commits"
+        self.damaged = False
+        self._records = {path: self._read(path, salvage) for path in self._paths()}
+        self._newest: dict[str, Record] = {}
+        for record in self._all():
+            self._count(record)
         if finish:
             self._finish()
 
+    def _paths(self) -> list[Path]:
+        return [path for path in sorted(self._folder.iterdir()) if path.suffix in (".commit", ".joint")]
+
+    def _read(self, path: Path, salvage: bool) -> list[Record]:
+        try:
+            return records_of(path)
+        except OperationError:
+            if not salvage:
+                raise
+            path.rename(path.with_suffix(".damaged"))
+            self.damaged = True
+            return []
+
     def _finish(self) -> None:
-        for path in self._records.iterdir():
-            if path.suffix not in (".commit", ".joint"):
-                path.unlink()
-        self._finish_joint()
-        for record in self._known.values():
+        for record in self._all():
             self._reveal(record)
         for leftover in self._staging.iterdir():
             leftover.unlink()
+        counting = {id(record) for record, _ in self.counting()}
+        for path, records in list(self._records.items()):
+            if not any(id(record) in counting for record in records):
+                path.unlink(missing_ok=True)
+                del self._records[path]
+        for path in self._folder.iterdir():
+            if path.suffix == ".new":
+                path.unlink()
+
+    def _all(self) -> Iterator[Record]:
+        return (record for records in self._records.values() for record in records)
+
+    def _count(self, record: Record) -> None:
+        for shard in record.positions:
+            if shard not in self._newest or self._newest[shard].age <= record.age:
+                self._newest[shard] = record
 
     def check(self) -> None:
         """Raises OperationError once another stream has taken over."""
         self._owner.check()
 
-    @property
-    def shards(self) -> Set[str]:
-        """Shards that have been committed."""
-        return self._known.keys()
+    def counting(self) -> list[tuple[Record, frozenset[str]]]:
+        """The records that count, each with the shards that it counts for."""
+        found = [(r, frozenset(s for s in r.positions if self._newest[s] is r)) for r in self._all()]
+        return [(record, shards) for record, shards in found if shards]
 
-    def last(self, shard: str) -> Record | None:
-        return self._known.get(shard)
+    @property
+    def shards(self) -> frozenset[str]:
+        """Shards that have been committed."""
+        return frozenset(self._newest)
+
+    def position(self, shard: str) -> Position | None:
+        """Where a shard goes on; None for one never seen."""
+        record = self._newest.get(shard)
+        return None if record is None else record.positions[shard]
 
     def commit(
-        self, shard: str, position: Mapping[str, int], state: bytes, frames: Mapping[str, pl.DataFrame]
+        self, worker: int, positions: Mapping[str, Position], state: bytes, frames: Mapping[str, pl.DataFrame]
     ) -> Record:
-        """Commit a shard: `frames` by folder relative to the home (`lake/<table>/date=...`), the state after them, and
-        where to go on. Raises OperationError when the disk is full, or when another stream has taken over.
+        """Commit a worker: `frames` by folder relative to the home (`lake/<table>/date=...`), the state after them, and
+        where each of its shards goes on. Raises OperationError when the disk is full, or another stream has taken over.
         """
-        return self.commit_together({shard: Commit(position, state, frames)})[shard]
-
-    def commit_together(self, commits: Mapping[str, Commit]) -> dict[str, Record]:
-        """Commit several shards, all of them or none. Raises as `commit` does."""
+        path = self._folder / f"{self._generation:010d}-{worker}.commit"
+        last = self._records.get(path)
+        sequence = last[0].sequence + 1 if last else 1
         with self._told():
-            records = [self._staged(shard, commit) for shard, commit in sorted(commits.items())]
-            if any(record.parts for record in records):
+            name = f"commit-{self._generation}-{worker}-{sequence:010d}"
+            parts = tuple(self._stage(name, folder, frame) for folder, frame in sorted(frames.items()))
+            record = Record(worker, self._generation, sequence, dict(positions), parts, state)
+            if parts:
                 sync_folder(self._staging)
-            if len(records) > 1:
-                self._write(self._joint_path(records), b"".join(map(_encode_sized, records)))
-            for record in records:
-                self._write_record(record)
-            for record in records:
-                self._reveal(record)
-            if len(records) > 1:
-                self._joint_path(records).unlink()
-        return {record.shard: record for record in records}
+            self._write(path, _encode(record))
+            self._records[path] = [record]
+            self._count(record)
+            self._reveal(record)
+        return record
 
-    def _staged(self, shard: str, commit: Commit) -> Record:
-        last = self._known.get(shard)
-        sequence = last.sequence + 1 if last else 1
-        parts = tuple(self._stage(shard, sequence, folder, frame) for folder, frame in sorted(commit.frames.items()))
-        return Record(shard, sequence, dict(commit.position), parts, commit.state)
-
-    def _stage(self, shard: str, sequence: int, folder: str, frame: pl.DataFrame) -> Part:
-        name = f"{slug(shard)}-{sequence:010d}"
+    def _stage(self, name: str, folder: str, frame: pl.DataFrame) -> Part:
         staged = f"{name}-{slug(folder)}.parquet"
         write_part(self._staging / staged, frame)
         return Part(staged, f"{folder}/{name}.parquet")
-
-    def _write_record(self, record: Record) -> None:
-        self._write(self._records / f"{slug(record.shard)}.commit", _encode(record))
-        self._known[record.shard] = record
 
     def _write(self, path: Path, data: bytes) -> None:
         aside = path.with_name(f"{path.name}.new")
@@ -143,19 +172,7 @@ class CommitLog:
             file.flush()
             os.fsync(file.fileno())
         aside.rename(path)
-        sync_folder(self._records)
-
-    def _joint_path(self, records: Sequence[Record]) -> Path:
-        return self._records / f"{slug(records[0].shard)}.joint"
-
-    def _finish_joint(self) -> None:
-        """Write the records of a joint commit that its owner did not come to write."""
-        for path in self._records.glob("*.joint"):
-            for record in records_of(path):
-                last = self._known.get(record.shard)
-                if last is None or last.sequence < record.sequence:
-                    self._write_record(record)
-            path.unlink()
+        sync_folder(self._folder)
 
     def _reveal(self, record: Record) -> None:
         """Idempotent: a part that is not in staging any more has been revealed."""
@@ -170,11 +187,6 @@ class CommitLog:
                     sync_folder(folder)
         self._owner.check()
 
-    def _read_all(self) -> Iterator[Record]:
-        for path in sorted(self._records.iterdir()):
-            if path.suffix == ".commit":
-                yield from records_of(path)
-
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
         try:
@@ -188,49 +200,79 @@ class CommitLog:
             raise
 
 
-def records_of(path: Path) -> list[Record]:
-    """The records in a file of a commit, of one shard or of several. Raises OperationError when it is damaged."""
-    data = path.read_bytes()
-    return [_decode(data, path)] if path.suffix == ".commit" else list(_decode_sized(data, path))
-
-
 def slug(name: str) -> str:
     """`name` as a file name that no other name shares."""
     plain = re.sub(r"[^A-Za-z0-9.=]+", "_", name)[:80]
     return plain if plain == name else f"{plain}_{zlib.crc32(name.encode()):08x}"
 
 
+# --- bytes ----------------------------------------------------------------------------------------------------------
+
+
+def records_of(path: Path) -> list[Record]:
+    """The records in a commit's file. Raises OperationError when it is damaged."""
+    data = path.read_bytes()
+    if path.suffix == ".joint":
+        return list(_decode_joint(data, path))
+    return [_decode_of_shard(data, path) if data[:4] == _MAGIC_OF_SHARDS else _decode(data, path)]
+
+
 def _encode(record: Record) -> bytes:
-    header = json.dumps(
-        {
-            "shard": record.shard,
-            "sequence": record.sequence,
-            "position": dict(record.position),
-            "parts": [[part.staged, part.final] for part in record.parts],
-        }
-    ).encode()
-    body = struct.pack("<I", len(header)) + header + record.state
-    return _MAGIC + struct.pack("<I", zlib.crc32(body)) + body
+    header = {
+        "worker": record.worker,
+        "generation": record.generation,
+        "sequence": record.sequence,
+        "positions": {shard: dict(position) for shard, position in record.positions.items()},
+        "parts": [[part.staged, part.final] for part in record.parts],
+        "state": zlib.crc32(record.state),
+    }
+    return _MAGIC + _summed(json.dumps(header, separators=(",", ":")).encode()) + record.state
+
+
+def _summed(header: bytes) -> bytes:
+    return struct.pack("<II", zlib.crc32(header), len(header)) + header
 
 
 def _decode(data: bytes, path: Path) -> Record:
+    header, rest = _header(data, path) if data[:4] == _MAGIC else ({}, b"")
+    if not header:
+        raise _damaged(path)
+    parts = tuple(Part(*names) for names in header["parts"])
+    state = rest if zlib.crc32(rest) == header["state"] else b""
+    return Record(header["worker"], header["generation"], header["sequence"], header["positions"], parts, state)
+
+
+def _header(data: bytes, path: Path) -> tuple[dict[str, Any], bytes]:
+    if len(data) < 12:
+        raise _damaged(path)
+    checksum, length = struct.unpack("<II", data[4:12])
+    header = data[12 : 12 + length]
+    if len(header) != length or zlib.crc32(header) != checksum:
+        raise _damaged(path)
+    return json.loads(header), data[12 + length :]
+
+
+def _damaged(path: Path) -> OperationError:
+    return OperationError(
+        f"commit record {path} is damaged: restore it, or have positions and state made anew from the lake with "
+        "`kilowatch stream --rebuild`"
+    )
+
+
+def _decode_of_shard(data: bytes, path: Path) -> Record:
     body = data[8:]
-    if data[:4] != _MAGIC or len(data) < 12 or struct.unpack("<I", data[4:8])[0] != zlib.crc32(body):
-        raise OperationError(f"commit record {path} is damaged: restore it, or start again with a new home")
+    if data[:4] != _MAGIC_OF_SHARDS or len(data) < 12 or struct.unpack("<I", data[4:8])[0] != zlib.crc32(body):
+        raise _damaged(path)
     (length,) = struct.unpack("<I", body[:4])
     header = json.loads(body[4 : 4 + length])
     parts = tuple(Part(*names) for names in header["parts"])
-    return Record(header["shard"], header["sequence"], header["position"], parts, body[4 + length :])
+    positions = {header["shard"]: header["position"]}
+    return Record(0, 0, header["sequence"], positions, parts, body[4 + length :])
 
 
-def _encode_sized(record: Record) -> bytes:
-    data = _encode(record)
-    return struct.pack("<Q", len(data)) + data
-
-
-def _decode_sized(data: bytes, path: Path) -> Iterator[Record]:
+def _decode_joint(data: bytes, path: Path) -> Iterator[Record]:
     at = 0
     while at < len(data):
         (length,) = struct.unpack_from("<Q", data, at)
-        yield _decode(data[at + 8 : at + 8 + length], path)
+        yield _decode_of_shard(data[at + 8 : at + 8 + length], path)
         at += 8 + length

@@ -21,7 +21,7 @@ from metering.tables.warehouse import CUSTOMERS, METERS
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.settings import StreamSettings
 from pipelines.flow.worker import Sinks, Worker
-from pipelines.sources.poll import Poll
+from pipelines.sources.poll import Batch, Segment
 from sinks.lake.commits import CommitLog
 from sinks.lake.owner import take
 from sinks.lake.reader import LakeReader, current
@@ -77,16 +77,17 @@ def stream_log(metering_settings: MeteringSettings) -> Callable[..., dict[str, p
             lake = LakeReader(home)
             settings = StreamSettings(metering_settings, kept, 1e9, commit_rows, silent_s)
             worker = Worker(Sinks(lake, CommitLog(home, owner)), settings, _Registry(index), Metrics())
-            begin, last = (worker.position("log") or {"row": 0})["row"], len(log) if stop is None else stop
+            begin, last = (worker.position("log") or {"offset": 0})["offset"], len(log) if stop is None else stop
             for start, end in pairwise([begin, *(cut for cut in cuts if begin < cut < last), last]):
                 lines = [json.dumps(row).encode() for row in log[start:end]]
                 content = (
-                    Lines(b"\n".join(lines), start)
+                    Lines(b"\n".join(lines))
                     if logged_ms is None
                     else Messages(lines, list(range(start, end)), list(logged_ms[start:end]), [None] * len(lines))
                 )
-                poll = Poll("log", "log", 0, content, start, {"row": end}, end=end == len(log))
-                worker.deliver(worker.advance(worker.decode(poll)))
+                after = {"offset": end}
+                segment = Segment("log", "log", 0, len(lines), after, first_row=start, end=end == len(log))
+                worker.deliver([worker.advance(worker.decode([Batch(content, (segment,))]))])
             worker.finish()
         finally:
             owner.release()

@@ -1,0 +1,132 @@
+"""What came of one turn, as values: readings and rejects in their places, rows for the lake by table.
+
+Here: placing decoded rows in the logs of their shards, and the tables of a turn. Not here: making results and
+committing them (`worker`), publishing them (`outbox`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import accumulate
+
+import polars as pl
+
+from metering.calendar import local_date, local_dates
+from metering.readings.decode import Refused
+from metering.readings.payloads import Decoded
+from metering.registry.index import MeterIndex
+from metering.tables import LAKE
+from metering.tables.lake import GAPS, READINGS, REJECTS
+from pipelines.shard.advance import Results
+from pipelines.sources.poll import Batch, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedBatch:
+    """A batch, and what its content turned out to be under which registry."""
+
+    batch: Batch
+    decoded: Decoded
+    index: MeterIndex
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What a turn did: rows for the lake by table. With `urgent` it is committed without waiting for more; `committed`
+    are called once it is.
+    """
+
+    tables: Mapping[str, pl.DataFrame]
+    rows: int
+    urgent: bool = False
+    committed: tuple[Callable[[], None], ...] = ()
+
+
+def nothing() -> dict[str, pl.DataFrame]:
+    """The tables of a turn that has no rows."""
+    return {name: table.empty() for name, table in LAKE.items()}
+
+
+def placed(rows: pl.DataFrame, batch: Batch, numbers: Mapping[str, int]) -> pl.DataFrame:
+    """Accepted or rejected rows with `shard` (its number), `source`, `source_partition`, `source_offset` and
+    `log_offset`, by the segments that their items stand in.
+    """
+    segments = batch.segments
+    if isinstance(batch.content, Refused):
+        offset = pl.coalesce(batch.content.rows["log_offset"], batch.content.rows["source_offset"])
+        offsets = batch.content.rows.select(offset.alias("log_offset"))["log_offset"]
+        return _marked(rows, segments[0], numbers).with_columns(offsets.gather(rows["item"]))
+    if len(segments) == 1:
+        marked = _marked(rows, segments[0], numbers)
+        return marked if batch.numbered else _renumbered(marked, segments[0].first_row, segments[0].log_base)
+    starts = [0, *accumulate(segment.items for segment in segments)]
+    of_row = pl.Series(starts[1:-1], dtype=pl.UInt32).search_sorted(rows["item"], side="right")
+    frame = pl.DataFrame(
+        {
+            "shard": [numbers[segment.shard] for segment in segments],
+            "source": [segment.source for segment in segments],
+            "source_partition": [segment.partition for segment in segments],
+            "first": [segment.first_row - start for segment, start in zip(segments, starts, strict=False)],
+            "base": [segment.log_base for segment in segments],
+        },
+        schema={
+            "shard": pl.UInt16, "source": pl.String, "source_partition": pl.Int32, "first": pl.Int64, "base": pl.Int64,
+        },
+    )  # fmt: skip
+    one_source = frame["source"].n_unique() == 1
+    columns = [frame[name].gather(of_row) for name in ("shard", "source_partition")]
+    source = pl.lit(segments[0].source).alias("source") if one_source else frame["source"].gather(of_row)
+    marked = rows.with_columns(*columns, source)
+    if batch.numbered:
+        return marked.with_columns(log_offset="source_offset")
+    return _renumbered(marked, frame["first"].gather(of_row), frame["base"].gather(of_row))
+
+
+def _marked(rows: pl.DataFrame, segment: Segment, numbers: Mapping[str, int]) -> pl.DataFrame:
+    return rows.with_columns(
+        pl.lit(numbers[segment.shard], pl.UInt16).alias("shard"),
+        pl.lit(segment.source).alias("source"),
+        pl.lit(segment.partition, pl.Int32).alias("source_partition"),
+        pl.col("source_offset").alias("log_offset"),
+    )
+
+
+def _renumbered(rows: pl.DataFrame, first: int | pl.Series, base: int | pl.Series) -> pl.DataFrame:
+    """Rows numbered within the content get their numbers within the file, and within the log."""
+    offset = rows["source_offset"] + first
+    return rows.with_columns(offset.alias("source_offset"), (offset + base).alias("log_offset"))
+
+
+def tables_of(
+    accepted: pl.DataFrame, rejects: pl.DataFrame, results: Results, gaps: Sequence[Segment], index: MeterIndex, tz: str
+) -> dict[str, pl.DataFrame]:
+    """Rows of every lake table, with the local `date` that they belong to."""
+    readings = READINGS.empty()
+    if accepted.height:
+        customers = index.meter_versions["customer_no"].gather(accepted["version"])
+        readings = READINGS.conform(accepted.with_columns(customers, local_dates(accepted["ts"], tz)))
+    return {
+        "readings": readings,
+        "rejects": _rejects(rejects, tz),
+        "windows": results.windows,
+        "violations": results.violations,
+        "compliance": results.compliance,
+        "gaps": pl.concat([GAPS.empty(), *(_gap(segment, tz) for segment in gaps)]),
+    }
+
+
+def _rejects(rejects: pl.DataFrame, tz: str) -> pl.DataFrame:
+    if rejects.is_empty():
+        return REJECTS.empty()
+    known = pl.coalesce("ts", "logged_at", pl.lit(datetime.now(UTC)))
+    return REJECTS.conform(rejects.with_columns(date=local_date(known, tz)))
+
+
+def _gap(segment: Segment, tz: str) -> pl.DataFrame:
+    assert segment.gap is not None
+    first, last = segment.gap
+    row = pl.DataFrame({"missing_from": [first], "missing_to": [last], "accepted_at": [datetime.now(UTC)]})
+    dated = row.with_columns(date=pl.col("accepted_at").dt.convert_time_zone(tz).dt.date())
+    return GAPS.conform(dated, source=segment.source, source_partition=segment.partition)

@@ -1,0 +1,214 @@
+"""Which meter is where: a turn's readings in their places, meters that change shards, and those that fall silent.
+
+Here: the frames METERS and FLOORS (`state`), which readings are late, who has moved, who leaves. Not here: what late
+readings change (the detectors).
+
+A meter heard in another shard than before moves by a value in a column. Where its old shard had come further it is
+judged by those marks until the new one has come as far (docs/adr/0004-one-turn-one-state.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import polars as pl
+
+from pipelines.shard.state import FLOORS, METERS, NEVER, Bound, Frame, State, without
+from pipelines.shard.store import WINDOW_US, Context, with_window
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Accepted readings in their places, and how far they bring the shards.
+
+    `rows`, those of a shard one after the other in the order of its log: columns as held (`store.HELD_SCHEMA`),
+    `shard`, `position` in the turn, `late` for their window, `edge_late` for the window that they are the start edge
+    of, and `held`: of a window whose readings the state holds. `before` and `after`: up to where windows of each meter are
+    closed. `moves_on`: there may be windows to close.
+    """
+
+    rows: pl.DataFrame
+    before: Bound
+    after: Bound
+    moves_on: bool
+
+
+def segments(rows: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
+    """The readings of each shard (its number), which stand together."""
+    if rows.is_empty():
+        return
+    runs = rows["shard"].rle().struct.unnest()
+    at = 0
+    for length, shard in runs.iter_rows():
+        yield shard, rows.slice(at, length)
+        at += length
+
+
+def any_moved(state: State, rows: pl.DataFrame, context: Context) -> bool:
+    """Whether a meter is heard in another shard than the last time, or in two of them."""
+    if len(state.shards.names) <= 2 or rows.is_empty():  # one shard, and that of none
+        return False
+    before = state.meters(context.index)["shard"].gather(rows["meter"])
+    if ((before != 0) & (before != rows["shard"])).any():
+        return True
+    if (before != 0).all():
+        return False
+    return bool(
+        rows.filter(before == 0).group_by("meter").agg((pl.col("shard").n_unique() > 1).alias("two"))["two"].any()
+    )
+
+
+def moved(state: State, shard: int, rows: pl.DataFrame, context: Context) -> State:
+    """The state once the meters of `rows`, all in one shard, are in that."""
+    meters = rows["meter"].unique().sort()
+    held = state.meters(context.index)
+    was = held["shard"].gather(meters)
+    movers = meters.filter((was != 0) & (was != shard))
+    if movers.is_empty():
+        return state
+    marks = state.shards
+    from_shard = held["shard"].gather(movers)
+    reached = pl.DataFrame(
+        [
+            movers.alias("meter"),
+            pl.Series("max_us", marks.max_us, dtype=pl.Int64).gather(from_shard),
+            pl.Series("closed_us", marks.closed_us, dtype=pl.Int64).gather(from_shard),
+        ]
+    )
+    floors = pl.concat([state.frame(FLOORS), reached]).group_by("meter").agg(pl.all().max()).sort("meter")
+    number = pl.repeat(shard, len(movers), dtype=pl.UInt16, eager=True)
+    meters_now = held.with_columns(held["shard"].clone().scatter(movers, number))
+    return _without_reached_floors(state.having({METERS: meters_now, FLOORS: floors}), context)
+
+
+def _without_reached_floors(state: State, context: Context) -> State:
+    """Floors that the shards have come as far as are none any more."""
+    floors = state.frame(FLOORS)
+    if floors.is_empty():
+        return state
+    shard = state.meters(context.index)["shard"].gather(floors["meter"])
+    max_us = pl.Series(state.shards.max_us, dtype=pl.Int64).gather(shard)
+    closed_us = pl.Series(state.shards.closed_us, dtype=pl.Int64).gather(shard)
+    return state.having({FLOORS: floors.filter((floors["max_us"] > max_us) | (floors["closed_us"] > closed_us))})
+
+
+def place(state: State, accepted: pl.DataFrame, ended: Mapping[int, int], context: Context) -> tuple[State, Turn]:
+    """The turn that accepted readings make (columns as held but `end_us`, and `shard`), none of them of a meter that is
+    in another shard; and the state with how far that brings the shards. Of shards in `ended` all windows close: the
+    last that was open before ends then.
+    """
+    state = _located(state, accepted, context)
+    before = state.closed(context.index)
+    rows = with_window(accepted)
+    lateness_us = context.settings.lateness_s * 1_000_000
+    high, max_us = _running_maximum(state, rows)
+    closed_us = {shard: (at - lateness_us) // WINDOW_US * WINDOW_US for shard, at in max_us.items()}
+    for shard, last_open in ended.items():
+        closed_us[shard] = max(last_open, _last_end(rows, shard), closed_us.get(shard, NEVER))
+    shards = state.shards.raised(max_us, closed_us)
+    if rows.height:
+        closed = before.of(rows["meter"])
+        watermark = pl.max_horizontal(_floored(high, state, rows) - lateness_us, closed)
+        kept_us = context.windows_kept * WINDOW_US
+        ts, end = pl.col("ts").to_physical(), pl.col("end_us")
+        rows = rows.with_columns(
+            (watermark >= end).alias("late"),
+            ((ts == end) & (watermark >= end + WINDOW_US)).alias("edge_late"),
+            (end > closed - kept_us).alias("held"),
+        )
+    else:
+        rows = rows.with_columns(pl.lit(False).alias(name) for name in ("late", "edge_late", "held"))
+    rows = rows.with_row_index("position")
+    state = _without_reached_floors(replace(state, shards=shards), context)
+    after = state.closed(context.index)
+    moves_on = shards.closed_us != before.of_shard.to_list() or after.floors.height != before.floors.height
+    return state, Turn(rows, before, after, moves_on)
+
+
+def closing(turn: Turn) -> Turn:
+    """A turn in which there may be windows to close although no shard has come further."""
+    return replace(turn, moves_on=True)
+
+
+def _located(state: State, rows: pl.DataFrame, context: Context) -> State:
+    """With the shard of meters that are heard for the first time."""
+    if rows.is_empty():
+        return state
+    held = state.meters(context.index)
+    new = held["shard"].gather(rows["meter"]) == 0
+    if not new.any():
+        return state
+    first = rows.filter(new).unique("meter")
+    return state.having({METERS: held.with_columns(held["shard"].clone().scatter(first["meter"], first["shard"]))})
+
+
+def _last_end(rows: pl.DataFrame, shard: int) -> int:
+    last = rows.filter(pl.col("shard") == shard)["end_us"].max()
+    return last if isinstance(last, int) else NEVER
+
+
+def _running_maximum(state: State, rows: pl.DataFrame) -> tuple[pl.Series, dict[int, int]]:
+    """For each reading the highest time of its shard up to it, and for each shard that after all [us]."""
+    highs: list[pl.Series] = []
+    max_us: dict[int, int] = {}
+    for shard, own in segments(rows):
+        high = own["ts"].to_physical().cum_max().clip(lower_bound=max_us.get(shard, state.shards.max_us[shard]))
+        highs.append(high)
+        max_us[shard] = cast("int", high[-1])
+    return pl.concat(highs) if highs else pl.Series(dtype=pl.Int64), max_us
+
+
+def _floored(high: pl.Series, state: State, rows: pl.DataFrame) -> pl.Series:
+    """The same, but for meters whose old shard had come further."""
+    floors = state.frame(FLOORS)
+    if floors.is_empty():
+        return high
+    own = rows.select("meter").join(floors, on="meter", how="left", maintain_order="left")["max_us"]
+    return pl.select(pl.max_horizontal(high, own)).to_series()
+
+
+def heard(state: State, rows: pl.DataFrame, context: Context) -> State:
+    """With when the meters of `rows` were last heard."""
+    if rows.is_empty():
+        return state
+    held = state.meters(context.index)
+    newest = rows.group_by("meter").agg(pl.col("ts").to_physical().max().alias("us"))
+    later = pl.select(pl.max_horizontal(newest["us"], held["seen_us"].gather(newest["meter"]))).to_series()
+    return state.having({METERS: held.with_columns(held["seen_us"].clone().scatter(newest["meter"], later))})
+
+
+# --- silence --------------------------------------------------------------------------------------------------------
+
+
+def recalled(state: State, rows: pl.DataFrame, context: Context) -> pl.Series:
+    """When meters were last heard [us], by code, those of `rows` (`meter`, `ts`) that may have left included."""
+    seen_us = state.meters(context.index)["seen_us"]
+    if state.left_us is None or rows.is_empty():
+        return seen_us
+    unheard = rows.filter((seen_us.gather(rows["meter"]) == 0) & (rows["ts"].to_physical() <= state.left_us))
+    if unheard.is_empty():
+        return seen_us
+    since = unheard.select(pl.col("ts").min().dt.offset_by("-1us")).item()
+    later = context.past.readings_since(unheard["meter"].unique(), since)
+    newest = later.group_by("meter").agg(pl.col("ts").to_physical().max().alias("us"))
+    return seen_us.clone().scatter(newest["meter"], newest["us"]) if newest.height else seen_us
+
+
+def dismissed(state: State, frames: Sequence[Frame], turn: Turn, context: Context) -> State:
+    """The state without meters last heard so long before the windows that are held. Only where a look at the past is
+    needed depends on who has left, never what comes out.
+    """
+    if not turn.moves_on:
+        return state
+    held = state.meters(context.index)
+    silent_us = int(context.silent_s * 1_000_000) + context.windows_kept * WINDOW_US
+    until = turn.after.of_shard.gather(held["shard"]) - silent_us
+    gone = ((held["seen_us"] != 0) & (held["seen_us"] <= until)).arg_true().cast(pl.UInt32)
+    meters = gone.filter(~gone.is_in(turn.rows["meter"].unique().implode()))  # far behind, and yet it speaks
+    if meters.is_empty():
+        return state
+    left_us = held["seen_us"].gather(meters).max()
+    assert isinstance(left_us, int)
+    return replace(without(state, frames, meters), left_us=max(left_us, state.left_us or left_us))

@@ -1,0 +1,233 @@
+"""What a turn depends on beside its readings, and the one place that is asked for what came before.
+
+Here: rows of readings as they are held, the context of a turn, and finding a few meters' past: in the lake, and in what
+is on its way into it. Not here: what is done with them (the detectors), what the state holds (`state`).
+
+A meter is a meter: it is not asked from which source or partition its past came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Protocol
+
+import polars as pl
+
+from metering.calendar import local_date, window_end
+from metering.events.judge import CHECKS
+from metering.events.lifecycle import CHANGE_SCHEMA, last_emitted
+from metering.load.windows import USED
+from metering.registry.index import MeterIndex
+from metering.settings.figures import MeteringSettings
+from metering.supply.compliance import remembered
+from metering.tables.lake import MEASURED, READINGS, WINDOW_S, WINDOWS
+from metering.tables.schema import TIMESTAMP
+from pipelines.shard.state import Naming
+from sinks.lake.reader import LakeReader
+
+WINDOW_US = WINDOW_S * 1_000_000
+KEY = ("meter", "window_end")
+POSITION = ("source_partition", "log_offset", "source_row")
+"""Which of several readings of a meter and time counts; also, which reading this is."""
+
+HELD_SCHEMA = pl.Schema(
+    {
+        "meter": pl.UInt32(),
+        "version": pl.UInt32(),
+        "ts": TIMESTAMP,
+        **{name: READINGS.schema[name] for name in MEASURED},
+        **{name: READINGS.schema[name] for name in POSITION},
+        "logged_at": TIMESTAMP,
+        "end_us": pl.Int64(),
+    }
+)
+"""A reading as it is held: `end_us` is the end of its window. Of the measured values only those that are needed."""
+
+
+class Past(Protocol):
+    """What the lake, and what is on its way into it, knows."""
+
+    def readings(self, wanted: pl.DataFrame) -> pl.DataFrame:
+        """Readings (as held) of `meter` in windows ending at `window_end`, and at their start edges."""
+
+    def readings_since(self, meters: pl.Series, since: datetime) -> pl.DataFrame:
+        """All readings (as held) of the meters (codes) after `since`."""
+
+    def events(self, meters: pl.Series | None, since: datetime) -> pl.DataFrame:
+        """What was emitted last (CHANGE_SCHEMA) of each violation of the meters (codes; None: all) that changed after
+        `since`."""
+
+    def days(self, wanted: pl.DataFrame) -> pl.DataFrame:
+        """Sums (DAYS_SCHEMA) of all days of `meter` in `month`, from what was emitted of them last."""
+
+    def windows(self, wanted: pl.DataFrame) -> pl.DataFrame:
+        """Current windows (columns of `windows`, with `meter` and `version`) of `meter`, `window_end`, if any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a turn depends on beside its state and readings.
+
+    `windows_kept` closed windows are held for late readings. Meters not heard for `silent_s`, by the time of the data,
+    leave the state.
+    """
+
+    naming: Naming
+    settings: MeteringSettings
+    windows_kept: int
+    past: Past
+    silent_s: float = 7 * 86_400
+
+    @property
+    def index(self) -> MeterIndex:
+        return self.naming.index
+
+    @property
+    def meter_versions(self) -> pl.DataFrame:
+        return self.naming.index.meter_versions
+
+    @property
+    def held_columns(self) -> list[str]:
+        """Columns of HELD_SCHEMA that are kept."""
+        return held_columns(self.naming)
+
+
+def naming_of(index: MeterIndex, settings: MeteringSettings) -> Naming:  # noqa: ARG001 - the rules are the product's
+    """What numbers in a state stand for under a registry and settings."""
+    checks = pl.DataFrame(
+        [(check.code, check.rule, check.phase, check.side) for check in CHECKS],
+        schema={"code": pl.UInt32, "rule": pl.String, "phase": pl.String, "side": pl.Int8},
+        orient="row",
+    )
+    return Naming(index, checks, USED)
+
+
+def held_columns(naming: Naming) -> list[str]:
+    return [name for name in HELD_SCHEMA if name not in MEASURED or name in naming.measured]
+
+
+def with_window(rows: pl.DataFrame) -> pl.DataFrame:
+    """Readings with `end_us`."""
+    return rows.with_columns(end_us=-(-pl.col("ts").to_physical() // WINDOW_US) * WINDOW_US)
+
+
+def as_instant(name: str) -> pl.Expr:
+    """Epoch microseconds as `window_end`."""
+    return pl.col(name).cast(TIMESTAMP).alias("window_end")
+
+
+class LakePast:
+    """The past that the lake tells, and what has not been committed yet (`pending`: tables of turns)."""
+
+    def __init__(
+        self,
+        lake: LakeReader,
+        naming: Naming,
+        settings: MeteringSettings,
+        pending: Sequence[Mapping[str, pl.DataFrame]] = (),
+    ) -> None:
+        self._lake = lake
+        self._naming = naming
+        self._index = naming.index
+        self._settings = settings
+        self._pending = pending
+
+    def readings(self, wanted: pl.DataFrame) -> pl.DataFrame:
+        edges = wanted.with_columns(pl.col("window_end").dt.offset_by("-15m"))
+        around = pl.concat([wanted.select(KEY), edges.select(KEY)]).unique()
+        rows = self._of("readings", around["meter"], self._days(around["window_end"]))
+        rows = self._coded(rows, "ts").with_columns(window_end(pl.col("ts")).alias("window_end"))
+        return self._held(rows.join(around, on=KEY, how="semi"))
+
+    def readings_since(self, meters: pl.Series, since: datetime) -> pl.DataFrame:
+        rows = self._of("readings", meters, self._days_since("readings", since))
+        return self._held(self._coded(rows.filter(pl.col("ts") > since), "ts"))
+
+    def all_since(self, since: datetime, sources: Sequence[tuple[str, int]]) -> pl.DataFrame:
+        """All readings (as held) after `since` that came from some sources and partitions."""
+        places = pl.DataFrame(list(sources), schema={"source": pl.String, "source_partition": pl.Int32}, orient="row")
+        with self._lake.held():
+            rows = self._lake.scan("readings", self._days_since("readings", since)).filter(pl.col("ts") > since)
+            rows = rows.join(places.lazy(), on=places.columns, how="semi").collect()
+        return self._held(self._coded(rows, "ts"))
+
+    def sources(self) -> dict[tuple[str, int], datetime]:
+        """Every source and partition of readings, and the highest time of these."""
+        found: dict[tuple[str, int], datetime] = {}
+        with self._lake.held():
+            for day in self._lake.dates("readings"):
+                of_day = self._lake.scan("readings", [day]).group_by("source", "source_partition")
+                for source, partition, ts in of_day.agg(pl.col("ts").max()).collect().iter_rows():
+                    found[source, partition] = max(ts, found.get((source, partition), ts))
+        return found
+
+    def windows(self, wanted: pl.DataFrame) -> pl.DataFrame:
+        rows = self._of("windows", wanted["meter"], self._days(wanted["window_end"]))
+        rows = self._coded(rows, "window_end").join(wanted, on=KEY, how="semi")
+        newest = rows.sort("revision").unique(KEY, keep="last")
+        return newest.select("meter", "version", *WINDOWS.names)
+
+    def events(self, meters: pl.Series | None, since: datetime) -> pl.DataFrame:
+        rows = self._of("violations", meters, self._days_since("violations", since))
+        checks = self._naming.checks.select("code", "rule", "phase")
+        emitted = self._coded(rows, "at").join(checks, on=("rule", "phase"))
+        return last_emitted(emitted.select(CHANGE_SCHEMA.names()).cast(dict(CHANGE_SCHEMA)))
+
+    def days(self, wanted: pl.DataFrame) -> pl.DataFrame:
+        months = set(wanted["month"])
+        days = [day for day in self._dates("compliance") if day.replace(day=1) in months]
+        rows = self._coded(self._of("compliance", wanted["meter"], days), "as_of")
+        rows = rows.with_columns(pl.col("date").dt.month_start().alias("month"))
+        rows = rows.join(wanted, on=("meter", "month"), how="semi").sort("revision")
+        return remembered(rows.unique(("meter", "date"), keep="last"))
+
+    def not_taken(self, accepted: pl.DataFrame, source: str, partition: int) -> pl.DataFrame:
+        """Those of `accepted` whose place in the source does not stand in the readings yet, in order of time."""
+        place = ("source_offset", "source_row")
+        here = (pl.col("source") == source) & (pl.col("source_partition") == partition)
+        coming = [tables["readings"].filter(here).select(place) for tables in self._pending]
+        days = accepted.select(local_date(pl.col("ts"), self._settings.timezone)).to_series().unique()
+        near = pl.col("source_offset").is_between(accepted["source_offset"].min(), accepted["source_offset"].max())
+        with self._lake.held():
+            kept = self._lake.scan("readings", days.sort()).filter(here & near).select(place).collect()
+        return accepted.join(pl.concat([kept, *coming]), on=place, how="anti").sort("ts", *place)
+
+    # --- finding rows ---
+
+    def _coded(self, rows: pl.DataFrame, time: str) -> pl.DataFrame:
+        """With `meter` and `version` at `time`; rows of meters not known then are left out."""
+        rows = rows.with_columns(self._index.code(rows["meter_id"]))
+        rows = rows.filter(pl.col("meter").is_not_null())
+        rows = rows.with_columns(self._index.version(rows["meter"], rows[time]))
+        return rows.filter(pl.col("version").is_not_null())
+
+    def _held(self, rows: pl.DataFrame, *more: str) -> pl.DataFrame:
+        placed = rows.with_columns(pl.coalesce("log_offset", "source_offset").alias("log_offset"))
+        names = held_columns(self._naming)
+        return with_window(placed).select(*(pl.col(name).cast(HELD_SCHEMA[name]) for name in names), *more)
+
+    def _of(self, table: str, meters: pl.Series | None, days: Sequence[date]) -> pl.DataFrame:
+        """The table's rows of some meters (codes; None: of all) on some days, of the lake and on their way into it."""
+        mine = pl.lit(True)
+        if meters is not None:
+            mine = pl.col("meter_id").is_in(self._index.names.gather(meters.unique()).implode())
+        with self._lake.held():
+            kept = self._lake.scan(table, days).filter(mine).collect()
+        near = pl.col("date").is_in(days)
+        return pl.concat([kept, *(tables[table].filter(near & mine) for tables in self._pending)])
+
+    def _dates(self, table: str) -> list[date]:
+        coming = {day for tables in self._pending for day in tables[table]["date"].unique()}
+        return sorted({*self._lake.dates(table), *coming})
+
+    def _days_since(self, table: str, since: datetime) -> list[date]:
+        first = pl.select(local_date(pl.lit(since, TIMESTAMP), self._settings.timezone)).item()
+        return [day for day in self._dates(table) if day >= first]
+
+    def _days(self, ends: pl.Series) -> list[date]:
+        """Local dates of windows, and the days before them: a window at midnight has its start edge there."""
+        local = ends.unique().cast(TIMESTAMP).to_frame("end").select(local_date(pl.col("end"), self._settings.timezone))
+        found = local.to_series().unique().drop_nulls().to_list()
+        return sorted({day - timedelta(days=back) for day in found for back in (0, 1)})

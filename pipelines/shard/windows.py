@@ -1,0 +1,258 @@
+"""Windows of a turn: which close with it, and which closed ones late readings change.
+
+Here: the frames OPEN, CLOSED and EMITTED, and how they move on. Not here: what a window is (`metering.load.windows`),
+which readings are late (`meters`).
+
+Everything depends on the readings and their order alone, never on how they were cut into turns: lateness is judged row
+by row against the running maximum of time, and a revision counts the late readings folded in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import polars as pl
+
+from metering.load.windows import latest, windows
+from metering.supply.compliance import DAYS_SCHEMA, SUMS
+from metering.tables.lake import WINDOWS
+from metering.tables.schema import TIMESTAMP, no_rows
+from pipelines.shard.meters import Turn
+from pipelines.shard.state import Bound, Chunks, Frame, State
+from pipelines.shard.store import HELD_SCHEMA, KEY, POSITION, WINDOW_US, Context, as_instant
+
+OPEN = Frame("open", 1, HELD_SCHEMA, dated="ts", growing=True)
+"""Readings of windows that are open."""
+CLOSED = Frame("closed", 1, HELD_SCHEMA, dated="ts", growing=True)
+"""Readings of the last windows that have closed, for those that come late."""
+EMITTED = Frame(
+    "emitted",
+    1,
+    pl.Schema(
+        {
+            "meter": pl.UInt32(),
+            "version": pl.UInt32(),
+            "window_end": TIMESTAMP,
+            "revision": pl.Int32(),
+            **{name: DAYS_SCHEMA[name] for name in SUMS},
+        }
+    ),
+    dated="window_end",
+)
+"""The windows of CLOSED as they were emitted last, each with what it added to its day."""
+
+_FOLDED = pl.Schema({"meter": pl.UInt32(), "window_end": TIMESTAMP, "folded": pl.Int32()})
+_FIRST_EMITTED = (pl.lit(0, pl.Int32).alias("revision"), pl.lit(1, pl.Int32).alias("count"))
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """What a turn did to windows. `fresh`: those that closed or changed (columns of `windows` but `date`, `meter`,
+    `version`, and `count`: how often each was emitted, reading by reading). `gone`: readings that are held no longer.
+    """
+
+    state: State
+    fresh: pl.DataFrame
+    gone: list[pl.DataFrame]
+
+
+def step(state: State, turn: Turn, context: Context) -> Recomputed:
+    """Take a turn's readings in: windows that close with it, and closed ones that late readings change."""
+    opened, closed = _with_readings(state, turn, context)
+    closing, opened = opened.split(turn.after) if turn.moves_on else ([], opened)
+    for rows in closing:
+        closed = closed.add(rows)
+    fresh = _fresh(state, turn, closed, closing, context)
+    gone: list[pl.DataFrame] = []
+    if turn.moves_on:
+        gone, closed = closed.split(turn.after.less(context.windows_kept * WINDOW_US))
+    return Recomputed(state.having({OPEN: opened, CLOSED: closed}), fresh, gone)
+
+
+def emitted(state: State, fresh: pl.DataFrame, added: pl.DataFrame, turn: Turn, context: Context) -> State:
+    """The state with what windows were emitted as, and `added` (DAYS_SCHEMA, row by row of `fresh`) to their days."""
+    known = state.frame(EMITTED)
+    if fresh.height:
+        new = added.with_columns(fresh["window_end"], fresh["revision"]).select(EMITTED.schema.names())
+        if _was_closed(fresh, turn.before).any():
+            known = known.join(fresh.select(KEY), on=KEY, how="anti")
+        known = pl.concat([known, new.cast(dict(EMITTED.schema))])
+    if turn.moves_on and known.height:
+        kept = turn.after.less(context.windows_kept * WINDOW_US).of(known["meter"])
+        known = known.filter(known["window_end"].to_physical() > kept)
+    return state if known is state.frame(EMITTED) else state.having({EMITTED: known})
+
+
+def forgotten(keys: pl.DataFrame, turn: Turn, context: Context) -> pl.DataFrame:
+    """Windows that the state does not hold all of: their readings, or the one at their start edge."""
+    kept = turn.before.less(context.windows_kept * WINDOW_US - WINDOW_US).of(keys["meter"])
+    return keys.filter(keys["window_end"].to_physical() <= kept)
+
+
+def unknown(forgotten_keys: pl.DataFrame, state: State) -> pl.DataFrame:
+    """Those whose last emission the state does not hold either."""
+    if forgotten_keys.is_empty():
+        return forgotten_keys
+    return forgotten_keys.join(state.frame(EMITTED).select(KEY), on=KEY, how="anti")
+
+
+def _with_readings(state: State, turn: Turn, context: Context) -> tuple[Chunks, Chunks]:
+    opened, closed = state.chunks(OPEN), state.chunks(CLOSED)
+    if turn.rows.is_empty():
+        return opened, closed
+    names = context.held_columns
+    late = turn.rows["end_us"] <= turn.before.of(turn.rows["meter"])
+    if not late.any():
+        return opened.add(turn.rows.select(names)), closed
+    opened = opened.add(turn.rows.filter(~late).select(names))
+    return opened, closed.add(turn.rows.filter(late & turn.rows["held"]).select(names))
+
+
+def _fresh(state: State, turn: Turn, closed: Chunks, closing: list[pl.DataFrame], context: Context) -> pl.DataFrame:
+    """Windows that close with this turn, and closed ones that a late reading changes."""
+    folded = _folded(state, turn, context)
+    if not closing and folded.is_empty():
+        return _none()
+    edges = _edges(state, turn)
+    if folded.is_empty():
+        made = _windows_of([*closing, *edges], context)
+        return made.filter(~_was_emitted(made, closing, turn.before)).with_columns(_FIRST_EMITTED)
+    revised = folded.filter(_was_closed(folded, turn.before))
+    old = forgotten(revised, turn, context) if revised.height else revised
+    frames = [*closing, *edges, *_readings_for(closed, revised)]
+    if old.height:
+        frames += [context.past.readings(old), *_of_forgotten(turn.rows, old)]
+    made = _windows_of(frames, context)
+    was_closed = _was_emitted(made, closing, turn.before)
+    made = pl.concat([made.filter(~was_closed), made.filter(was_closed).join(revised, on=KEY, how="semi")])
+    return _counted(made, folded, _before(state, old, context), _punctual(closing, turn.rows))
+
+
+def _counted(made: pl.DataFrame, folded: pl.DataFrame, before: pl.DataFrame, punctual: pl.DataFrame) -> pl.DataFrame:
+    """With `revision`, and `count`: once when a window closes, once for each late reading."""
+    return (
+        made.join(folded, on=KEY, how="left")
+        .join(before, on=KEY, how="left")
+        .join(punctual, on=KEY, how="left")
+        .with_columns(pl.col("folded").fill_null(0), pl.col("punctual").fill_null(False))
+        .with_columns(
+            revision=(pl.col("before").fill_null(0) + pl.col("folded")).cast(pl.Int32),
+            count=(pl.col("folded") + (pl.col("before").is_null() & pl.col("punctual")).cast(pl.Int32)).cast(pl.Int32),
+        )
+        .drop("folded", "before", "punctual")
+    )
+
+
+def _windows_of(frames: Iterable[pl.DataFrame], context: Context) -> pl.DataFrame:
+    rows = pl.concat([rows.select(context.held_columns) for rows in frames], rechunk=True)
+    return windows(latest(rows), context.meter_versions)
+
+
+@cache
+def _none() -> pl.DataFrame:
+    empty = WINDOWS.empty().drop("date", "revision")
+    return empty.with_columns(
+        *(pl.lit(None, dtype).alias(name) for name, dtype in (("meter", pl.UInt32), ("version", pl.UInt32))),
+        *(pl.lit(None, pl.Int32).alias(name) for name in ("revision", "count")),
+    )
+
+
+def _was_closed(keys: pl.DataFrame, before: Bound) -> pl.Series:
+    return keys["window_end"].to_physical() <= before.of(keys["meter"])
+
+
+def _was_emitted(made: pl.DataFrame, closing: list[pl.DataFrame], before: Bound) -> pl.Series:
+    """Whether windows were closed before this turn. One of a meter that the registry did not know for a while may be
+    overdue: it should have been, and closes now.
+    """
+    was_closed = _was_closed(made, before)
+    overdue = [rows.filter(rows["end_us"] <= before.of(rows["meter"])) for rows in closing]
+    if not any(rows.height for rows in overdue):
+        return was_closed
+    keys = pl.concat([rows.select("meter", as_instant("end_us")) for rows in overdue]).unique()
+    late = made.select(KEY).join(keys.with_columns(late=True), on=KEY, how="left", maintain_order="left")["late"]
+    return was_closed & ~late.fill_null(False)
+
+
+def _folded(state: State, turn: Turn, context: Context) -> pl.DataFrame:
+    """How many late readings each (meter, window_end) takes: its own, and its start edge if the window was there."""
+    late = turn.rows.filter(pl.col("late") | pl.col("edge_late"))
+    if late.is_empty():
+        return no_rows(_FOLDED)
+    own = late.filter("late").select("meter", as_instant("end_us"), "position")
+    edges = late.filter("edge_late").select("meter", as_instant("end_us").dt.offset_by("15m"), "position")
+    if edges.height:
+        edges = edges.join(_existing(state, turn, edges, context), on=KEY)
+        edges = edges.filter(pl.col("position") > pl.col("since")).drop("since")
+    return pl.concat([own, edges]).group_by(KEY).agg(pl.len().cast(pl.Int32).alias("folded"))
+
+
+def _existing(state: State, turn: Turn, wanted: pl.DataFrame, context: Context) -> pl.DataFrame:
+    """For the wanted windows that have readings: the `position` in this turn of the first, -1 if earlier."""
+    keys = wanted.select(KEY).unique()
+    meters = pl.col("meter").is_in(keys["meter"].unique().implode())
+    here = turn.rows.filter(meters).select("meter", as_instant("end_us"), since=pl.col("position").cast(pl.Int64))
+    held = [
+        rows.select("meter", as_instant("end_us"))
+        for chunks in (state.chunks(OPEN), state.chunks(CLOSED))
+        for rows in chunks.where(meters)
+    ]
+    old = forgotten(keys, turn, context)
+    past = [context.past.windows(old).select(KEY)] if old.height else []
+    earlier = pl.concat([here.select(KEY).clear(), *held, *past]).with_columns(since=pl.lit(-1, pl.Int64))
+    return pl.concat([here, earlier]).join(keys, on=KEY, how="semi").group_by(KEY).agg(pl.col("since").min())
+
+
+def _edges(state: State, turn: Turn) -> list[pl.DataFrame]:
+    """Readings at the start of the first window of a meter that can close next: the others' are among the closing."""
+    lowest, highest = turn.before.lowest, turn.before.highest
+    at_end = pl.col("end_us") == pl.col("ts").to_physical()
+    found = []
+    for rows in state.chunks(CLOSED).where(at_end, lowest, highest):
+        found.append(rows.filter(rows["end_us"] == turn.before.of(rows["meter"])))
+    return found
+
+
+def _readings_for(closed: Chunks, revised: pl.DataFrame) -> list[pl.DataFrame]:
+    """Readings of the revised windows, and those at their start edges."""
+    if revised.is_empty():
+        return []
+    starts = revised.with_columns(pl.col("window_end").dt.offset_by("-15m"))
+    around = pl.concat([revised.select(KEY), starts.select(KEY)]).unique()
+    ends = around["window_end"].to_physical()
+    first, last = ends.min(), ends.max()
+    assert isinstance(first, int)
+    assert isinstance(last, int)
+    meters = pl.col("meter").is_in(around["meter"].unique().implode())
+    return [
+        rows.with_columns(as_instant("end_us")).join(around, on=KEY, how="semi")
+        for rows in closed.where(meters, first, last)
+    ]
+
+
+def _of_forgotten(rows: pl.DataFrame, old: pl.DataFrame) -> list[pl.DataFrame]:
+    """This turn's readings of windows older than the state, or at their start edges: in the lake only after it."""
+    placed = rows.with_columns(as_instant("end_us"))
+    own = placed.join(old, on=KEY, how="semi")
+    at_edge = placed.filter(pl.col("ts") == pl.col("window_end")).with_columns(pl.col("window_end").dt.offset_by("15m"))
+    return [own, at_edge.join(old, on=KEY, how="semi")]
+
+
+def _before(state: State, old: pl.DataFrame, context: Context) -> pl.DataFrame:
+    """Revision that windows were emitted with last."""
+    known = state.frame(EMITTED).select(*KEY, before="revision")
+    not_held = unknown(old, state)
+    if not_held.is_empty():
+        return known
+    return pl.concat([known, context.past.windows(not_held).select(*KEY, before="revision")])
+
+
+def _punctual(closing: list[pl.DataFrame], rows: pl.DataFrame) -> pl.DataFrame:
+    """Windows that had a reading before they closed."""
+    late = rows.filter("late").select("meter", *POSITION)
+    on_time = [part.join(late, on=("meter", *POSITION), how="anti") if late.height else part for part in closing]
+    keys = [part.select("meter", as_instant("end_us")) for part in on_time]
+    empty = pl.DataFrame(schema={"meter": pl.UInt32, "window_end": TIMESTAMP})
+    return pl.concat([empty, *keys]).unique().with_columns(punctual=pl.lit(True))
