@@ -21,11 +21,19 @@ def local_date(ts: pl.Expr, tz: str) -> pl.Expr:
     return (ts - pl.duration(microseconds=1)).dt.convert_time_zone(tz).dt.date()
 
 
+def day_of(at: object, tz: str) -> date | None:
+    """`local_date` of one instant; None where that is none, or Python has no such year."""
+    try:
+        return (at - timedelta(microseconds=1)).astimezone(ZoneInfo(tz)).date() if isinstance(at, datetime) else None
+    except OverflowError:
+        return None
+
+
 def local_dates(ts: pl.Series, tz: str) -> pl.Series:
     """`local_date` of every instant, for readings: very many rows, few instants, most often of one date."""
-    days = ts.unique().to_frame("ts").select(local_date(pl.col("ts"), tz)).to_series().unique()
-    if len(days) == 1:
-        return pl.repeat(days[0], len(ts), dtype=pl.Date, eager=True).alias("date")
+    first, last = (day_of(at, tz) for at in (ts.min(), ts.max()))
+    if first is not None and first == last and not ts.has_nulls():
+        return pl.repeat(first, len(ts), dtype=pl.Date, eager=True).alias("date")
     return ts.to_frame("ts").select(local_date(pl.col("ts"), tz).alias("date")).to_series()
 
 

@@ -63,25 +63,16 @@ def placed(rows: pl.DataFrame, batch: Batch, numbers: Mapping[str, int]) -> pl.D
         return marked if batch.numbered else _renumbered(marked, segments[0].first_row, segments[0].log_base)
     starts = [0, *accumulate(segment.items for segment in segments)]
     of_row = pl.Series(starts[1:-1], dtype=pl.UInt32).search_sorted(rows["item"], side="right")
-    frame = pl.DataFrame(
-        {
-            "shard": [numbers[segment.shard] for segment in segments],
-            "source": [segment.source for segment in segments],
-            "source_partition": [segment.partition for segment in segments],
-            "first": [segment.first_row - start for segment, start in zip(segments, starts, strict=False)],
-            "base": [segment.log_base for segment in segments],
-        },
-        schema={
-            "shard": pl.UInt16, "source": pl.String, "source_partition": pl.Int32, "first": pl.Int64, "base": pl.Int64,
-        },
-    )  # fmt: skip
-    one_source = frame["source"].n_unique() == 1
-    columns = [frame[name].gather(of_row) for name in ("shard", "source_partition")]
-    source = pl.lit(segments[0].source).alias("source") if one_source else frame["source"].gather(of_row)
-    marked = rows.with_columns(*columns, source)
+    shard = pl.Series("shard", [numbers[segment.shard] for segment in segments], dtype=pl.UInt16)[of_row]
+    partition = pl.Series("source_partition", [s.partition for s in segments], dtype=pl.Int32)[of_row]
+    sources = [segment.source for segment in segments]
+    source = pl.lit(sources[0]).alias("source") if len(set(sources)) == 1 else pl.Series("source", sources)[of_row]
+    marked = rows.with_columns(shard, partition, source, log_offset="source_offset")
     if batch.numbered:
-        return marked.with_columns(log_offset="source_offset")
-    return _renumbered(marked, frame["first"].gather(of_row), frame["base"].gather(of_row))
+        return marked
+    firsts = [segment.first_row - start for segment, start in zip(segments, starts, strict=False)]
+    bases = [segment.log_base for segment in segments]
+    return _renumbered(marked, pl.Series(firsts, dtype=pl.Int64)[of_row], pl.Series(bases, dtype=pl.Int64)[of_row])
 
 
 def _marked(rows: pl.DataFrame, segment: Segment, numbers: Mapping[str, int]) -> pl.DataFrame:

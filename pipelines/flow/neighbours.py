@@ -21,6 +21,11 @@ class Neighbours:
         self._commits, self._mine, self._workers = commits, mine, workers
         self._elsewhere: pl.Series | None = None
 
+    @property
+    def none(self) -> bool:
+        """Whether there are no other processes."""
+        return self._workers == 1
+
     def refuse_apart(self, batch: Batch, meters: pl.Series, naming: Naming) -> None:
         """Raises ApartError for meters (codes), new to this worker, that another worker's shard knew at the start, and
         where meters may have moved since then.

@@ -179,7 +179,8 @@ class Worker:
         accepted, rejects = [], []
         for part in turn:
             own = self._accepted(part, numbers, past)
-            self._neighbours.refuse_apart(part.batch, self._new(own), self._naming)
+            if not self._neighbours.none:
+                self._neighbours.refuse_apart(part.batch, self._new(own), self._naming)
             accepted.append(own)
             if part.decoded.rejects.height and not isinstance(part.batch.content, Refused):
                 rejects.append(placed(part.decoded.rejects, part.batch, numbers))

@@ -119,13 +119,14 @@ def suspected(state: State, rows: pl.DataFrame, suspects: pl.DataFrame) -> State
 
 def _disputed(rows: pl.DataFrame, seen_us: pl.Series) -> pl.Series:
     """Meters with a reading whose time is not after all earlier ones of the meter."""
-    ordered = rows.select("meter", us=pl.col("ts").to_physical()).sort("meter", maintain_order=True)
-    meter, us = ordered["meter"], ordered["us"]
-    first = meter.ne_missing(meter.shift(1))
-    seen = seen_us.gather(meter)
-    before = pl.select(pl.when(first).then(seen).otherwise(pl.max_horizontal(us.shift(1), seen))).to_series()
+    meter, us = pl.col("meter"), pl.col("us")
+    timed = rows.select("meter", us=pl.col("ts").to_physical()).with_columns(seen_us[rows["meter"]].alias("seen"))
+    if timed["meter"].n_unique() == timed.height:
+        return timed.filter(us <= pl.col("seen"))["meter"].sort()
     # Where the order is broken somewhere it is seen there: each reading is held against the one before it.
-    return meter.filter(us <= before).unique().sort()
+    before = pl.when(meter == meter.shift(1)).then(us.shift(1))
+    ordered = timed.sort("meter", maintain_order=True)
+    return ordered.filter(us <= pl.max_horizontal("seen", before))["meter"].unique().sort()
 
 
 # --- in order -------------------------------------------------------------------------------------------------------

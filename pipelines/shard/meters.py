@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import polars as pl
 
@@ -25,14 +24,17 @@ class Turn:
 
     `rows`, those of a shard one after the other in the order of its log: columns as held (`store.HELD_SCHEMA`),
     `shard`, `position` in the turn, `late` for their window, `edge_late` for the window that they are the start edge
-    of, and `held`: of a window whose readings the state holds. `before` and `after`: up to where windows of each meter are
-    closed. `moves_on`: there may be windows to close.
+    of, `held`: of a window whose readings the state holds, and `closed`: of one that was closed before. `before` and
+    `after`: up to where windows of each meter are closed. `moves_on`: there may be windows to close. `late` and
+    `closed`: whether any row is (for its window, or the edge of one).
     """
 
     rows: pl.DataFrame
     before: Bound
     after: Bound
     moves_on: bool
+    late: bool = False
+    closed: bool = False
 
 
 def segments(rows: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -50,31 +52,31 @@ def any_moved(state: State, rows: pl.DataFrame, context: Context) -> bool:
     """Whether a meter is heard in another shard than the last time, or in two of them."""
     if len(state.shards.names) <= 2 or rows.is_empty():  # one shard, and that of none
         return False
-    before = state.meters(context.index)["shard"].gather(rows["meter"])
-    if ((before != 0) & (before != rows["shard"])).any():
-        return True
-    if (before != 0).all():
+    before = state.meters(context.index)["shard"][rows["meter"]]
+    elsewhere = before != rows["shard"]
+    if not elsewhere.any():
         return False
-    return bool(
-        rows.filter(before == 0).group_by("meter").agg((pl.col("shard").n_unique() > 1).alias("two"))["two"].any()
-    )
+    if (elsewhere & (before != 0)).any():
+        return True
+    shards = rows.filter(elsewhere).group_by("meter").agg(pl.col("shard").n_unique())["shard"]
+    return bool((shards > 1).any())
 
 
 def moved(state: State, shard: int, rows: pl.DataFrame, context: Context) -> State:
     """The state once the meters of `rows`, all in one shard, are in that."""
     meters = rows["meter"].unique().sort()
     held = state.meters(context.index)
-    was = held["shard"].gather(meters)
+    was = held["shard"][meters]
     movers = meters.filter((was != 0) & (was != shard))
     if movers.is_empty():
         return state
     marks = state.shards
-    from_shard = held["shard"].gather(movers)
+    from_shard = held["shard"][movers]
     reached = pl.DataFrame(
         [
             movers.alias("meter"),
-            pl.Series("max_us", marks.max_us, dtype=pl.Int64).gather(from_shard),
-            pl.Series("closed_us", marks.closed_us, dtype=pl.Int64).gather(from_shard),
+            pl.Series("max_us", marks.max_us, dtype=pl.Int64)[from_shard],
+            pl.Series("closed_us", marks.closed_us, dtype=pl.Int64)[from_shard],
         ]
     )
     floors = pl.concat([state.frame(FLOORS), reached]).group_by("meter").agg(pl.all().max()).sort("meter")
@@ -88,9 +90,9 @@ def _without_reached_floors(state: State, context: Context) -> State:
     floors = state.frame(FLOORS)
     if floors.is_empty():
         return state
-    shard = state.meters(context.index)["shard"].gather(floors["meter"])
-    max_us = pl.Series(state.shards.max_us, dtype=pl.Int64).gather(shard)
-    closed_us = pl.Series(state.shards.closed_us, dtype=pl.Int64).gather(shard)
+    shard = state.meters(context.index)["shard"][floors["meter"]]
+    max_us = pl.Series(state.shards.max_us, dtype=pl.Int64)[shard]
+    closed_us = pl.Series(state.shards.closed_us, dtype=pl.Int64)[shard]
     return state.having({FLOORS: floors.filter((floors["max_us"] > max_us) | (floors["closed_us"] > closed_us))})
 
 
@@ -101,30 +103,51 @@ def place(state: State, accepted: pl.DataFrame, ended: Mapping[int, int], contex
     """
     state = _located(state, accepted, context)
     before = state.closed(context.index)
-    rows = with_window(accepted)
+    rows = _timed(state, accepted, before, context)
     lateness_us = context.settings.lateness_s * 1_000_000
-    high, max_us = _running_maximum(state, rows)
+    marks = rows.group_by("shard").agg(pl.col("high", "end_us").max())
+    max_us = dict(zip(marks["shard"].to_list(), marks["high"].to_list(), strict=True))
+    last_end = dict(zip(marks["shard"].to_list(), marks["end_us"].to_list(), strict=True))
     closed_us = {shard: (at - lateness_us) // WINDOW_US * WINDOW_US for shard, at in max_us.items()}
     for shard, last_open in ended.items():
-        closed_us[shard] = max(last_open, _last_end(rows, shard), closed_us.get(shard, NEVER))
+        closed_us[shard] = max(last_open, last_end.get(shard, NEVER), closed_us.get(shard, NEVER))
     shards = state.shards.raised(max_us, closed_us)
-    if rows.height:
-        closed = before.of(rows["meter"])
-        watermark = pl.max_horizontal(_floored(high, state, rows) - lateness_us, closed)
-        kept_us = context.windows_kept * WINDOW_US
-        ts, end = pl.col("ts").to_physical(), pl.col("end_us")
-        rows = rows.with_columns(
-            (watermark >= end).alias("late"),
-            ((ts == end) & (watermark >= end + WINDOW_US)).alias("edge_late"),
-            (end > closed - kept_us).alias("held"),
-        )
-    else:
-        rows = rows.with_columns(pl.lit(False).alias(name) for name in ("late", "edge_late", "held"))
-    rows = rows.with_row_index("position")
+    moves_on = shards.closed_us != state.shards.closed_us
+    floors = state.frame(FLOORS).height
     state = _without_reached_floors(replace(state, shards=shards), context)
-    after = state.closed(context.index)
-    moves_on = shards.closed_us != before.of_shard.to_list() or after.floors.height != before.floors.height
-    return state, Turn(rows, before, after, moves_on)
+    after = state.closed(context.index) if moves_on or floors else before
+    any_late, any_closed = rows.select((pl.col("late") | pl.col("edge_late")).any(), pl.col("closed").any()).row(0)
+    moves_on = moves_on or after.floors.height != floors
+    return state, Turn(rows, before, after, moves_on, any_late, any_closed)
+
+
+def _timed(state: State, accepted: pl.DataFrame, before: Bound, context: Context) -> pl.DataFrame:
+    """Readings with their windows, the highest time of their shard up to each (`high`), and what that says of them."""
+    ts, end, closed = pl.col("ts").to_physical(), pl.col("end_us"), pl.col("closed_us")
+    marks = pl.Series("was", state.shards.max_us, dtype=pl.Int64)
+    high = ts.cum_max()
+    if accepted["shard"].n_unique() > 1:
+        high = high.over("shard")
+    rows = with_window(accepted).with_columns(
+        before.of(accepted["meter"]).alias("closed_us"), high.alias("high"), marks[accepted["shard"]].alias("was")
+    )
+    rows = rows.with_columns(pl.max_horizontal("high", "was").alias("high"))
+    watermark = pl.max_horizontal(_floored(state, rows) - context.settings.lateness_s * 1_000_000, "closed_us")
+    return rows.with_columns(
+        (watermark >= end).alias("late"),
+        ((ts == end) & (watermark >= end + WINDOW_US)).alias("edge_late"),
+        (end > closed - context.windows_kept * WINDOW_US).alias("held"),
+        (end <= closed).alias("closed"),
+    ).with_row_index("position")
+
+
+def _floored(state: State, rows: pl.DataFrame) -> pl.Expr:
+    """The highest time, but for meters whose old shard had come further."""
+    floors = state.frame(FLOORS)
+    if floors.is_empty():
+        return pl.col("high")
+    own = rows.select("meter").join(floors, on="meter", how="left", maintain_order="left")["max_us"]
+    return pl.max_horizontal("high", own)
 
 
 def closing(turn: Turn) -> Turn:
@@ -137,36 +160,11 @@ def _located(state: State, rows: pl.DataFrame, context: Context) -> State:
     if rows.is_empty():
         return state
     held = state.meters(context.index)
-    new = held["shard"].gather(rows["meter"]) == 0
+    new = held["shard"][rows["meter"]] == 0
     if not new.any():
         return state
     first = rows.filter(new).unique("meter")
     return state.having({METERS: held.with_columns(held["shard"].clone().scatter(first["meter"], first["shard"]))})
-
-
-def _last_end(rows: pl.DataFrame, shard: int) -> int:
-    last = rows.filter(pl.col("shard") == shard)["end_us"].max()
-    return last if isinstance(last, int) else NEVER
-
-
-def _running_maximum(state: State, rows: pl.DataFrame) -> tuple[pl.Series, dict[int, int]]:
-    """For each reading the highest time of its shard up to it, and for each shard that after all [us]."""
-    highs: list[pl.Series] = []
-    max_us: dict[int, int] = {}
-    for shard, own in segments(rows):
-        high = own["ts"].to_physical().cum_max().clip(lower_bound=max_us.get(shard, state.shards.max_us[shard]))
-        highs.append(high)
-        max_us[shard] = cast("int", high[-1])
-    return pl.concat(highs) if highs else pl.Series(dtype=pl.Int64), max_us
-
-
-def _floored(high: pl.Series, state: State, rows: pl.DataFrame) -> pl.Series:
-    """The same, but for meters whose old shard had come further."""
-    floors = state.frame(FLOORS)
-    if floors.is_empty():
-        return high
-    own = rows.select("meter").join(floors, on="meter", how="left", maintain_order="left")["max_us"]
-    return pl.select(pl.max_horizontal(high, own)).to_series()
 
 
 def heard(state: State, rows: pl.DataFrame, context: Context) -> State:
@@ -175,8 +173,10 @@ def heard(state: State, rows: pl.DataFrame, context: Context) -> State:
         return state
     held = state.meters(context.index)
     newest = rows.group_by("meter").agg(pl.col("ts").to_physical().max().alias("us"))
-    later = pl.select(pl.max_horizontal(newest["us"], held["seen_us"].gather(newest["meter"]))).to_series()
-    return state.having({METERS: held.with_columns(held["seen_us"].clone().scatter(newest["meter"], later))})
+    newest = newest.with_columns(held["seen_us"][newest["meter"]]).select(
+        "meter", us=pl.max_horizontal("us", "seen_us")
+    )
+    return state.having({METERS: held.with_columns(held["seen_us"].clone().scatter(newest["meter"], newest["us"]))})
 
 
 # --- silence --------------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def recalled(state: State, rows: pl.DataFrame, context: Context) -> pl.Series:
     seen_us = state.meters(context.index)["seen_us"]
     if state.left_us is None or rows.is_empty():
         return seen_us
-    unheard = rows.filter((seen_us.gather(rows["meter"]) == 0) & (rows["ts"].to_physical() <= state.left_us))
+    unheard = rows.filter((seen_us[rows["meter"]] == 0) & (rows["ts"].to_physical() <= state.left_us))
     if unheard.is_empty():
         return seen_us
     since = unheard.select(pl.col("ts").min().dt.offset_by("-1us")).item()
@@ -204,11 +204,11 @@ def dismissed(state: State, frames: Sequence[Frame], turn: Turn, context: Contex
         return state
     held = state.meters(context.index)
     silent_us = int(context.silent_s * 1_000_000) + context.windows_kept * WINDOW_US
-    until = turn.after.of_shard.gather(held["shard"]) - silent_us
+    until = turn.after.of_shard[held["shard"]] - silent_us
     gone = ((held["seen_us"] != 0) & (held["seen_us"] <= until)).arg_true().cast(pl.UInt32)
     meters = gone.filter(~gone.is_in(turn.rows["meter"].unique().implode()))  # far behind, and yet it speaks
     if meters.is_empty():
         return state
-    left_us = held["seen_us"].gather(meters).max()
+    left_us = held["seen_us"][meters].max()
     assert isinstance(left_us, int)
     return replace(without(state, frames, meters), left_us=max(left_us, state.left_us or left_us))

@@ -68,7 +68,7 @@ class Bound:
 
     def of(self, meters: pl.Series) -> pl.Series:
         """The times of meters (codes) [Int64]."""
-        times = self.of_shard.gather(self.shard_of.gather(meters))
+        times = self.of_shard[self.shard_of[meters]]
         if self.floors.is_empty():
             return times
         own = meters.alias("meter").to_frame().join(self.floors, on="meter", how="left", maintain_order="left")["us"]

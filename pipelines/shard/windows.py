@@ -103,11 +103,11 @@ def _with_readings(state: State, turn: Turn, context: Context) -> tuple[Chunks, 
     if turn.rows.is_empty():
         return opened, closed
     names = context.held_columns
-    late = turn.rows["end_us"] <= turn.before.of(turn.rows["meter"])
-    if not late.any():
+    if not turn.closed:
         return opened.add(turn.rows.select(names)), closed
-    opened = opened.add(turn.rows.filter(~late).select(names))
-    return opened, closed.add(turn.rows.filter(late & turn.rows["held"]).select(names))
+    was_closed = pl.col("closed")
+    opened = opened.add(turn.rows.filter(~was_closed).select(names))
+    return opened, closed.add(turn.rows.filter(was_closed & pl.col("held")).select(names))
 
 
 def _fresh(state: State, turn: Turn, closed: Chunks, closing: list[pl.DataFrame], context: Context) -> pl.DataFrame:
@@ -178,9 +178,9 @@ def _was_emitted(made: pl.DataFrame, closing: list[pl.DataFrame], before: Bound)
 
 def _folded(state: State, turn: Turn, context: Context) -> pl.DataFrame:
     """How many late readings each (meter, window_end) takes: its own, and its start edge if the window was there."""
-    late = turn.rows.filter(pl.col("late") | pl.col("edge_late"))
-    if late.is_empty():
+    if not turn.late:
         return no_rows(_FOLDED)
+    late = turn.rows.filter(pl.col("late") | pl.col("edge_late"))
     own = late.filter("late").select("meter", as_instant("end_us"), "position")
     edges = late.filter("edge_late").select("meter", as_instant("end_us").dt.offset_by("15m"), "position")
     if edges.height:
