@@ -23,6 +23,7 @@ ACCEPTED_SCHEMA = pl.Schema(
     | {"meter": pl.UInt32, "version": pl.UInt32, "item": pl.UInt32}
 )
 REJECTED_SCHEMA = pl.Schema({n: t for n, t in REJECTS.schema.items() if n not in _OF_THE_LOG} | {"item": pl.UInt32})
+NO_REJECTS = pl.DataFrame(schema=REJECTED_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
