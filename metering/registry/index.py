@@ -56,11 +56,6 @@ class MeterIndex:
             _newest_version=_newest_version(meter_versions, newest),
         )
 
-    @property
-    def names(self) -> pl.Series:
-        """Meter ids by code."""
-        return pl.Series(self.ids.categories)
-
     def code(self, meter_id: pl.Series) -> pl.Series:
         """Codes [UInt32] of meter ids; null where the registry does not know one."""
         asked = meter_id.to_frame()
