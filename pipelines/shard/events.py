@@ -455,4 +455,4 @@ def _changes(found: dict[_Pair, list[plain.Change]], machines: _Machines) -> pl.
 def _timed(rows: list[dict[str, Any]], schema: pl.Schema) -> pl.DataFrame:
     """Rows whose times are microseconds."""
     physical = {name: pl.Int64() if dtype == TIMESTAMP else dtype for name, dtype in schema.items()}
-    return pl.DataFrame(rows, schema=physical, orient="row").cast(dict(schema))
+    return pl.DataFrame(rows, schema=physical, orient="row").cast(schema)

@@ -318,9 +318,9 @@ def _numbered(frame: Frame, rows: pl.DataFrame, shards: Shards, naming: Naming) 
         coded = coded.with_columns(pl.col("shard").replace_strict(numbers, default=0, return_dtype=pl.UInt16))
     if "code" in frame.schema:
         coded = coded.join(naming.checks.select("code", "rule", "phase"), on=("rule", "phase"), maintain_order="left")
-    wanted = {name: frame.schema[name] for name in naming.columns(frame)}
+    wanted = pl.Schema({name: frame.schema[name] for name in naming.columns(frame)})
     missing = [pl.lit(None, dtype).alias(name) for name, dtype in wanted.items() if name not in coded.columns]
-    return coded.with_columns(missing).select(wanted).cast(dict(wanted)), aside
+    return coded.with_columns(missing).select(wanted.names()).cast(wanted), aside
 
 
 # --- bytes ----------------------------------------------------------------------------------------------------------

@@ -149,8 +149,8 @@ class LakePast:
         """All readings (as held) after `since` that came from some sources and partitions."""
         places = pl.DataFrame(list(sources), schema={"source": pl.String, "source_partition": pl.Int32}, orient="row")
         with self._lake.held():
-            rows = self._lake.scan("readings", self._days_since("readings", since)).filter(pl.col("ts") > since)
-            rows = rows.join(places.lazy(), on=places.columns, how="semi").collect()
+            late = self._lake.scan("readings", self._days_since("readings", since)).filter(pl.col("ts") > since)
+            rows = late.join(places.lazy(), on=places.columns, how="semi").collect()
         return self._held(self._coded(rows, "ts"))
 
     def sources(self) -> dict[tuple[str, int], datetime]:
@@ -173,7 +173,7 @@ class LakePast:
         rows = self._of("violations", meters, self._days_since("violations", since))
         checks = self._naming.checks.select("code", "rule", "phase")
         emitted = self._coded(rows, "at").join(checks, on=("rule", "phase"))
-        return last_emitted(emitted.select(CHANGE_SCHEMA.names()).cast(dict(CHANGE_SCHEMA)))
+        return last_emitted(emitted.select(CHANGE_SCHEMA.names()).cast(CHANGE_SCHEMA))
 
     def days(self, wanted: pl.DataFrame) -> pl.DataFrame:
         months = set(wanted["month"])

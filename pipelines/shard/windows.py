@@ -78,7 +78,7 @@ def emitted(state: State, fresh: pl.DataFrame, added: pl.DataFrame, turn: Turn, 
         new = added.with_columns(fresh["window_end"], fresh["revision"]).select(EMITTED.schema.names())
         if _was_closed(fresh, turn.before).any():
             known = known.join(fresh.select(KEY), on=KEY, how="anti")
-        known = pl.concat([known, new.cast(dict(EMITTED.schema))])
+        known = pl.concat([known, new.cast(EMITTED.schema)])
     if turn.moves_on and known.height:
         kept = turn.after.less(context.windows_kept * WINDOW_US).of(known["meter"])
         known = known.filter(known["window_end"].to_physical() > kept)
