@@ -35,8 +35,8 @@ from metering.load.windows import latest
 from metering.tables.lake import VIOLATIONS
 from metering.tables.schema import TIMESTAMP, no_rows
 from pipelines.shard.meters import Turn, recalled
-from pipelines.shard.state import Bound, Frame, State
-from pipelines.shard.store import WINDOW_US, Context
+from pipelines.shard.state import Bound, Chunks, Frame, State
+from pipelines.shard.store import HELD_SCHEMA, WINDOW_US, Context
 from pipelines.shard.windows import CLOSED, OPEN
 
 _ACTIVE = pl.col("active")
@@ -193,7 +193,7 @@ def _met(known: Sequence[pl.DataFrame], rows: pl.DataFrame, suspects: pl.DataFra
 @dataclass(frozen=True, slots=True)
 class _Before:
     """What is known of disputed meters: their readings (as held) since where judging starts, where their checks stood
-    then (STATE_SCHEMA), what was emitted (CHANGE_SCHEMA), and since when that can be judged (`meter`, `settled_us`).
+    then (STATE_SCHEMA), what was emitted (CHANGE_SCHEMA), and since when [us] that can be judged, by meter.
     """
 
     rows: pl.DataFrame
@@ -206,22 +206,23 @@ def _one_by_one(
     state: State, rows: pl.DataFrame, suspects: pl.DataFrame, turn: Turn, context: Context
 ) -> tuple[State, pl.DataFrame]:
     """Readings of meters of which some do not come in order."""
-    before = _before(state, rows, context)
     runs, base, events = state.frame(RUNS), state.frame(BASE), state.frame(EVENTS)
-    pairs = _met([runs, base, before.events], rows, suspects)
+    old = rows.filter(~pl.col("held"))
+    past = past_of(old, events, context) if old.height else None
+    pairs = _met([runs, base, events, *([past.events] if past else [])], rows, suspects)
     if pairs.is_empty():
         return state, no_rows(CHANGE_SCHEMA)
-    theirs = pl.col("meter").is_in(pairs["meter"].unique().implode())
-    rows = rows.filter(theirs)
-    machines = _machines(before, pairs, theirs, context)
-    changes = _run(machines, rows, before.rows.filter(theirs), pairs, context)
+    rows = rows.filter(pl.col("meter").is_in(pairs["meter"].unique().implode()))
+    before = _before(state, pairs, past, context)
+    machines = _machines(before, pairs, context)
+    changes = _run(machines, rows, before.rows, pairs, context)
     held_from = turn.before.less(context.windows_kept * WINDOW_US)
     meters = pl.Series([meter for meter, _ in machines], dtype=pl.UInt32)
     horizons = dict(zip(machines, held_from.of(meters).to_list(), strict=True))
     now = _states({pair: machine.now for pair, machine in machines.items()}, machines)
     at_base = _states({pair: machine.at(horizons[pair]) for pair, machine in machines.items()}, machines)
     events = last_emitted(pl.concat([events, changes])) if changes.height else events
-    changed = {
+    changed: dict[Frame, pl.DataFrame | Chunks] = {
         RUNS: pl.concat([runs.join(pairs, on=PAIR, how="anti"), now]).sort(PAIR),
         BASE: pl.concat([base.join(pairs, on=PAIR, how="anti"), at_base]).sort(PAIR),
         EVENTS: in_reach(events, pl.concat([runs, now]), pl.concat([base, at_base]), held_from),
@@ -229,32 +230,37 @@ def _one_by_one(
     return state.having(changed), changes
 
 
-def _before(state: State, rows: pl.DataFrame, context: Context) -> _Before:
+def _before(state: State, pairs: pl.DataFrame, past: Past | None, context: Context) -> _Before:
     """Of meters whose late readings are all held, what the state holds; of the others, what the lake tells."""
-    old = rows.filter(~pl.col("held"))
-    old_meters = old["meter"].unique()
-    by_state = rows["meter"].unique()
-    by_state = by_state.filter(~by_state.is_in(old_meters.implode()))
-    theirs = pl.col("meter").is_in(by_state.implode())
-    held = [part for frame in (CLOSED, OPEN) for part in state.chunks(frame).where(theirs)]
-    parts = [part.select(context.held_columns) for part in held]
-    base, events = state.frame(BASE).filter(theirs), state.frame(EVENTS).filter(theirs)
+    meters = pairs["meter"].unique()
+    base, events, parts = state.frame(BASE), state.frame(EVENTS), []
     settled: dict[int, int] = {}
-    if old.height:
-        past, emitted, anchors = past_of(old, state.frame(EVENTS), context)
-        parts.append(past)
-        events = pl.concat([events, emitted])
-        settled = dict(anchors.select("meter", (pl.col("anchor") + _SETTLED).to_physical()).iter_rows())
-    empty = rows.select(context.held_columns).clear()
-    return _Before(latest(pl.concat([empty, *parts])), base, events, settled)
+    if past is not None:
+        told = pl.col("meter").is_in(past.anchors["meter"].implode())
+        base, events = base.filter(~told), pl.concat([events.filter(~told), past.events])
+        meters = meters.filter(~meters.is_in(past.anchors["meter"].implode()))
+        parts.append(past.rows.filter(pl.col("meter").is_in(pairs["meter"].unique().implode())))
+        settled = dict(past.anchors.select("meter", (pl.col("anchor") + _SETTLED).to_physical()).iter_rows())
+    theirs = pl.col("meter").is_in(meters.implode())
+    held = [rows for frame in (CLOSED, OPEN) for rows in state.chunks(frame).where(theirs)]
+    empty = pl.DataFrame(schema=HELD_SCHEMA).select(context.held_columns)
+    rows = pl.concat([empty, *(part.select(context.held_columns) for part in (*parts, *held))])
+    return _Before(latest(rows), base, events, settled)
 
 
-def past_of(
-    starts: pl.DataFrame, events: pl.DataFrame, context: Context
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """What judging needs from each meter's earliest of `starts` (`meter`, `ts`) on: readings (as held) since well
-    before it, what was emitted since then (of `events` too), and where judging starts (`meter`, `anchor`).
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What judging needs from some times on: readings (as held) since well before them, what was emitted since then
+    (CHANGE_SCHEMA), and where judging starts (`meter`, `anchor`).
     """
+
+    rows: pl.DataFrame
+    events: pl.DataFrame
+    anchors: pl.DataFrame
+
+
+def past_of(starts: pl.DataFrame, events: pl.DataFrame, context: Context) -> Past:
+    """What judging needs from each meter's earliest of `starts` (`meter`, `ts`) on; `events`: what is known already."""
     first = starts.group_by("meter").agg(pl.col("ts").min().alias("late"))
     oldest = first["late"].min()
     assert isinstance(oldest, datetime)
@@ -266,7 +272,7 @@ def past_of(
     assert isinstance(since, datetime)
     rows = context.past.readings_since(meters, since).join(anchors, on="meter")
     rows = rows.filter(pl.col("ts") > pl.col("anchor")).drop("anchor")
-    return rows, emitted, anchors
+    return Past(rows, emitted, anchors)
 
 
 def _anchors(late: pl.DataFrame, emitted: pl.DataFrame) -> pl.DataFrame:
@@ -293,7 +299,7 @@ _Pair = tuple[int, int]
 _Machines = dict[_Pair, plain.Pair]
 
 
-def _machines(before: _Before, pairs: pl.DataFrame, theirs: pl.Expr, context: Context) -> _Machines:
+def _machines(before: _Before, pairs: pl.DataFrame, context: Context) -> _Machines:
     """A machine for each pair, with the readings before this turn."""
     sides = dict(context.naming.checks.select("code", "side").iter_rows())
     machines: _Machines = {}
@@ -308,7 +314,7 @@ def _machines(before: _Before, pairs: pl.DataFrame, theirs: pl.Expr, context: Co
         if (row["meter"], row["code"]) in machines:
             machine = machines[row["meter"], row["code"]]
             machine.emitted[_us(row["started_at"])] = _emitted_of(row, machine.side)
-    for pair, readings in _readings_by_pair(before.rows.filter(theirs), pairs, context):
+    for pair, readings in _readings_by_pair(before.rows, pairs, context):
         machines[pair].start(reading for _, reading in readings)
     return machines
 

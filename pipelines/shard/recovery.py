@@ -201,8 +201,8 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
         return state
     meters = pairs["meter"].unique().sort()
     begin = pl.Series("ts", held_from.of(meters)).cast(events.RUNS.schema["last_ts"])
-    before, _, _ = events.past_of(pl.DataFrame([meters, begin]), known, context)
-    judged = events.judged(latest(before), pairs, context)
+    past_rows = events.past_of(pl.DataFrame([meters, begin]), known, context).rows
+    judged = events.judged(latest(past_rows), pairs, context)
     old = judged["ts"].to_physical() <= held_from.of(judged["meter"])
     versions, gap = context.meter_versions, context.settings.gap_intervals
     base, _ = advance(judged.filter(old), no_rows(STATE_SCHEMA), versions, gap)
