@@ -8,26 +8,30 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from datetime import date
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+import metering.kpi
 from metering.errors import SettingsError
-from metering.kpi.count import DEFINITIONS
+from metering.kpi.catalogue import problems
 from metering.settings.figures import (
     ForecastSettings,
-    KpiTarget,
     MeteringSettings,
     PowerFactorAdjustment,
     RuleSet,
     Tariff,
     VeeSettings,
     VoltageLimits,
+    periods_of,
 )
+from metering.settings.kpis import Kpi
+from metering.tables import warehouse
 from pipelines.shard.past import LOOK_BACK, RUN_UP
 
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]|24:00")
@@ -35,6 +39,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 LATE_DAYS = 30
 LEAST_LAKE_DAYS = LATE_DAYS + (LOOK_BACK + RUN_UP).days + 2  # days are local, and the first is not whole
 DEFAULTS = Path(__file__).with_name("defaults.toml")
+_KPI_MUST = [field.name for field in fields(Kpi) if field.default is MISSING]
+KPIS = Path(metering.kpi.__file__).with_name("kpis.toml")
 
 
 class _Part(BaseModel):
@@ -118,14 +124,27 @@ class Settings(BaseSettings):
     power_factor: tuple[PowerFactorAdjustment, ...]
     calendar: Calendar = Calendar()
     tariffs: tuple[Tariff, ...]
-    kpi: dict[str, KpiTarget]
+    kpi: dict[str, Kpi]
+
+    @field_validator("kpi", mode="before")
+    @classmethod
+    def _whole_rows(cls, value: Any) -> Any:
+        rows = value if isinstance(value, Mapping) else {}
+        for kpi_id, row in rows.items():
+            if not _NAME.fullmatch(kpi_id):
+                raise ValueError(f"'{kpi_id}' must be a name such as power_factor")
+            if isinstance(row, Mapping) and (missing := [name for name in _KPI_MUST if name not in row]):
+                known = ", ".join(sorted(set(rows) - {kpi_id}))
+                raise ValueError(
+                    f"there is no KPI '{kpi_id}', and a new one lacks {', '.join(missing)}; there are {known}"
+                )
+        return value
 
     @field_validator("kpi")
     @classmethod
-    def _known_kpis(cls, value: dict[str, KpiTarget]) -> dict[str, KpiTarget]:
-        known = {definition.kpi_id for definition in DEFINITIONS}
-        if unknown := sorted(set(value) - known):
-            raise ValueError(f"there is no KPI '{unknown[0]}'; there are {', '.join(sorted(known))}")
+    def _countable(cls, value: dict[str, Kpi], info: ValidationInfo) -> dict[str, Kpi]:
+        for problem in problems(value, warehouse(periods_of(info.data.get("tariffs", ())))):
+            raise ValueError(problem)
         return value
 
     @field_validator("tariffs")
@@ -211,7 +230,8 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def load_settings(home: Path) -> Settings:
     """Settings of `home`. Raises SettingsError naming the file and the key."""
     own = home / "kilowatch.toml"
-    values = _merged(_read(DEFAULTS), _read(own) if own.exists() else {})
+    product = _read(DEFAULTS) | {"kpi": _read(KPIS)}
+    values = _merged(product, _read(own) if own.exists() else {})
     try:
         return Settings(**values)
     except ValidationError as error:
