@@ -10,11 +10,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 import metering.kpi
@@ -32,12 +33,15 @@ from metering.settings.figures import (
 )
 from metering.settings.kpis import Kpi
 from metering.tables import warehouse
+from pipelines.flow.settings import StreamOptions
 from pipelines.shard.past import LOOK_BACK, RUN_UP
 
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]|24:00")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 LATE_DAYS = 30
 LEAST_LAKE_DAYS = LATE_DAYS + (LOOK_BACK + RUN_UP).days + 2  # days are local, and the first is not whole
+_SECTION = re.compile(r"\[+([a-z_.]+)\]+")
+_BOUNDS = (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"))
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 _KPI_MUST = [field.name for field in fields(Kpi) if field.default is MISSING]
 KPIS = Path(metering.kpi.__file__).with_name("kpis.toml")
@@ -57,23 +61,6 @@ class Topics(_Part):
     rejected: str = Field(min_length=1)
     partitions: int = Field(ge=1)
     replication_factor: int = Field(ge=1)
-
-
-class StreamPart(_Part):
-    """How the stream runs; each figure is explained in defaults.toml."""
-
-    lateness_s: int = Field(ge=0)
-    future_tolerance_s: int = Field(ge=0)
-    gap_intervals: float = Field(gt=0)
-    windows_kept: int = Field(ge=1)
-    silent_days: float = Field(ge=1)
-    batch_rows: int = Field(ge=1)
-    poll_ms: int = Field(ge=1)
-    commit_interval_s: float = Field(gt=0)
-    commit_rows: int = Field(ge=1)
-    stalled_after_s: float = Field(ge=3)
-    metrics_port: int = Field(ge=-1, le=65535)
-    registry_check_s: float = Field(gt=0)
 
 
 class LakePart(_Part):
@@ -114,7 +101,7 @@ class Settings(BaseSettings):
     bootstrap_servers: str = ""
     kafka: dict[str, str | int | float | bool] = {}
     topics: Topics
-    stream: StreamPart
+    stream: StreamOptions
     lake: LakePart
     retention: Retention
     forecast: ForecastSettings
@@ -195,21 +182,41 @@ class Settings(BaseSettings):
 
     @property
     def metering(self) -> MeteringSettings:
-        """The figures, as the core takes them."""
+        """The figures, as the core takes them: each is the setting of its name, wherever that stands."""
+        places = (self, self.stream, self.calendar)
         return MeteringSettings(
-            timezone=self.timezone,
-            lateness_s=self.stream.lateness_s,
-            future_tolerance_s=self.stream.future_tolerance_s,
-            gap_intervals=self.stream.gap_intervals,
-            rulesets=self.rulesets,
-            voltage=self.voltage,
-            power_factor=self.power_factor,
-            tariffs=self.tariffs,
-            holidays=self.calendar.holidays,
-            kpi=self.kpi,
-            forecast=self.forecast,
-            vee=self.vee,
+            **{
+                name: next(getattr(place, name) for place in places if hasattr(place, name))
+                for name in (field.name for field in fields(MeteringSettings))
+            }
         )
+
+
+def explained_defaults() -> str:
+    """The text of defaults.toml, with every value that is explained where it is declared explained in a comment."""
+    lines, section = [], ""
+    for line in DEFAULTS.read_text("utf-8").splitlines():
+        if heading := _SECTION.fullmatch(line.partition("#")[0].strip()):
+            section = heading[1]
+        key = line.partition("=")[0].strip()
+        meaning = "" if "#" in line else _meanings(section).get(key, "")
+        lines.append(f"{line:<28} # {meaning}" if meaning else line)
+    return "\n".join(lines) + "\n"
+
+
+@cache
+def _meanings(section: str) -> dict[str, str]:
+    """Meaning and bounds of a section's values, as they are declared."""
+    field = Settings.model_fields.get(section)
+    if field is None or field.annotation is None:
+        return {}
+    declared = TypeAdapter(field.annotation).json_schema().get("properties", {})
+    return {name: _meaning(value) for name, value in declared.items() if "description" in value}
+
+
+def _meaning(declared: Mapping[str, Any]) -> str:
+    bounds = ", ".join(f"{said} {declared[key]:g}" for key, said in _BOUNDS if key in declared)
+    return f"{declared['description']} ({bounds})" if bounds else str(declared["description"])
 
 
 def _read(path: Path) -> dict[str, Any]:
