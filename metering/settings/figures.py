@@ -7,7 +7,7 @@ Here: only their shape. The figures themselves, with the clause each comes from,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Protocol, TypeVar
@@ -159,7 +159,11 @@ class VeeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeteringSettings:
-    """Everything that `metering` functions take their figures from."""
+    """Everything that `metering` functions take their figures from.
+
+    `holidays` are local days off by decree, weekends that they join included; `workdays` are weekend days that are
+    worked instead; both with their names.
+    """
 
     timezone: str
     lateness_s: int
@@ -169,7 +173,8 @@ class MeteringSettings:
     voltage: tuple[VoltageLimits, ...]
     power_factor: tuple[PowerFactorAdjustment, ...]
     tariffs: tuple[Tariff, ...]
-    holidays: tuple[date, ...]
+    holidays: Mapping[date, str]
+    workdays: Mapping[date, str]
     kpi: dict[str, Kpi]
     forecast: ForecastSettings = field(default_factory=ForecastSettings)
     vee: VeeSettings = field(default_factory=VeeSettings)

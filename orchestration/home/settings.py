@@ -9,13 +9,22 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 import metering.kpi
@@ -33,6 +42,7 @@ from metering.settings.figures import (
 )
 from metering.settings.kpis import Kpi
 from metering.tables import warehouse
+from orchestration.home.calendar import SpecialDays, known_country, special_days
 from pipelines.flow.settings import StreamOptions
 from pipelines.shard.past import LOOK_BACK, RUN_UP
 
@@ -87,7 +97,29 @@ class Retention(_Part):
 
 
 class Calendar(_Part):
-    holidays: tuple[date, ...] = ()
+    """Holidays and make-up workdays: a country's, and own ones in their place."""
+
+    country: str
+    holidays: tuple[date, ...]
+    workdays: tuple[date, ...]
+
+    @field_validator("country")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value and not known_country(value):
+            raise ValueError(f"there is no calendar of '{value}': give a code such as CN or DE-BY, or '' for none")
+        return value
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Self:
+        if both := sorted({*self.holidays} & {*self.workdays}):
+            raise ValueError(f"{both[0]} is in holidays and in workdays")
+        return self
+
+    @property
+    def days(self) -> SpecialDays:
+        """Days off and make-up workdays up to the end of next year, by this machine's clock."""
+        return special_days(self.country, self.holidays, self.workdays, datetime.now(UTC).year + 1)
 
 
 class Settings(BaseSettings):
@@ -109,7 +141,7 @@ class Settings(BaseSettings):
     rulesets: tuple[RuleSet, ...]
     voltage: tuple[VoltageLimits, ...]
     power_factor: tuple[PowerFactorAdjustment, ...]
-    calendar: Calendar = Calendar()
+    calendar: Calendar
     tariffs: tuple[Tariff, ...]
     kpi: dict[str, Kpi]
 
@@ -183,7 +215,7 @@ class Settings(BaseSettings):
     @property
     def metering(self) -> MeteringSettings:
         """The figures, as the core takes them: each is the setting of its name, wherever that stands."""
-        places = (self, self.stream, self.calendar)
+        places = (self, self.stream, self.calendar.days)
         return MeteringSettings(
             **{
                 name: next(getattr(place, name) for place in places if hasattr(place, name))
