@@ -53,6 +53,16 @@ def test_one_module_locks() -> None:
     assert users == {"sinks/locking.py"}
 
 
+def test_one_module_uses_what_dagster_keeps_private() -> None:
+    users = {
+        str(path.relative_to(ROOT))
+        for folder in PACKAGES
+        for path in (ROOT / folder).rglob("*.py")
+        if any(name.startswith("dagster._") for name in _imported(path))
+    }
+    assert users == {"orchestration/batch/event_log.py"}
+
+
 def test_modules_stay_short() -> None:
     long = {
         str(path.relative_to(ROOT)): lines
