@@ -51,7 +51,7 @@ class Result:
     lake: tuple[str, ...] = ()
 
 
-RESULTS = (
+_COUNTED = (
     Result("customers", "customers", registry_customers, "registry"),
     Result("meters", "meters", registry_meters, "registry"),
     Result("batch_windows", "windows", batch_windows, "load", ("meters",), ("readings",)),
@@ -62,13 +62,11 @@ RESULTS = (
     Result("violations", "violations", violations, "supply", (), ("violations",)),
     Result("forecast", "forecast", forecasts, "forecast", ("daily_curve",)),
     Result("forecast_accuracy", "forecast_accuracy", accuracies, "forecast", ("forecast", "daily_curve")),
-    Result(
-        "kpi",
-        "kpi",
-        kpis,
-        "kpi",
-        ("batch_windows", "voltage_daily", "power_factor_monthly", "forecast_accuracy", "daily_load"),
-    ),
+)
+RESULTS = (
+    *_COUNTED,
+    # a home's own KPI may count the rows of any table, so all come first
+    Result("kpi", "kpi", kpis, "kpi", tuple(r.asset for r in _COUNTED if r.table not in ("customers", "meters"))),
     Result(
         "reconciliation",
         "reconciliation",

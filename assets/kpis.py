@@ -1,21 +1,22 @@
 """KPI rows of days and of months to date.
 
-Here: which days' results they are made from. Not here: the KPIs (`metering.kpi.count`).
+Here: which rows of which tables they are counted from. Not here: the KPIs (`metering.kpi`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 
 import polars as pl
 
 from assets.batch import Batch, Part
 from assets.curves import WINDOWS, days_of_month, last_of, months
-from metering.kpi.count import daily_kpis, monthly_kpis
+from metering.kpi.catalogue import METER_DAYS, day_needs, month_needs
+from metering.kpi.count import daily_kpis, meter_days, monthly_kpis
 from metering.supply.power_factor import ENERGIES
 from metering.vee.intervals import SLOT
-from sinks.marts import day_partition, month_partition
+from sinks.marts import CURRENT, day_partition, month_partition
 
 
 def kpis(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
@@ -23,15 +24,35 @@ def kpis(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     of_run = {day: _of_day(batch, day) for day in days}
     for day, rows in of_run.items():
         yield Part(day_partition(day), rows, day)
+    needs = month_needs(batch.settings.kpi, batch.tables)
     for month in months(days):
-        earlier = [day for day in days_of_month(month) if day not in of_run]
-        daily = pl.concat([batch.marts.read(batch.tables["kpi"], earlier), *of_run.values()])
-        factors = batch.marts.scan(batch.tables["power_factor_monthly"], [month_partition(month)]).collect()
-        yield Part(month_partition(month), monthly_kpis(daily, factors, month, batch.settings), last_of(days, month))
+        of_month = days_of_month(month)
+        daily = pl.concat(
+            [batch.marts.read(batch.tables["kpi"], [day for day in of_month if day not in of_run]), *of_run.values()]
+        )
+        rows = _rows(batch, needs, of_month)
+        monthly = monthly_kpis(daily, rows, batch.registry.customers, month, batch.settings)
+        yield Part(month_partition(month), monthly, last_of(days, month))
 
 
 def _of_day(batch: Batch, day: date) -> pl.DataFrame:
+    needs = day_needs(batch.settings.kpi, batch.tables)
+    rows = {**_rows(batch, needs, [day]), METER_DAYS.name: _meter_days(batch, day)}
+    return daily_kpis(rows, batch.registry.customers, day, batch.settings)
+
+
+def _meter_days(batch: Batch, day: date) -> pl.DataFrame:
     windows = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, "customer_no", *SLOT, *ENERGIES))
-    voltage, accuracy = (batch.marts.read(batch.tables[n], [day]) for n in ("voltage_daily", "forecast_accuracy"))
+    voltage = batch.marts.read(batch.tables["voltage_daily"], [day])
     registry = batch.registry
-    return daily_kpis(windows, voltage, accuracy, registry.meter_versions, registry.customers, day, batch.settings)
+    return meter_days(windows, voltage, registry.meter_versions, registry.customers, day, batch.settings)
+
+
+def _rows(batch: Batch, needs: Mapping[str, Sequence[str]], days: Sequence[date]) -> dict[str, pl.DataFrame]:
+    """Those columns of the tables' rows of `days`, however the table is partitioned; it may hold others' rows too."""
+    partitions = [*map(day_partition, days), month_partition(days[0]), CURRENT]
+    return {
+        name: batch.marts.scan(batch.tables[name], partitions).select(columns).collect()
+        for name, columns in needs.items()
+        if name != METER_DAYS.name
+    }

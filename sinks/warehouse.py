@@ -6,7 +6,6 @@ Here: building, publishing and querying the DuckDB file. Not here: how its rows 
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import polars as pl
 
 from metering.errors import OperationError, UserError
 from metering.tables import TIMESTAMP, Column, Table
+from sinks.locking import locked
 from sinks.marts import Marts, sync
 
 STORAGE_VERSION = "v1.2.0"
@@ -139,8 +139,7 @@ def _select(connection: duckdb.DuckDBPyConnection, table: Table, files: list[Pat
 @contextmanager
 def _only_builder(home: Path) -> Iterator[None]:
     home.mkdir(parents=True, exist_ok=True)
-    with (home / ".warehouse.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(home / ".warehouse.lock"):
         yield
 
 

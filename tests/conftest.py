@@ -21,6 +21,7 @@ from metering.tables import LAKE
 from orchestration.home.settings import Settings, load_settings
 from orchestration.kafka import broker, jars
 from sinks.kafka.topics import ensure_topics
+from sinks.locking import locked
 
 ROOT = Path(__file__).parents[1]
 
@@ -84,11 +85,11 @@ def kafka(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         users.write_text(str(count), "utf-8")
         return count
 
-    with jars.locked(home / "lock"):
+    with locked(home / "lock"):
         address = broker.start(home)
         change_users(1)
     yield address
-    with jars.locked(home / "lock"):
+    with locked(home / "lock"):
         if change_users(-1) == 0:
             broker.stop(home)
 

@@ -6,6 +6,7 @@ Here: periods by local clock time, month, holiday and effective date. Not here: 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date
 from functools import reduce
 
@@ -56,20 +57,19 @@ def periods_of_day(day: date, settings: MeteringSettings) -> pl.DataFrame:
     return pl.concat([empty, *frames])
 
 
-def _period(start: pl.Expr, version: Tariff, holidays: tuple[date, ...]) -> pl.Expr:
+def _period(start: pl.Expr, version: Tariff, holidays: Collection[date]) -> pl.Expr:
     def later(earlier: pl.Expr, hours: TariffHours) -> pl.Expr:
         return pl.when(_within(start, hours, holidays)).then(pl.lit(hours.period)).otherwise(earlier)
 
     return reduce(later, version.hours, pl.lit(version.default_period))
 
 
-def _within(start: pl.Expr, hours: TariffHours, holidays: tuple[date, ...]) -> pl.Expr:
+def _within(start: pl.Expr, hours: TariffHours, holidays: Collection[date]) -> pl.Expr:
     minute = start.dt.hour().cast(pl.Int32) * 60 + start.dt.minute()
     first, last = _minute_of_day(hours.start), _minute_of_day(hours.end)
     clock = (minute >= first) & (minute < last) if first < last else (minute >= first) | (minute < last)
     month = start.dt.month().is_in(list(hours.months))
-    holiday = start.dt.date().is_in(list(holidays)) if holidays else pl.lit(False)
-    return clock & month & holiday if hours.holidays_only else clock & month
+    return clock & month & start.dt.date().is_in(list(holidays)) if hours.holidays_only else clock & month
 
 
 def _minute_of_day(clock: str) -> int:

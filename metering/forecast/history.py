@@ -41,7 +41,11 @@ FEATURES = (
     "level_7",
     "evening_1",
 )
-"""Features, all Float64, null where unknown; those in kW are in multiples of the series' recent mean |power|."""
+"""Features, all Float64, null where unknown; those in kW are in multiples of the series' recent mean |power|.
+
+`holiday` is 1 on a day off by decree, -1 on a weekend day that is worked instead, else 0; `holiday_1` and `holiday_7`
+are those of the day and of the week before.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,8 @@ def _mean(past: History, day: date, lags: Iterable[int]) -> pl.Expr:
 
 def _calendar(day: date, settings: MeteringSettings) -> list[pl.Expr]:
     def holiday(lag: int) -> pl.Expr:
-        return pl.lit(float(day - timedelta(days=lag) in settings.holidays))
+        then = day - timedelta(days=lag)
+        return pl.lit(float(then in settings.holidays) - float(then in settings.workdays))
 
     return [
         pl.lit(float(day.isoweekday())).alias("weekday"),

@@ -15,6 +15,7 @@ import polars as pl
 from metering.errors import RegistryError
 from metering.registry.meter_versions import METER_VERSIONS, meter_versions
 from metering.settings.figures import MeteringSettings
+from metering.settings.kpis import GROUPS
 from metering.tables.lake import WINDOW_S
 from metering.tables.schema import Column, Table
 from metering.tables.warehouse import CUSTOMERS, METERS
@@ -174,6 +175,11 @@ def _customer_checks(settings: MeteringSettings) -> list[_Check]:
     number, standard, tariff = pl.col("customer_no"), pl.col("pf_standard"), pl.col("tariff")
     return [
         _Check("customer_no", number == WHOLE_SCOPE, pl.lit("'*' stands for all customers; use another number")),
+        _Check(
+            "customer_no",
+            number.str.contains(f"^({'|'.join(GROUPS)}):"),
+            filled("'{}' stands for a group of customers; use another number", number),
+        ),
         _Check("customer_no", ~number.is_first_distinct(), filled("{} stands in the file twice", number)),
         _Check("pf_standard", ~standard.is_in(PF_STANDARDS), filled("{} is not 0.90, 0.85 or 0.80", standard)),
         _Check(

@@ -7,10 +7,12 @@ Here: only their shape. The figures themselves, with the clause each comes from,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Protocol, TypeVar
+
+from metering.settings.kpis import Kpi
 
 
 class Dated(Protocol):
@@ -129,12 +131,9 @@ class Tariff:
     clause: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KpiTarget:
-    """Target of one KPI in the KPI's unit; None: no target, so never met or missed but reported."""
-
-    target: float | None
-    clause: str = ""
+def periods_of(tariffs: Iterable[Tariff]) -> tuple[str, ...]:
+    """Time-of-use periods that `tariffs` name, in the order they are first named."""
+    return tuple(dict.fromkeys(p for t in tariffs for p in (*(h.period for h in t.hours), t.default_period)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +159,11 @@ class VeeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeteringSettings:
-    """Everything that `metering` functions take their figures from."""
+    """Everything that `metering` functions take their figures from.
+
+    `holidays` are local days off by decree, weekends that they join included; `workdays` are weekend days that are
+    worked instead; both with their names.
+    """
 
     timezone: str
     lateness_s: int
@@ -170,13 +173,13 @@ class MeteringSettings:
     voltage: tuple[VoltageLimits, ...]
     power_factor: tuple[PowerFactorAdjustment, ...]
     tariffs: tuple[Tariff, ...]
-    holidays: tuple[date, ...]
-    kpi: dict[str, KpiTarget]
+    holidays: Mapping[date, str]
+    workdays: Mapping[date, str]
+    kpi: dict[str, Kpi]
     forecast: ForecastSettings = field(default_factory=ForecastSettings)
     vee: VeeSettings = field(default_factory=VeeSettings)
 
     @property
     def periods(self) -> tuple[str, ...]:
-        """Time-of-use periods that the tariffs name, in the order they are first named."""
-        named = (p for t in self.tariffs for p in (*(h.period for h in t.hours), t.default_period))
-        return tuple(dict.fromkeys(named))
+        """Time-of-use periods of the tariffs."""
+        return periods_of(self.tariffs)

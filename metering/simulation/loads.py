@@ -5,6 +5,7 @@ Here: expressions over a frame of meters times moments. Not here: faults, regist
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date, datetime
 
 import polars as pl
@@ -18,18 +19,24 @@ TAN_MOST, TAN_LEAST = 0.36, -0.34
 """The capacitor bank's controller keeps tan phi within these: power factor above 0.94."""
 
 
-def moments(instants: pl.Series, timezone: str, holidays: tuple[date, ...]) -> pl.DataFrame:
+def moments(instants: pl.Series, timezone: str, holidays: Collection[date], workdays: Collection[date]) -> pl.DataFrame:
     """What the load depends on at each instant `ts` (UTC): local minute and day, knots of slow variation."""
     seconds = pl.col("ts").dt.epoch("s")
     local = pl.col("ts").dt.convert_time_zone(timezone)
+    day = local.dt.date()
     return pl.DataFrame({"ts": instants}).select(
         "ts",
         seconds.alias("second"),
         (seconds // KNOT_S).alias("knot"),
         ((seconds % KNOT_S) / KNOT_S).alias("knot_part"),
         (local.dt.hour().cast(pl.Float64) * 60 + local.dt.minute()).alias("minute"),
-        pl.when(local.dt.date().is_in(holidays)).then(7).otherwise(local.dt.weekday()).alias("weekday"),
-        local.dt.date().to_physical().alias("day"),
+        pl.when(day.is_in(list(holidays)))
+        .then(7)
+        .when(day.is_in(list(workdays)))
+        .then(1)
+        .otherwise(local.dt.weekday())
+        .alias("weekday"),
+        day.to_physical().alias("day"),
         # warmest at the end of July
         (((local.dt.ordinal_day() - 208) * (2 * 3.141592653589793 / 365.25)).cos() * 0.05 + 1.0).alias("season"),
     )

@@ -108,7 +108,9 @@ def _slice(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """All readings of consecutive slots, in order of time and meter, and the counters after them."""
     instants = instants_of(day.begin, day.interval_s, first, last - first + 1)
-    when = moments(instants, settings.timezone, settings.holidays).with_row_index("slot", offset=first)
+    when = moments(instants, settings.timezone, settings.holidays, settings.workdays).with_row_index(
+        "slot", offset=first
+    )
     struck = pl.col("slot").is_between("first", "last").fill_null(False)
     crossed = when.join(day.meters.join(counted, on="meter", maintain_order="left"), how="cross")
     rows = (

@@ -70,16 +70,16 @@ def _tan_phi(pf: pl.Expr) -> pl.Expr:
     return pl.when(pf > 0).then((1 - pf.pow(2)).clip(lower_bound=0).sqrt() / pf)
 
 
-def energies(windows: pl.DataFrame) -> pl.DataFrame:
+def energies(windows: pl.DataFrame, by: str = "customer_no") -> pl.DataFrame:
     """Active and reactive energy of each customer over `windows` (columns of the lake's windows, one row for each key).
 
-    Columns: customer_no, active_kwh (import less export), import_kvarh, export_kvarh. Reactive energy is the kvarh
-    registers' difference; where a window has none, the positive and the negative part of q_kvar, integrated apart.
-    Null where no window has a value.
+    Columns: `by` (customer_no or meter_id), active_kwh (import less export), import_kvarh, export_kvarh. Reactive
+    energy is the kvarh registers' difference; where a window has none, the positive and the negative part of q_kvar,
+    integrated apart. Null where no window has a value.
     """
     imported = pl.coalesce("import_kvarh", "q_import_kvarh")
     exported = pl.coalesce("export_kvarh", "q_export_kvarh")
-    return windows.group_by("customer_no").agg(
+    return windows.group_by(by).agg(
         _sum(pl.col("energy_kwh")).alias("active_kwh"),
         _sum(imported).alias("import_kvarh"),
         _sum(exported).alias("export_kvarh"),

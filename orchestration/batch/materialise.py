@@ -14,6 +14,7 @@ from metering.errors import KilowatchError, OperationError
 from orchestration.batch.instance import prepare_instance
 from orchestration.definitions import JOB, build_definitions
 
+# Tags that Dagster's own UI puts on a run over a range of partitions; it has no public names for them.
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

@@ -11,7 +11,7 @@ from metering.tables.schema import Table
 from metering.tables.warehouse import CUSTOMERS, METERS
 from orchestration.cli import home_option
 from orchestration.home.registry_files import registry_paths
-from orchestration.home.settings import DEFAULTS
+from orchestration.home.settings import explained_defaults
 
 _HEAD = """\
 # Settings of this home. Everything below is Kilowatch's default, commented out: uncomment what you change.
@@ -35,7 +35,7 @@ def command(home: Path) -> None:
     """Write a commented kilowatch.toml and registry templates into a new home. Overwrites nothing."""
     customers, meters = registry_paths(home)
     files = {
-        home / "kilowatch.toml": _HEAD + commented(DEFAULTS.read_text("utf-8")),
+        home / "kilowatch.toml": _HEAD + commented(explained_defaults()),
         customers: _template(CUSTOMERS, _CUSTOMERS),
         meters: _template(METERS, _METERS),
     }

@@ -8,33 +8,53 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from datetime import date
+from dataclasses import MISSING, fields
+from datetime import UTC, date, datetime
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+import metering.kpi
 from metering.errors import SettingsError
 from metering.events.lifecycle import LOOK_BACK, RUN_UP
-from metering.kpi.count import DEFINITIONS
+from metering.kpi.catalogue import problems
 from metering.settings.figures import (
     ForecastSettings,
-    KpiTarget,
     MeteringSettings,
     PowerFactorAdjustment,
     RuleSet,
     Tariff,
     VeeSettings,
     VoltageLimits,
+    periods_of,
 )
+from metering.settings.kpis import Kpi
+from metering.tables import warehouse
+from orchestration.home.calendar import SpecialDays, known_country, special_days
+from pipelines.flow.settings import StreamOptions
 
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]|24:00")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 LATE_DAYS = 30
 LEAST_LAKE_DAYS = LATE_DAYS + (LOOK_BACK + RUN_UP).days + 2  # days are local, and the first is not whole
+_SECTION = re.compile(r"\[+([a-z_.]+)\]+")
+_BOUNDS = (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"))
 DEFAULTS = Path(__file__).with_name("defaults.toml")
+_KPI_MUST = [field.name for field in fields(Kpi) if field.default is MISSING]
+KPIS = Path(metering.kpi.__file__).with_name("kpis.toml")
 
 
 class _Part(BaseModel):
@@ -51,24 +71,6 @@ class Topics(_Part):
     rejected: str = Field(min_length=1)
     partitions: int = Field(ge=1)
     replication_factor: int = Field(ge=1)
-
-
-class StreamPart(_Part):
-    """How the stream runs; each figure is explained in defaults.toml."""
-
-    lateness_s: int = Field(ge=0)
-    future_tolerance_s: int = Field(ge=0)
-    gap_intervals: float = Field(gt=0)
-    windows_kept: int = Field(ge=1)
-    silent_days: float = Field(ge=1)
-    batch_rows: int = Field(ge=1)
-    poll_ms: int = Field(ge=1)
-    linger_ms: int = Field(ge=0, le=1000)
-    commit_interval_s: float = Field(gt=0)
-    commit_rows: int = Field(ge=1)
-    stalled_after_s: float = Field(ge=3)
-    metrics_port: int = Field(ge=-1, le=65535)
-    registry_check_s: float = Field(gt=0)
 
 
 class LakePart(_Part):
@@ -95,7 +97,29 @@ class Retention(_Part):
 
 
 class Calendar(_Part):
-    holidays: tuple[date, ...] = ()
+    """Holidays and make-up workdays: a country's, and own ones in their place."""
+
+    country: str
+    holidays: tuple[date, ...]
+    workdays: tuple[date, ...]
+
+    @field_validator("country")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value and not known_country(value):
+            raise ValueError(f"there is no calendar of '{value}': give a code such as CN or DE-BY, or '' for none")
+        return value
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Self:
+        if both := sorted({*self.holidays} & {*self.workdays}):
+            raise ValueError(f"{both[0]} is in holidays and in workdays")
+        return self
+
+    @property
+    def days(self) -> SpecialDays:
+        """Days off and make-up workdays up to the end of next year, by this machine's clock."""
+        return special_days(self.country, self.holidays, self.workdays, datetime.now(UTC).year + 1)
 
 
 class Settings(BaseSettings):
@@ -109,7 +133,7 @@ class Settings(BaseSettings):
     bootstrap_servers: str = ""
     kafka: dict[str, str | int | float | bool] = {}
     topics: Topics
-    stream: StreamPart
+    stream: StreamOptions
     lake: LakePart
     retention: Retention
     forecast: ForecastSettings
@@ -117,16 +141,29 @@ class Settings(BaseSettings):
     rulesets: tuple[RuleSet, ...]
     voltage: tuple[VoltageLimits, ...]
     power_factor: tuple[PowerFactorAdjustment, ...]
-    calendar: Calendar = Calendar()
+    calendar: Calendar
     tariffs: tuple[Tariff, ...]
-    kpi: dict[str, KpiTarget]
+    kpi: dict[str, Kpi]
+
+    @field_validator("kpi", mode="before")
+    @classmethod
+    def _whole_rows(cls, value: Any) -> Any:
+        rows = value if isinstance(value, Mapping) else {}
+        for kpi_id, row in rows.items():
+            if not _NAME.fullmatch(kpi_id):
+                raise ValueError(f"'{kpi_id}' must be a name such as power_factor")
+            if isinstance(row, Mapping) and (missing := [name for name in _KPI_MUST if name not in row]):
+                known = ", ".join(sorted(set(rows) - {kpi_id}))
+                raise ValueError(
+                    f"there is no KPI '{kpi_id}', and a new one lacks {', '.join(missing)}; there are {known}"
+                )
+        return value
 
     @field_validator("kpi")
     @classmethod
-    def _known_kpis(cls, value: dict[str, KpiTarget]) -> dict[str, KpiTarget]:
-        known = {definition.kpi_id for definition in DEFINITIONS}
-        if unknown := sorted(set(value) - known):
-            raise ValueError(f"there is no KPI '{unknown[0]}'; there are {', '.join(sorted(known))}")
+    def _countable(cls, value: dict[str, Kpi], info: ValidationInfo) -> dict[str, Kpi]:
+        for problem in problems(value, warehouse(periods_of(info.data.get("tariffs", ())))):
+            raise ValueError(problem)
         return value
 
     @field_validator("tariffs")
@@ -177,21 +214,41 @@ class Settings(BaseSettings):
 
     @property
     def metering(self) -> MeteringSettings:
-        """The figures, as the core takes them."""
+        """The figures, as the core takes them: each is the setting of its name, wherever that stands."""
+        places = (self, self.stream, self.calendar.days)
         return MeteringSettings(
-            timezone=self.timezone,
-            lateness_s=self.stream.lateness_s,
-            future_tolerance_s=self.stream.future_tolerance_s,
-            gap_intervals=self.stream.gap_intervals,
-            rulesets=self.rulesets,
-            voltage=self.voltage,
-            power_factor=self.power_factor,
-            tariffs=self.tariffs,
-            holidays=self.calendar.holidays,
-            kpi=self.kpi,
-            forecast=self.forecast,
-            vee=self.vee,
+            **{
+                name: next(getattr(place, name) for place in places if hasattr(place, name))
+                for name in (field.name for field in fields(MeteringSettings))
+            }
         )
+
+
+def explained_defaults() -> str:
+    """The text of defaults.toml, with every value that is explained where it is declared explained in a comment."""
+    lines, section = [], ""
+    for line in DEFAULTS.read_text("utf-8").splitlines():
+        if heading := _SECTION.fullmatch(line.partition("#")[0].strip()):
+            section = heading[1]
+        key = line.partition("=")[0].strip()
+        meaning = "" if "#" in line else _meanings(section).get(key, "")
+        lines.append(f"{line:<28} # {meaning}" if meaning else line)
+    return "\n".join(lines) + "\n"
+
+
+@cache
+def _meanings(section: str) -> dict[str, str]:
+    """Meaning and bounds of a section's values, as they are declared."""
+    field = Settings.model_fields.get(section)
+    if field is None or field.annotation is None:
+        return {}
+    declared = TypeAdapter(field.annotation).json_schema().get("properties", {})
+    return {name: _meaning(value) for name, value in declared.items() if "description" in value}
+
+
+def _meaning(declared: Mapping[str, Any]) -> str:
+    bounds = ", ".join(f"{said} {declared[key]:g}" for key, said in _BOUNDS if key in declared)
+    return f"{declared['description']} ({bounds})" if bounds else str(declared["description"])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -212,7 +269,8 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def load_settings(home: Path) -> Settings:
     """Settings of `home`. Raises SettingsError naming the file and the key."""
     own = home / "kilowatch.toml"
-    values = _merged(_read(DEFAULTS), _read(own) if own.exists() else {})
+    product = _read(DEFAULTS) | {"kpi": _read(KPIS)}
+    values = _merged(product, _read(own) if own.exists() else {})
     try:
         return Settings(**values)
     except ValidationError as error:

@@ -26,6 +26,7 @@ from metering.errors import OperationError, UserError
 from orchestration.home.settings import Settings
 from orchestration.kafka import jars
 from sinks.kafka import topics
+from sinks.locking import locked
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
@@ -60,7 +61,7 @@ def start(
     """
     folder = home / "broker"
     folder.mkdir(parents=True, exist_ok=True)
-    with jars.locked(folder / "lock"):
+    with locked(folder / "lock"):
         running = status(home)
         if running is not None:
             return running.address

@@ -5,19 +5,18 @@ Here: what must be on the machine before a local broker can run. Not here: runni
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 from metering.errors import OperationError, UserError
+from sinks.locking import locked
 
 POM = Path(__file__).with_name("pom.xml")
 JAVA_AT_LEAST = 17
@@ -127,11 +126,3 @@ def _reason(output: str) -> str:
     errors = [line for line in output.splitlines() if "ERROR" in line]
     first = re.sub(r"\x1b\[[0-9;]*m", "", errors[0]) if errors else "it says nothing"
     return first.replace("[ERROR]", "").strip()[:500]
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on `path` (made if absent) against other processes."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

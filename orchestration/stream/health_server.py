@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from pipelines.flow.health import Health
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +34,7 @@ def served(port: int, registry: CollectorRegistry, health: Health) -> Iterator[i
     if port < 0:
         yield None
         return
-    server = _bound(port, _handler(registry, health))
+    server = _bound(port, _application(registry, health))
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="metrics", daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{server.server_port}"
@@ -42,42 +47,50 @@ def served(port: int, registry: CollectorRegistry, health: Health) -> Iterator[i
         thread.join()
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     block_on_close = False  # a client that dawdles must not hold up the stream's end
 
 
-def _bound(port: int, handler: type[BaseHTTPRequestHandler]) -> _Server:
+class _Handler(WSGIRequestHandler):
+    timeout = 10.0
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Requests are not logged."""
+
+
+def _bound(port: int, application: WSGIApplication) -> WSGIServer:
     try:
-        return _Server(("127.0.0.1", port), handler)
+        return make_server("127.0.0.1", port, application, _Server, _Handler)
     except OSError:
         log.warning("metrics port is taken", wanted=port)
-        return _Server(("127.0.0.1", 0), handler)
+        return make_server("127.0.0.1", 0, application, _Server, _Handler)
 
 
-def _handler(registry: CollectorRegistry, health: Health) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10.0
+def _application(registry: CollectorRegistry, health: Health) -> WSGIApplication:
+    """`/metrics` is Prometheus's own application."""
+    metrics = make_wsgi_app(registry)
 
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            if path == "/metrics":
-                self._answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(registry))
-            elif path == "/healthz":
-                report = health.report()
-                status = HTTPStatus.OK if report["status"] == "ok" else HTTPStatus.SERVICE_UNAVAILABLE
-                self._answer(status, "application/json", json.dumps(report).encode() + b"\n")
-            else:
-                self.send_error(HTTPStatus.NOT_FOUND)
+    def healthz(_: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        report = health.report()
+        ok = report["status"] == "ok"
+        return _answer(start_response, HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE, report)
 
-        def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    routes: dict[str, WSGIApplication] = {"/metrics": metrics, "/healthz": healthz}
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Requests are not logged."""
+    def route(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        application = routes.get(environ.get("PATH_INFO", ""))
+        if application is None:
+            return _answer(start_response, HTTPStatus.NOT_FOUND, {"paths": [*routes]})
+        if environ["REQUEST_METHOD"] != "GET":
+            return _answer(start_response, HTTPStatus.METHOD_NOT_ALLOWED, {"methods": ["GET"]})
+        return application(environ, start_response)
 
-    return Handler
+    return route
+
+
+def _answer(start_response: StartResponse, status: HTTPStatus, content: dict[str, Any]) -> list[bytes]:
+    body = json.dumps(content).encode() + b"\n"
+    heads = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    start_response(f"{status.value} {status.phrase}", heads)
+    return [body]

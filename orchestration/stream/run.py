@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -82,7 +82,7 @@ def replay_at_rest(home: Path, settings: Settings, kafka: dict[str, str] | None,
     """Serve the home's request to replay rejects where no stream runs: those of the readings topic, with its client
     configuration in `kafka`, or else those of files. Raises OwnedError when a stream does run, and OperationError.
     """
-    quiet = settings.model_copy(update={"stream": settings.stream.model_copy(update={"metrics_port": -1})})
+    quiet = settings.model_copy(update={"stream": replace(settings.stream, metrics_port=-1)})
     _stream(home, quiet, AtRest(settings.topics.readings, files=kafka is None), kafka, run, ALONE)
 
 
@@ -105,13 +105,7 @@ def _stream(
             topics=ResultTopics(*results) if kafka else None,
             publisher=partial(_publisher, kafka, results, owner) if kafka else None,
         )
-        figures = StreamSettings(
-            metering=settings.metering,
-            windows_kept=settings.stream.windows_kept,
-            silent_s=settings.stream.silent_days * 86_400,
-            commit_interval_s=settings.stream.commit_interval_s,
-            commit_rows=settings.stream.commit_rows,
-        )
+        figures = StreamSettings.of(settings.metering, settings.stream)
         if place.process == 0:
             _fence(owner, kafka, place)
             naming = naming_of(registry.index(), settings.metering)

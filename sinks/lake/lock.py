@@ -6,16 +6,12 @@ it. A reader that knows nothing of the lock may at worst find that a part it has
 
 from __future__ import annotations
 
-import fcntl
-import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from metering.errors import OperationError
-
-_RETRY_S = 0.02
+from sinks.locking import LockedError, locked_folder
 
 
 class BusyError(OperationError):
@@ -25,16 +21,10 @@ class BusyError(OperationError):
 @contextmanager
 def shared(home: Path) -> Iterator[None]:
     """No part is taken away meanwhile. Where there is no lake yet, there is nothing to lock."""
-    try:
-        folder = os.open(home / "lake", os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
+    with ExitStack() as held:
+        with suppress(FileNotFoundError):
+            held.enter_context(locked_folder(home / "lake", shared=True))
         yield
-        return
-    try:
-        fcntl.flock(folder, fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(folder)
 
 
 @contextmanager
@@ -43,20 +33,8 @@ def exclusive(home: Path, patience_s: float) -> Iterator[None]:
 
     It asks again and again rather than wait in line, so that readers and the stream never wait for other readers.
     """
-    folder = os.open(home / "lake", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _lock(folder, home, time.monotonic() + patience_s)
-        yield
-    finally:
-        os.close(folder)
-
-
-def _lock(folder: int, home: Path, until: float) -> None:
-    while True:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                raise BusyError(f"{home / 'lake'} is being read all the time: try again later") from None
-            time.sleep(_RETRY_S)
+        with locked_folder(home / "lake", patience_s=patience_s):
+            yield
+    except LockedError:
+        raise BusyError(f"{home / 'lake'} is being read all the time: try again later") from None

@@ -7,8 +7,6 @@ Here: one round of that over all tables, and its report. Not here: how it is don
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ from sinks.lake.lock import BusyError
 from sinks.lake.owner import make_folder
 from sinks.lake.reader import LakeReader
 from sinks.lake.retention import Expired, expire
+from sinks.locking import LockedError, locked_folder
 
 GRACE_S = 600
 """What has left the lake stays aside so long: a reader that has just opened a folder goes on listing it."""
@@ -111,15 +110,11 @@ def _sweep(home: Path, grace_s: float) -> None:
 
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    folder = os.open(aside(home), os.O_RDONLY | os.O_DIRECTORY)
     try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"the lake of {home} is being compacted already: wait for that to end") from None
-        yield
-    finally:
-        os.close(folder)
+        with locked_folder(aside(home), patience_s=0):
+            yield
+    except LockedError:
+        raise UserError(f"the lake of {home} is being compacted already: wait for that to end") from None
 
 
 @contextmanager

@@ -12,7 +12,6 @@ others join it once it has announced them.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from metering.errors import OperationError, OwnedError
+from sinks.locking import LockedError, locked, try_lock
 
 STALLED_AFTER_S = 15.0
 _SIGN_EVERY_S = 1.0
@@ -115,42 +115,28 @@ def join(home: Path, addresses: Sequence[str]) -> Owner:
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """One process at a time looks at who owns a home; the others wait a moment."""
-    with path.open("a") as lock:
-        deadline = time.monotonic() + _ANOTHER_LOOK_S + 5.0
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise OwnedError(f"another stream is just starting on {path.parent.parent}") from None
-                time.sleep(0.05)
-        yield
+    try:
+        with locked(path, patience_s=_ANOTHER_LOOK_S + 5.0):
+            yield
+    except LockedError:
+        raise OwnedError(f"another stream is just starting on {path.parent.parent}") from None
 
 
 def _locked(home: Path, path: Path, stalled_after_s: float) -> IO[str]:
     """The lock, taken: it is free, or its holder is stalled and left with a file that nobody looks at any more."""
     lock = path.open("a+", encoding="utf-8")
-    if _try(lock):
+    if try_lock(lock.fileno()):
         return lock
     if _stalled(lock, stalled_after_s):
         lock.close()
         path.unlink()
         lock = path.open("a+", encoding="utf-8")
-        if _try(lock):
+        if try_lock(lock.fileno()):
             return lock
     said = _read(lock)
     lock.close()
     by = f"host {said['host']}, pid {said['pid']}, started {said['started']}" if said else "it has just started"
     raise OwnedError(f"a stream is running on {home} already: {by}; stop it first")
-
-
-def _try(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _stalled(lock: IO[str], after_s: float) -> bool:

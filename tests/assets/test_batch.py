@@ -133,7 +133,8 @@ def test_the_picture_is_a_png_also_with_missing_points(batch: Batch, days: list[
 def test_kpis_are_there_for_days_and_months_and_every_scope(batch: Batch, days: list[date]) -> None:
     rows = batch.marts.scan(batch.tables["kpi"]).collect()
     assert set(rows["period"]) == {*map(str, days), "2026-03"}
-    assert set(rows["scope"]) == {"*", "C1", "C2"}
+    groups = {"segment:large", "segment:important", "voltage_level_kv:10", "voltage_level_kv:0.38"}
+    assert set(rows["scope"]) == {"*", "C1", "C2"} | groups
     assert not rows.select(batch.tables["kpi"].key).is_duplicated().any()
     month = rows.filter(pl.col("period") == "2026-03", pl.col("scope") == "*")
     reading = month.row(by_predicate=pl.col("kpi_id") == "reading_success_rate", named=True)

@@ -144,8 +144,8 @@ class Load:
         customer = number.select(
             pl.format(
                 f"C{{}},Plant {{}},large,machinery,10,{CAPACITY_KVA:.0f},,{PF_STANDARD:.2f},"
-                "large_industry,false,,,true",
-                "n", "n",
+                "large_industry,false,10kV-{},office {},true",
+                "n", "n", pl.col("n") % 2000, pl.col("n") % 40,
             )
         )  # fmt: skip
         interval_s = 60 * self.interval_min

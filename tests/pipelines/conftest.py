@@ -75,7 +75,13 @@ def stream_log(metering_settings: MeteringSettings) -> Callable[..., dict[str, p
         owner = take(home)
         try:
             lake = LakeReader(home)
-            settings = StreamSettings(metering_settings, kept, 1e9, commit_rows, silent_s)
+            settings = StreamSettings(
+                metering_settings,
+                windows_kept=kept,
+                commit_interval_s=1e9,
+                commit_rows=commit_rows,
+                silent_days=silent_s / 86_400,
+            )
             worker = Worker(Sinks(lake, CommitLog(home, owner)), settings, _Registry(index), Metrics())
             begin, last = (worker.position("log") or {"offset": 0})["offset"], len(log) if stop is None else stop
             for start, end in pairwise([begin, *(cut for cut in cuts if begin < cut < last), last]):

@@ -131,13 +131,19 @@ with slots as (
   select customer_no, meter_id, 86400 // interval_s as expected, coalesce(received, 0) as received
   from meters left join (
     select meter_id, sum(least(n, n_expected)) as received from windows group by 1) using (meter_id)
-), s as (select customer_no, expected, received from slots union all select '*', expected, received from slots),
-v as (
-  select customer_no, monitored_min, over_min + under_min as out_min from voltage_daily
-  union all select '*', monitored_min, over_min + under_min from voltage_daily
+), scopes as (
+  select customer_no, unnest([customer_no::varchar, '*', 'segment:' || segment, 'feeder:' || feeder,
+    'voltage_level_kv:' || regexp_replace(voltage_level_kv::double::varchar, '\\.0$', ''),
+    'manager:' || manager]) as scope
+  from customers
+), of_scopes as (from scopes where scope is not null), s as (
+  select scope as customer_no, expected, received from slots join of_scopes using (customer_no)
+), v as (
+  select scope as customer_no, monitored_min, over_min + under_min as out_min
+  from voltage_daily join of_scopes using (customer_no)
 ), e as (
-  select customer_no, active_kwh, import_kvarh + export_kvarh as q from power_factor_monthly
-  union all select '*', active_kwh, import_kvarh + export_kvarh from power_factor_monthly
+  select scope as customer_no, active_kwh, import_kvarh + export_kvarh as q
+  from power_factor_monthly join of_scopes using (customer_no)
 ), counts as (
   select 'reading_success_rate' as kpi_id, customer_no, sum(received) as numerator, sum(expected) as denominator,
     1.0 as coverage, 100.0 as target, 100 as scale from s group by customer_no
@@ -154,6 +160,7 @@ v as (
   from e group by customer_no
   union all by name select 'load_forecast_accuracy' as kpi_id, customer_no, null as numerator, null as denominator,
     0.0 as coverage, 98.2 as target, 100 as scale from (select distinct customer_no from s)
+    where not contains(customer_no, ':')
 ), valued as (
   select *, case when kpi_id = 'power_factor' then floor(numerator / denominator * 100 + 0.5) / 100
     else numerator * scale / denominator end as value from counts

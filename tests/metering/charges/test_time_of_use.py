@@ -33,10 +33,28 @@ def test_default_tariff_on_a_summer_day(metering_settings: MeteringSettings) -> 
 
 
 def test_months_and_holidays_bring_their_own_hours(metering_settings: MeteringSettings) -> None:
-    ordinary, holiday = date(2026, 5, 4), date(2026, 5, 1)
+    ordinary, holiday = date(2026, 5, 11), date(2026, 5, 1)
     assert "deep_valley" not in periods(metering_settings, "large_industry", ordinary)
     assert periods(metering_settings, "large_industry", holiday)[48:56] == ["deep_valley"] * 8
     assert "sharp" not in periods(metering_settings, "large_industry", ordinary)
+
+
+@pytest.mark.parametrize(
+    ("day", "is_holiday"),
+    [
+        (date(2026, 5, 3), True),  # the Sunday inside
+        (date(2026, 5, 5), True),  # a Tuesday, made up for on the 9th
+        (date(2026, 5, 6), False),
+        (date(2026, 5, 9), False),  # a Saturday that is worked
+        (date(2026, 5, 16), False),  # a plain Saturday
+        (date(2025, 10, 8), True),
+        (date(2025, 10, 11), False),
+    ],
+)
+def test_hours_of_holidays_follow_the_days_that_are_moved(
+    metering_settings: MeteringSettings, day: date, is_holiday: bool
+) -> None:
+    assert ("deep_valley" in periods(metering_settings, "large_industry", day)) == is_holiday
 
 
 def test_the_version_in_force_counts_and_the_oldest_before_any(metering_settings: MeteringSettings) -> None:

@@ -122,6 +122,24 @@ def test_features_of_a_day_do_not_see_the_day(
     assert first["evening_1"] == pytest.approx(evening / scale)
 
 
+def test_features_know_days_off_and_weekend_days_that_are_worked(
+    metering_settings: MeteringSettings, curves: pl.DataFrame, customers: pl.DataFrame
+) -> None:
+    """Labour Day 2026: off from 1 to 5 May, made up for on Saturday the 9th."""
+    past = history(curves, customers, DAY, metering_settings)
+    marks = {}
+    for day in (date(2026, 5, 5), date(2026, 5, 9), date(2026, 5, 10), date(2026, 5, 12), date(2026, 5, 16)):
+        row = features(past, day, metering_settings).select("weekday", "holiday", "holiday_1", "holiday_7").row(0)
+        marks[day.day] = row
+    assert marks == {
+        5: (2.0, 1.0, 1.0, 0.0),
+        9: (6.0, -1.0, 0.0, 1.0),
+        10: (7.0, 0.0, -1.0, 1.0),
+        12: (2.0, 0.0, 0.0, 1.0),
+        16: (6.0, 0.0, 0.0, -1.0),
+    }
+
+
 def test_without_enough_days_last_week_stands_in_and_else_the_last_day(
     metering_settings: MeteringSettings, curves: pl.DataFrame, customers: pl.DataFrame
 ) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import polars as pl
 import pytest
 
-from metering.kpi.count import DEFINITIONS, daily_kpis, monthly_kpis
-from metering.settings.figures import KpiTarget, MeteringSettings
+from metering.kpi.count import daily_kpis, meter_days, monthly_kpis
+from metering.settings.figures import MeteringSettings
+from metering.settings.kpis import Kpi
 from metering.supply.power_factor import power_factor_monthly
-from metering.tables.lake import WINDOWS
+from metering.tables.lake import VIOLATIONS, WINDOWS
 from metering.tables.warehouse import FORECAST_ACCURACY, KPI, VOLTAGE_DAILY
 
 Builder = Callable[..., pl.DataFrame]
@@ -57,6 +58,20 @@ def of(table: pl.DataFrame) -> Rows:
     return {(row["kpi_id"], row["scope"]): row for row in table.to_dicts()}
 
 
+def kpis_of(
+    windows: pl.DataFrame,
+    volts: pl.DataFrame,
+    scores: pl.DataFrame,
+    meter_versions: pl.DataFrame,
+    customers: pl.DataFrame,
+    day: date,
+    settings: MeteringSettings,
+) -> pl.DataFrame:
+    """KPI rows of a day from what they are made of."""
+    meters = meter_days(windows, volts, meter_versions, customers, day, settings)
+    return daily_kpis({"meter_days": meters, "forecast_accuracy": scores}, customers, day, settings)
+
+
 @pytest.fixture
 def windows(make_windows: Builder) -> pl.DataFrame:
     full = make_windows("a1", "A", DAY, [400.0] * 96, import_kvarh=45.0, export_kvarh=0.0)
@@ -73,11 +88,14 @@ def rows(
         ("a2", "A", "a", 720, 0, 0), ("a2", "A", "c", 0, 0, 0),
     )  # fmt: skip
     scores = accuracy(("A", 99.0, 96, 6), ("*", 98.2, 48, 0))
-    return of(daily_kpis(windows, volts, scores, meter_versions, customers, DAY, metering_settings))
+    return of(kpis_of(windows, volts, scores, meter_versions, customers, DAY, metering_settings))
 
 
-def test_every_kpi_for_every_customer_with_a_meter_and_for_all(rows: Rows) -> None:
-    assert rows.keys() == {(d.kpi_id, scope) for d in DEFINITIONS for scope in ("A", "B", "*")}
+def test_every_kpi_for_every_customer_with_a_meter_and_for_all(rows: Rows, metering_settings: MeteringSettings) -> None:
+    groups = ("segment:large", "voltage_level_kv:10")
+    of_customers = {(kpi_id, scope) for kpi_id in metering_settings.kpi for scope in ("A", "B", "*")}
+    of_groups = {(kpi_id, scope) for kpi_id in metering_settings.kpi for scope in groups}
+    assert rows.keys() == of_customers | {key for key in of_groups if key[0] != "load_forecast_accuracy"}
     assert {row["period"] for row in rows.values()} == {"2026-07-01"}
 
 
@@ -109,11 +127,112 @@ def test_status_by_target(rows: Rows) -> None:
     assert status["load_forecast_accuracy", "A"] == status["load_forecast_accuracy", "*"] == "met"
 
 
+def test_groups_count_their_customers_together(
+    metering_settings: MeteringSettings, make_customers: Builder, make_meter_versions: Builder, make_windows: Builder
+) -> None:
+    """A group's figure is that of its meters, not a mean of its customers'; who is in no group counts for all alone."""
+    customers = make_customers(
+        {
+            "370100200001": {"feeder": "东一线", "manager": "城东供电所", "segment": "sme", "voltage_level_kv": 0.38},
+            "370100200002": {"feeder": "东一线", "segment": "large"},
+            "370100200003": {"feeder": "", "segment": "large"},
+        }
+    )
+    meters = {f"{no}-{n}": {"customer_no": no} for no, n in zip(customers["customer_no"], "111", strict=True)}
+    meters["370100200001-2"] = {"customer_no": "370100200001"}
+    versions = make_meter_versions(customers, meters)
+    windows = pl.concat(
+        [
+            make_windows("370100200001-1", "370100200001", DAY, [400.0] * 96, import_kvarh=200.0, export_kvarh=0.0),
+            make_windows("370100200002-1", "370100200002", DAY, [40.0] * 48 + [None] * 48, import_kvarh=0.0),
+        ]
+    )
+    table = of(kpis_of(windows, voltage(), accuracy(), versions, customers, DAY, metering_settings))
+
+    def counted(scope: str) -> tuple[float, float]:
+        row = table["reading_success_rate", scope]
+        return row["numerator"], row["denominator"]
+
+    assert counted("feeder:东一线") == (96 + 48, 3 * 96)
+    assert counted("manager:城东供电所") == counted("segment:sme") == counted("voltage_level_kv:0.38") == (96, 192)
+    assert counted("segment:large") == counted("voltage_level_kv:10") == (48, 192)
+    assert counted("*") == (96 + 48, 4 * 96)
+    p, q = 9600 + 480, 19200
+    assert table["power_factor", "feeder:东一线"]["value"] == round(p / (p**2 + q**2) ** 0.5, 2)
+    scopes = {scope for _, scope in table}
+    assert {scope.partition(":")[0] for scope in scopes if ":" in scope} == {
+        "feeder", "manager", "segment", "voltage_level_kv",
+    }  # fmt: skip
+    assert "feeder:" not in scopes
+    assert ("load_forecast_accuracy", "segment:large") not in table
+
+
+def own(**values: Any) -> Kpi:
+    """A KPI of a home, over the minutes below the limit."""
+    plain = {
+        "name_zh": "欠压时间占比", "name_en": "Share of under-voltage minutes", "meaning": "minutes", "unit": "%",
+        "source": "voltage_daily", "numerator": "sum(under_min)", "denominator": "sum(monitored_min)",
+    }  # fmt: skip
+    return Kpi(**(plain | values))
+
+
+@pytest.mark.parametrize(("target", "status"), [(3.0, "met"), (2.9, "missed")])
+def test_at_most_is_met_from_below(
+    metering_settings: MeteringSettings,
+    customers: pl.DataFrame,
+    meter_versions: pl.DataFrame,
+    target: float,
+    status: str,
+) -> None:
+    settings = replace(metering_settings, kpi={"low": own(direction="at_most", target=target, weight=3.0)})
+    volts = voltage(("b1", "B", "a", 1000, 0, 30))
+    meters = meter_days(WINDOWS.empty(), volts, meter_versions, customers, DAY, settings)
+    table = of(daily_kpis({"meter_days": meters, "voltage_daily": volts}, customers, DAY, settings))
+    row = table["low", "B"]
+    assert (row["value"], row["status"], row["direction"], row["weight"]) == (3.0, status, "at_most", 3.0)
+    assert (table["low", "A"]["value"], table["low", "A"]["status"]) == (None, "no_data")
+
+
+def test_rows_are_dated_by_a_time_of_the_local_day(
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame
+) -> None:
+    """16:00 UTC is local midnight: what starts then starts on the next day."""
+    instants = [datetime(2026, 6, 30, 16, tzinfo=UTC), datetime(2026, 7, 1, 15, 59, 59, 999000, tzinfo=UTC)]
+    late = [datetime(2026, 7, 1, 16, tzinfo=UTC), datetime(2026, 6, 30, 15, 59, 59, tzinfo=UTC)]
+    raised = pl.DataFrame({"started_at": instants + late}).select(
+        pl.lit("B").alias("customer_no"), pl.col("started_at").cast(VIOLATIONS.schema["started_at"])
+    )
+    kpi = own(source="violations", numerator="count(*)", denominator="1", unit="violations", dated_by="started_at")
+    settings = replace(metering_settings, kpi={"raised": kpi})
+    meters = meter_days(WINDOWS.empty(), voltage(), meter_versions, customers, DAY, settings)
+    table = of(daily_kpis({"meter_days": meters, "violations": raised}, customers, DAY, settings))
+    assert table["raised", "B"]["value"] == table["raised", "*"]["value"] == 2.0
+
+
+def test_what_is_not_additive_is_counted_from_the_months_rows(
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame
+) -> None:
+    """The largest share of a day is neither a sum nor a mean of days."""
+    kpi = own(numerator="max(under_min)", denominator="max(monitored_min)", additive=False)
+    settings = replace(metering_settings, kpi={"worst": kpi})
+    volts = pl.concat(
+        [voltage(("b1", "B", "a", 1000, 0, 30)), voltage(("b1", "B", "a", 1440, 0, 144), day=NEXT)],
+    )
+    days = []
+    for day in (DAY, NEXT):
+        meters = meter_days(WINDOWS.empty(), volts, meter_versions, customers, day, settings)
+        days.append(daily_kpis({"meter_days": meters, "voltage_daily": volts}, customers, day, settings))
+    june = voltage(("b1", "B", "a", 1440, 0, 1440), day=date(2026, 6, 30))
+    rows = {"voltage_daily": pl.concat([volts, june])}
+    table = of(monthly_kpis(pl.concat(days), rows, customers, DAY, settings))
+    assert (table["worst", "B"]["numerator"], table["worst", "B"]["value"]) == (144, 10.0)
+
+
 def test_two_voltage_targets(
     metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame
 ) -> None:
     volts = voltage(("b1", "B", "a", 1000, 17, 0))  # 98.3 %
-    table = of(daily_kpis(WINDOWS.empty(), volts, accuracy(), meter_versions, customers, DAY, metering_settings))
+    table = of(kpis_of(WINDOWS.empty(), volts, accuracy(), meter_versions, customers, DAY, metering_settings))
     assert table["voltage_qualification_monitoring", "B"]["status"] == "met"
     assert table["voltage_qualification_service", "B"]["status"] == "missed"
 
@@ -129,8 +248,9 @@ def test_no_data_is_never_a_pass(rows: Rows) -> None:
 def test_without_a_target_a_value_is_reported_but_not_judged(
     metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, windows: pl.DataFrame
 ) -> None:
-    settings = replace(metering_settings, kpi={"reading_success_rate": KpiTarget(target=None)})
-    table = of(daily_kpis(windows, voltage(), accuracy(), meter_versions, customers, DAY, settings))
+    aimless = replace(metering_settings.kpi["reading_success_rate"], target=None)
+    settings = replace(metering_settings, kpi={**metering_settings.kpi, "reading_success_rate": aimless})
+    table = of(kpis_of(windows, voltage(), accuracy(), meter_versions, customers, DAY, settings))
     row = table["reading_success_rate", "A"]
     assert (row["value"], row["target"], row["status"]) == (75.0, None, "no_data")
 
@@ -139,9 +259,9 @@ def test_no_meters_leaves_the_scope_without_data(
     metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame
 ) -> None:
     table = of(
-        daily_kpis(WINDOWS.empty(), voltage(), accuracy(), meter_versions.clear(), customers, DAY, metering_settings)
+        kpis_of(WINDOWS.empty(), voltage(), accuracy(), meter_versions.clear(), customers, DAY, metering_settings)
     )
-    assert table.keys() == {(d.kpi_id, "*") for d in DEFINITIONS}
+    assert table.keys() == {(kpi_id, "*") for kpi_id in metering_settings.kpi}
     assert {row["status"] for row in table.values()} == {"no_data"}
 
 
@@ -155,7 +275,7 @@ def test_month_to_date_sums_days(
     later = make_windows("b1", "B", NEXT, [100.0] * 96, import_kvarh=0.0, export_kvarh=0.0)
     both = pl.concat([windows, later])
     days = [
-        daily_kpis(both, volts, scores, meter_versions, customers, day, metering_settings)
+        kpis_of(both, volts, scores, meter_versions, customers, day, metering_settings)
         for day, volts, scores in (
             (DAY, voltage(("b1", "B", "a", 1000, 0, 30)), accuracy(("A", 99.0, 96, 6))),
             (NEXT, voltage(("b1", "B", "a", 1000, 0, 0), day=NEXT), accuracy(("A", 90.0, 96, 6), day=NEXT)),
@@ -163,7 +283,9 @@ def test_month_to_date_sums_days(
     ]
     june = days[0].with_columns(pl.lit("2026-06-30").alias("period"))
     monthly = power_factor_monthly(both, customers, DAY, metering_settings)
-    table = of(monthly_kpis(pl.concat([*days, june]), monthly, NEXT, metering_settings))
+    table = of(
+        monthly_kpis(pl.concat([*days, june]), {"power_factor_monthly": monthly}, customers, NEXT, metering_settings)
+    )
     assert {row["period"] for row in table.values()} == {"2026-07"}
     reading = table["reading_success_rate", "*"]
     assert (reading["numerator"], reading["denominator"]) == (144 + 96, 2 * 288)
@@ -178,9 +300,9 @@ def test_month_to_date_sums_days(
     assert scope["coverage"] == pytest.approx((144 / 288 + 96 / 288) / 2)
 
 
-def test_an_empty_month_has_no_data(metering_settings: MeteringSettings) -> None:
+def test_an_empty_month_has_no_data(metering_settings: MeteringSettings, customers: pl.DataFrame) -> None:
     monthly = power_factor_monthly(WINDOWS.empty(), _no_customers(), DAY, metering_settings)
-    table = of(monthly_kpis(KPI.empty(), monthly, DAY, metering_settings))
+    table = of(monthly_kpis(KPI.empty(), {"power_factor_monthly": monthly}, customers.clear(), DAY, metering_settings))
     assert {(scope, row["status"]) for (_, scope), row in table.items()} == {("*", "no_data")}
 
 
@@ -188,12 +310,11 @@ def _no_customers() -> pl.DataFrame:
     return pl.DataFrame(schema={"customer_no": pl.String, "pf_standard": pl.Float64})
 
 
-def test_every_definition_has_a_default_target_and_says_what_it_counts(metering_settings: MeteringSettings) -> None:
-    assert {d.kpi_id for d in DEFINITIONS} == set(metering_settings.kpi)
-    for definition in DEFINITIONS:
-        assert all([definition.name_zh, definition.name_en, definition.numerator, definition.denominator])
-        assert definition.coverage
-        assert definition.unit in {"%", "1"}
+def test_every_kpi_has_a_target_a_clause_and_says_what_it_counts(metering_settings: MeteringSettings) -> None:
+    for kpi_id, kpi in metering_settings.kpi.items():
+        assert all([kpi.name_zh, kpi.name_en, kpi.meaning, kpi.clause]), kpi_id
+        assert kpi.target is not None, kpi_id
+        assert kpi.unit in {"%", "1"}, kpi_id
 
 
 def test_rates_agree_with_sql(
@@ -203,7 +324,7 @@ def test_rates_agree_with_sql(
     windows: pl.DataFrame,
     sql: Callable[..., list[tuple[Any, ...]]],
 ) -> None:
-    table = of(daily_kpis(windows, voltage(), accuracy(), meter_versions, customers, DAY, metering_settings))
+    table = of(kpis_of(windows, voltage(), accuracy(), meter_versions, customers, DAY, metering_settings))
     theirs = sql(
         """
         with every as (select *, customer_no as scope from windows union all select *, '*' from windows)

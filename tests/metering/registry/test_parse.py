@@ -118,6 +118,7 @@ def test_a_day_without_midnight_starts_with_its_first_instant(metering_settings:
         ("customer_no", "", "is empty"),
         ("customer_no", "C1", "twice"),
         ("customer_no", "*", "all customers"),
+        ("customer_no", "feeder:10kV-01", "'feeder:10kV-01' stands for a group of customers"),
         ("name", "", "is empty"),
         ("segment", "huge", "not one of large, sme, important"),
         ("voltage_level_kv", "ten", "not a number"),

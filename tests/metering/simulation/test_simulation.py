@@ -12,6 +12,7 @@ import pytest
 from metering.registry.parse import parse_registry
 from metering.settings.figures import MeteringSettings
 from metering.simulation import LABELS, Fleet, draw_fleet, run, simulate
+from metering.simulation.loads import moments
 from metering.tables.lake import REGISTERS, RULES
 from metering.tables.warehouse import CUSTOMERS, METERS
 
@@ -269,3 +270,11 @@ def test_days_with_a_change_of_clocks_have_their_own_length(
     settings = replace(metering_settings, timezone="Europe/Paris")
     fleet = fleet_of(5, settings, 900)
     assert sum(s.slots for s in simulate(fleet, day, 1, 900, settings)) == quarters * fleet.meters.height
+
+
+def test_days_off_are_sundays_and_make_up_workdays_are_worked(metering_settings: MeteringSettings) -> None:
+    """Labour Day 2026: Tuesday the 5th is off, Saturday the 9th is worked, Saturday the 16th is as any."""
+    noons = [datetime(2026, 5, day, 4, tzinfo=UTC) for day in (5, 6, 9, 16)]
+    instants = pl.Series("ts", noons, dtype=pl.Datetime("us", "UTC"))
+    days = moments(instants, metering_settings.timezone, metering_settings.holidays, metering_settings.workdays)
+    assert days["weekday"].to_list() == [7, 3, 1, 6]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from metering.errors import SettingsError
-from orchestration.home.settings import load_settings
+from orchestration.home.settings import DEFAULTS, explained_defaults, load_settings
+from pipelines.flow.settings import StreamOptions, StreamSettings
 
 
 def test_file_overrides_defaults_and_environment_overrides_the_file(
@@ -23,6 +26,34 @@ def test_file_overrides_defaults_and_environment_overrides_the_file(
     assert settings.kafka == {"client.id": "a"}
 
 
+def test_defaults_of_the_stream_stand_in_one_file_as_in_the_other(tmp_path: Path) -> None:
+    written = tomllib.loads(DEFAULTS.read_text("utf-8"))["stream"]
+    assert written.keys() == {field.name for field in fields(StreamOptions)}
+    assert load_settings(tmp_path).stream == StreamOptions()
+
+
+def test_settings_of_the_stream_are_handed_down_whole(tmp_path: Path) -> None:
+    """Each figure set to another than its default arrives, whatever figures there are."""
+    others = {field.name: field.default + 1 for field in fields(StreamOptions)}
+    text = "".join(f"{name} = {value}\n" for name, value in others.items())
+    (tmp_path / "kilowatch.toml").write_text(f"[stream]\n{text}", "utf-8")
+    settings = load_settings(tmp_path)
+    handed = StreamSettings.of(settings.metering, settings.stream)
+    assert {name: getattr(handed, name) for name in others} == others
+    assert handed.silent_s == 8 * 86_400
+    assert handed.metering == settings.metering
+    core = ("lateness_s", "future_tolerance_s", "gap_intervals")
+    assert {name: getattr(handed.metering, name) for name in core} == {name: others[name] for name in core}
+
+
+def test_every_setting_of_the_stream_is_explained_with_its_bounds() -> None:
+    lines = {line.partition(" = ")[0]: line for line in explained_defaults().splitlines()}
+    for field in fields(StreamOptions):
+        assert " # " in lines[field.name], field.name
+    assert "more from all partitions (at least 0, at most 1000)" in lines["linger_ms"]
+    assert tomllib.loads(explained_defaults()) == tomllib.loads(DEFAULTS.read_text("utf-8"))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -30,6 +61,10 @@ def test_file_overrides_defaults_and_environment_overrides_the_file(
         ("nix = 1", "nix"),
         ("[stream]\nlateness_s = -1", "stream.lateness_s"),
         ("[stream]\nnix = 1", "stream.nix"),
+        ("[stream]\nlinger_ms = 1001", "stream.linger_ms"),
+        ("[stream]\nlinger_ms = -1", "stream.linger_ms"),
+        ("[stream]\nlinger_ms = 0.5", "stream.linger_ms"),
+        ("[stream]\nsilent_days = 0.5", "stream.silent_days"),
         ("[topics]\nreadings = ''", "topics.readings"),
         ("[kpi]\nnix = { target = 1 }", "no KPI 'nix'"),
         ("[forecast]\nhistory_days = 0", "history_days"),

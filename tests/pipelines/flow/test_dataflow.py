@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -305,7 +306,7 @@ def test_what_was_read_counts_when_the_source_can_go_no_further(tmp_path: Path, 
 def watch(tmp_path: Path, default_settings: Settings) -> RegistryWatch:
     """Of a home with meter M0, looked at at every turn."""
     save(tmp_path, _customers(), _meters("M0"))
-    often = default_settings.stream.model_copy(update={"registry_check_s": 0.0})
+    often = replace(default_settings.stream, registry_check_s=0.0)
     return RegistryWatch(tmp_path, default_settings.model_copy(update={"stream": often}))
 
 

@@ -172,7 +172,11 @@ class Home:
 
     def worker(self, commits: CommitLog, *place: int) -> Worker:
         settings = StreamSettings(
-            self.figures, self.kept, silent_s=self.silent_s, commit_interval_s=1e9, commit_rows=self.commit_rows
+            self.figures,
+            windows_kept=self.kept,
+            silent_days=self.silent_s / 86_400,
+            commit_interval_s=1e9,
+            commit_rows=self.commit_rows,
         )
         return Worker(Sinks(LakeReader(self.path), commits), settings, _Registry(self.index), Metrics(), *place)
 

@@ -48,7 +48,7 @@ def _rebuilt(home: Path, index: MeterIndex, figures: MeteringSettings, kept: int
         before = commits.last("log")
         assert before is not None
         commits.commit("log", before.position, b"cannot be read", {})
-        settings = StreamSettings(figures, kept, 1e9, 1, silent_s=86_400)
+        settings = StreamSettings(figures, windows_kept=kept, commit_interval_s=1e9, commit_rows=1, silent_days=1)
         rebuild(LakeReader(home), commits, lambda shard: (shard, 0), settings, index)
 
 
@@ -123,7 +123,7 @@ def test_shards_of_another_source_are_left_alone(
     stream_log(tmp_path, index, rows)
     before = _record(tmp_path)
     with _commits(tmp_path) as commits:
-        settings = StreamSettings(metering_settings, 4, 1e9, 1)
+        settings = StreamSettings(metering_settings, windows_kept=4, commit_interval_s=1e9, commit_rows=1)
         rebuild(LakeReader(tmp_path), commits, lambda _: None, settings, index)
     assert _record(tmp_path) == before
 

@@ -130,7 +130,9 @@ def stream(metering_settings: MeteringSettings) -> Stream:
         run = run or Run()
         owner = take(home)
         try:
-            settings = StreamSettings(metering_settings, kept, commit_interval_s=1e9, commit_rows=commit_rows)
+            settings = StreamSettings(
+                metering_settings, windows_kept=kept, commit_interval_s=1e9, commit_rows=commit_rows
+            )
             replayed = Replayed(source, LakeReader(home), Requests(home), refresh, batch_rows, look_every_s=0)
             run_flow(build(replayed, Sinks(LakeReader(home), CommitLog(home, owner)), settings, registry, run), run)
         finally:
