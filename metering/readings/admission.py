@@ -21,8 +21,9 @@ MENDABLE = ("unknown_meter", "future_time")
 """Reasons that registry, settings or clock have a part in; all others follow from the bytes alone, now and for ever."""
 
 _RFC3339 = "%+"
-_EARLIEST_MS, _LATEST_MS = -62_104_060_800_000, 253_370_764_799_999  # years 2 to 9998: a date in every time zone
-_ORIGIN = pl.Schema([("source_offset", pl.Int64()), ("source_row", pl.Int32()), ("logged_at", TIMESTAMP)])
+_EARLIEST_US, _LATEST_US = -62_104_060_800_000_000, 253_370_764_799_999_000  # years 2 to 9998: dates everywhere
+_ORIGIN = ("source_offset", "source_row", "logged_at")
+_ACCEPTED = [pl.col(name) for name in ACCEPTED_SCHEMA.names()]
 _NO_PROBLEMS = pl.DataFrame(
     schema={"row": pl.UInt32, "reason": pl.String, "detail": pl.String, "meter_id": pl.String, "ts": TIMESTAMP}
 )
@@ -33,28 +34,40 @@ def origin_of(offset: pl.Series, row: pl.Series | None, logged_ms: pl.Series | N
     count = len(offset)
     rows = pl.Series([0], dtype=pl.Int32).new_from_index(0, count) if row is None else row
     logged = pl.Series([None], dtype=pl.Int64).new_from_index(0, count) if logged_ms is None else logged_ms
-    return pl.DataFrame(
-        {
-            "source_offset": offset,
-            "source_row": rows,
-            "logged_at": logged.cast(pl.Datetime("ms", "UTC")).cast(TIMESTAMP),
-        },
-        schema=_ORIGIN,
-    )
+    columns = (offset, rows, logged.cast(pl.Datetime("ms", "UTC")).cast(TIMESTAMP))
+    return pl.DataFrame([column.alias(name) for name, column in zip(_ORIGIN, columns, strict=True)])
 
 
 def instant(rows: pl.DataFrame) -> pl.Series:
     """The reading's time [UTC, us] from `ts` (RFC 3339 with offset) or `ts_ms`; null: none usable."""
-    ts = rows["ts"].str.to_datetime(format=_RFC3339, time_unit="us", time_zone="UTC", strict=False)
-    if ts.null_count() > rows["ts"].null_count():
-        spaced = rows["ts"].str.replace(r"^(\d{4}-\d{2}-\d{2}) ", "${1}T")
+    text, number = rows["ts"], rows["ts_ms"]
+    if number.null_count() == rows.height:
+        ts = _of_text(text)
+    elif text.null_count() == rows.height:
+        ts = _of_number(number)
+    else:
+        ts = _of_text(text).fill_null(_of_number(number))
+    return ts.alias("ts")
+
+
+def _of_text(text: pl.Series) -> pl.Series:
+    ts = text.str.to_datetime(format=_RFC3339, time_unit="us", time_zone="UTC", strict=False)
+    if ts.null_count() > text.null_count():
+        spaced = text.str.replace(r"^(\d{4}-\d{2}-\d{2}) ", "${1}T")
         ts = ts.fill_null(spaced.str.to_datetime(format=_RFC3339, time_unit="us", time_zone="UTC", strict=False))
-    if rows["ts_ms"].null_count() < rows.height:
-        usable = rows["ts_ms"].is_between(_EARLIEST_MS, _LATEST_MS)
-        micros = (rows["ts_ms"].set(~usable.fill_null(False), None) * 1000).round().cast(pl.Int64)
-        ts = ts.fill_null(micros.cast(TIMESTAMP))
-    dated = ts.to_physical().is_between(_EARLIEST_MS * 1000, _LATEST_MS * 1000)
-    return (ts if dated.all() else ts.set(~dated.fill_null(False), None)).alias("ts")
+    return _dated(ts.to_physical())
+
+
+def _of_number(ms: pl.Series) -> pl.Series:
+    return _dated((ms * 1000).round().cast(pl.Int64, strict=False))
+
+
+def _dated(us: pl.Series) -> pl.Series:
+    """As times; null what no time zone has a date for."""
+    first, last = us.min(), us.max()
+    if isinstance(first, int) and isinstance(last, int) and not _EARLIEST_US <= first <= last <= _LATEST_US:
+        us = us.set(~us.is_between(_EARLIEST_US, _LATEST_US).fill_null(False), None)
+    return us.cast(TIMESTAMP)
 
 
 def with_times(problems: pl.DataFrame) -> pl.DataFrame:
@@ -70,14 +83,15 @@ def judge(
     """Accepted rows, and problems (row, reason, detail, meter_id, ts) of those that registry or time rule out."""
     ts = instant(rows)
     version = index.version(rows["meter"], ts)
-    early = _ahead(ts, _reference(origin, now), tolerance_s)
-    good = version.is_not_null() & ts.is_not_null() & ~early
-    judged = rows.with_columns(ts, version, *origin)
-    accepted = (judged if good.all() else judged.filter(good)).select(ACCEPTED_SCHEMA.names())
-    if good.all():
-        return accepted, _NO_PROBLEMS
+    ahead_us = ts.to_physical() - _reference(origin, now).to_physical()
+    most_us = tolerance_s * 1_000_000
+    judged = rows.select_seq(pl.exclude("ts", "ts_ms")).hstack([ts, version, *origin])
+    if version.null_count() == 0 and ahead_us.le(most_us).all():  # what nearly every batch is
+        return judged.select_seq(_ACCEPTED), _NO_PROBLEMS
+    early = (ahead_us > most_us).fill_null(False)
+    good = version.is_not_null() & ~early
     bad = judged.with_columns(early.alias("early"), ts_text=rows["ts"]).filter(~good)
-    return accepted, bad.select("row", *_why(tolerance_s), "meter_id", "ts")
+    return judged.filter(good).select(_ACCEPTED), bad.select("row", *_why(tolerance_s), "meter_id", "ts")
 
 
 def _reference(origin: pl.DataFrame, now: datetime) -> pl.Series:
@@ -85,11 +99,6 @@ def _reference(origin: pl.DataFrame, now: datetime) -> pl.Series:
     if logged.null_count() == 0:
         return logged
     return logged.fill_null(pl.Series([now], dtype=TIMESTAMP).item())
-
-
-def _ahead(ts: pl.Series, reference: pl.Series, tolerance_s: int) -> pl.Series:
-    micros = ts.to_physical() - reference.to_physical()
-    return (micros > tolerance_s * 1_000_000).fill_null(False)
 
 
 def _why(tolerance_s: int) -> list[pl.Expr]:

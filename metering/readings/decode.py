@@ -15,7 +15,7 @@ import polars as pl
 from metering.readings.admission import judge, origin_of, rejects, with_times
 from metering.readings.columnar import decode_arrow_messages, decode_frame
 from metering.readings.json_lines import PROBLEM_SCHEMA, parse
-from metering.readings.payloads import JSON, REJECTED_SCHEMA, Columnar, Decoded, line_count
+from metering.readings.payloads import JSON, NO_REJECTS, Columnar, Decoded, line_count
 from metering.readings.payloads import Lines as Lines
 from metering.readings.payloads import Messages as Messages
 from metering.readings.payloads import Refused as Refused
@@ -84,7 +84,7 @@ def _decode_lines(lines: Lines, index: MeterIndex, tolerance_s: int, now: dateti
 
     accepted, refused = judge(parsed.rows, origin(parsed.rows["row"]), index, tolerance_s, now)
     if parsed.problems.is_empty() and refused.is_empty():
-        return Decoded(accepted, pl.DataFrame(schema=REJECTED_SCHEMA))
+        return Decoded(accepted, NO_REJECTS)
     problems = pl.concat([with_times(parsed.problems), refused]).sort("row")
     physical = lines.data.split(b"\n")
     payload = [physical[row] for row in problems["row"]]
@@ -107,10 +107,10 @@ def _decode_json_messages(messages: Messages, index: MeterIndex, tolerance_s: in
 
     accepted, refused = judge(parsed.rows, origin(parsed.rows["row"]), index, tolerance_s, now)
     if single and parsed.rows.height == count and refused.is_empty():  # what nearly every batch is
-        return Decoded(accepted, pl.DataFrame(schema=REJECTED_SCHEMA))
+        return Decoded(accepted, NO_REJECTS)
     problems = pl.concat([with_times(parsed.problems), refused, _empty_messages(values, owner)]).sort("row")
     if problems.is_empty():
-        return Decoded(accepted, pl.DataFrame(schema=REJECTED_SCHEMA))
+        return Decoded(accepted, NO_REJECTS)
     physical = data.split(b"\n")
     payload = [physical[row] for row in problems["row"]]
     at = problems["row"] if owner is None else owner.gather(problems["row"])

@@ -27,12 +27,19 @@ RAW_SCHEMA = pl.Schema(
 PROBLEM_SCHEMA = pl.Schema(
     {"row": pl.UInt32, "reason": pl.String, "detail": pl.String, "meter_id": pl.String, "ts_text": pl.String}
 )
+_ROW_SCHEMA = pl.Schema([("row", pl.UInt32()), *RAW_SCHEMA.items(), ("ts_ms", pl.Float64())])
+_NO_PROBLEMS = pl.DataFrame(schema=PROBLEM_SCHEMA)
 _EXACT_BELOW = 32
 _SPLIT = 8
 _LONGEST_INT = 400
 _DEEPEST = 1024  # what Polars reads
 _PLAIN = (b"{", b" ", b"\t", b"\r", b"\n")
 """How data may begin that Polars is given: some other beginnings it takes for compressed data, and unpacks it."""
+_EPOCH_SCHEMA = pl.Schema((name, pl.Float64() if name == "ts" else dtype) for name, dtype in RAW_SCHEMA.items())
+"""Polars reads only JSON numbers as numbers: a batch that it reads so has no time that is anything else."""
+_EPOCH = re.compile(rb'"ts"\s*:\s*[0-9]')
+_FIRST_LINE = 1024
+_BARE_ID = r'"meter_id"\s*:\s*[^"\s]'
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _NO_BRACKETS = re.compile(rb"[^][{}]+")
 
@@ -57,11 +64,14 @@ class Problem:
 
 def parse(data: bytes, count: int, index: MeterIndex) -> Parsed:
     """Read `data`, `count` JSON lines joined by newlines. Blank ones are none; every other is a row or a problem."""
+    if count <= _EXACT_BELOW:
+        looked_at, problems = _exactly(_numbered(data))
+        return Parsed(looked_at.with_columns(index.code(looked_at["meter_id"])), problems)
     frame, leftover = _read(data, count)
-    frame = frame.with_columns(index.code(frame["meter_id"]), pl.lit(None, pl.Float64).alias("ts_ms"))
+    frame = frame.with_columns(index.code(frame["meter_id"]))
     frame, doubtful = _settle(frame, data, index)
     if not leftover and not doubtful:
-        return Parsed(frame, pl.DataFrame(schema=PROBLEM_SCHEMA))
+        return Parsed(frame, _NO_PROBLEMS)
     looked_at, problems = _exactly(_lines_at(data, sorted({*leftover, *doubtful})))
     looked_at = looked_at.with_columns(index.code(looked_at["meter_id"]))
     return Parsed(pl.concat([frame, looked_at.select(frame.columns)]).sort("row"), problems)
@@ -69,15 +79,19 @@ def parse(data: bytes, count: int, index: MeterIndex) -> Parsed:
 
 def _read(data: bytes, count: int) -> tuple[pl.DataFrame, list[int]]:
     """Rows that Polars reads, numbered, and the numbers of the lines that it does not."""
-    frame = _polars(data)
+    frame = _polars(data, _EPOCH_SCHEMA) if _EPOCH.search(data, 0, _FIRST_LINE) else None
+    if frame is None or frame.height != count:
+        frame = _polars(data, RAW_SCHEMA)
     if frame is not None and frame.height == count:
         return frame.with_row_index("row"), []
-    numbered = [(row, line) for row, line in enumerate(data.split(b"\n")) if line.strip()]
     pieces: list[pl.DataFrame] = []
     leftover: list[int] = []
-    _salvage(numbered, pieces, leftover)
-    empty = pl.DataFrame(schema={"row": pl.UInt32, **RAW_SCHEMA})
-    return pl.concat([empty, *pieces]), leftover
+    _salvage(_numbered(data), pieces, leftover)
+    return pl.concat([pl.DataFrame(schema=_ROW_SCHEMA), *pieces]), leftover
+
+
+def _numbered(data: bytes) -> list[tuple[int, bytes]]:
+    return [(row, line) for row, line in enumerate(data.split(b"\n")) if line.strip()]
 
 
 def _salvage(numbered: Sequence[tuple[int, bytes]], pieces: list[pl.DataFrame], leftover: list[int]) -> None:
@@ -85,7 +99,7 @@ def _salvage(numbered: Sequence[tuple[int, bytes]], pieces: list[pl.DataFrame], 
     if len(numbered) <= _EXACT_BELOW:
         leftover.extend(row for row, _ in numbered)
         return
-    frame = _polars(b"\n".join(line for _, line in numbered))
+    frame = _polars(b"\n".join(line for _, line in numbered), RAW_SCHEMA)
     if frame is not None and frame.height == len(numbered):
         rows = pl.Series("row", [row for row, _ in numbered], dtype=pl.UInt32)
         pieces.append(frame.insert_column(0, rows))
@@ -95,37 +109,45 @@ def _salvage(numbered: Sequence[tuple[int, bytes]], pieces: list[pl.DataFrame], 
         _salvage(numbered[start : start + step], pieces, leftover)
 
 
-def _polars(data: bytes) -> pl.DataFrame | None:
-    if not data:
-        return pl.DataFrame(schema=RAW_SCHEMA)
+def _polars(data: bytes, schema: pl.Schema) -> pl.DataFrame | None:
+    """RAW_SCHEMA and `ts_ms`; None where a line is no JSON object, or has a value that is not what the schema says."""
     if not data.startswith(_PLAIN):
         return None
     try:
-        return pl.read_ndjson(data, schema=RAW_SCHEMA).rechunk()
+        frame = pl.read_ndjson(data, schema=schema)
     except pl.exceptions.PolarsError:
         return None
+    numeric = schema["ts"] == pl.Float64
+    ts_ms = frame["ts"] if numeric else pl.Series([None], dtype=pl.Float64).new_from_index(0, frame.height)
+    ts = pl.Series([None], dtype=pl.String).new_from_index(0, frame.height) if numeric else frame["ts"]
+    return frame.with_columns(ts.alias("ts"), ts_ms.alias("ts_ms")).rechunk()
 
 
 def _settle(frame: pl.DataFrame, data: bytes, index: MeterIndex) -> tuple[pl.DataFrame, list[int]]:
     """Tell apart text that was text from numbers and the like that Polars turned into text.
 
     An id that the registry knows and that looks like no JSON scalar can only have been a string, and so can an RFC 3339
-    time. All others are checked against their own line.
+    time. Others are checked against their own line; ids need it only where any of the batch's stands without quotes.
     """
     named = frame["meter"].is_not_null()
     scalar_like = index.scalar_like.gather(frame["meter"].fill_null(0)) if len(index.scalar_like) else ~named
     odd_meter = frame["meter_id"].is_not_null() & (~named | scalar_like)
     odd_time = frame["ts"].is_not_null() & ~frame["ts"].str.contains(r"^[0-9]{4}-")
+    if not (odd_meter.any() or odd_time.any()):
+        return frame, []
+    text = data.decode("utf-8", errors="replace")  # which no check here mistakes for anything
+    if b"\\" not in data and not pl.Series([text]).str.contains(_BARE_ID).item():
+        odd_meter &= False
     odd = odd_meter | odd_time
     if not odd.any():
         return frame, []
     checked = frame.filter(odd).select("row", "ts", odd_time.filter(odd).alias("odd_time"))
-    line = _line_series(data).gather(checked["row"])
+    line = pl.Series("line", [text]).str.split("\n").explode().gather(checked["row"])
     number = checked["ts"].cast(pl.Float64, strict=False)
     quoted_time = line.str.contains(r'"ts"\s*:\s*"')
     suspicious = (
-        line.str.contains("\\", literal=True)
-        | line.str.contains(r'"meter_id"\s*:\s*[^"\s]')
+        line.str.contains("\\", literal=True)  # may spell a key otherwise
+        | line.str.contains(_BARE_ID)
         | (checked["odd_time"] & (number.is_null() | quoted_time))
     )
     epoch = pl.DataFrame([checked["row"], number.alias("epoch")]).filter(checked["odd_time"] & ~suspicious)
@@ -136,12 +158,6 @@ def _settle(frame: pl.DataFrame, data: bytes, index: MeterIndex) -> tuple[pl.Dat
             ts_ms=pl.col("epoch"), ts=pl.when(pl.col("epoch").is_null()).then("ts")
         )
     return kept.drop("epoch", strict=False), doubtful.to_list()
-
-
-def _line_series(data: bytes) -> pl.Series:
-    """Every line as text; not UTF-8 reads as replacement characters, which no check here mistakes for anything."""
-    text = data.decode("utf-8", errors="replace")
-    return pl.Series("line", [text]).str.split("\n").explode()
 
 
 def _lines_at(data: bytes, rows: Sequence[int]) -> Iterable[tuple[int, bytes]]:
@@ -158,8 +174,8 @@ def _exactly(numbered: Iterable[tuple[int, bytes]]) -> tuple[pl.DataFrame, pl.Da
             problems.append((row, answer.reason, answer.detail, answer.meter_id, answer.ts_text))
         else:
             rows.append({"row": row, **answer})
-    schema = pl.Schema([("row", pl.UInt32()), *RAW_SCHEMA.items(), ("ts_ms", pl.Float64())])
-    return pl.DataFrame(rows, schema=schema), pl.DataFrame(problems, schema=PROBLEM_SCHEMA, orient="row")
+    bad = pl.DataFrame(problems, schema=PROBLEM_SCHEMA, orient="row") if problems else _NO_PROBLEMS
+    return pl.DataFrame(rows, schema=_ROW_SCHEMA), bad
 
 
 def exact(line: bytes) -> dict[str, Any] | Problem:

@@ -22,6 +22,7 @@ ACCEPTED_SCHEMA = pl.Schema(
     {n: t for n, t in READINGS.schema.items() if n not in _CONSTANT} | {"meter": pl.UInt32, "version": pl.UInt32}
 )
 REJECTED_SCHEMA = pl.Schema({n: t for n, t in REJECTS.schema.items() if n not in _CONSTANT})
+NO_REJECTS = pl.DataFrame(schema=REJECTED_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import duckdb
@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 
 from metering.calendar import quarter_hours
-from metering.registry.meter_versions import meter_versions
+from metering.registry.meter_versions import METER_VERSIONS, meter_versions
 from metering.settings.figures import MeteringSettings
 from metering.tables.lake import WINDOWS
+from metering.tables.schema import TIMESTAMP
 from metering.tables.warehouse import CUSTOMERS, DAILY_CURVE, METERS
 
 Builder = Callable[..., pl.DataFrame]
@@ -124,3 +125,17 @@ def sql() -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
 
     yield run
     connection.close()
+
+
+@pytest.fixture(scope="session")
+def large_registry() -> pl.DataFrame:
+    """Versions of 300,000 meters of twelve digits; every tenth was exchanged at 12:00, every hundredth at 06:00 too."""
+    meters, start = 300_000, datetime(2026, 1, 1, tzinfo=UTC)
+    ids = [f"{330_100_000_000 + i * 7_919:012d}" for i in range(meters)]
+    known = pl.DataFrame({"meter_id": ids, "valid_from": [start] * meters}).with_row_index("i")
+    cuts = [(pl.col("i") % 10 == 0, 12), (pl.col("i") % 100 == 0, 6)]
+    later = [known.filter(which).with_columns(valid_from=start + timedelta(hours=hours)) for which, hours in cuts]
+    versions = pl.concat([known, *later]).sort("meter_id", "valid_from").drop("i")
+    ends = pl.col("valid_from").shift(-1).over("meter_id")
+    columns = {"valid_from": pl.col("valid_from").cast(TIMESTAMP), "valid_to": ends.cast(TIMESTAMP)}
+    return pl.concat([pl.DataFrame(schema=METER_VERSIONS), versions.with_columns(**columns)], how="diagonal")
