@@ -5,6 +5,8 @@ Here: reading and checking them, and handing each part its frozen piece. Not her
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -34,6 +36,8 @@ _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]|24:00")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 LATE_DAYS = 30
 LEAST_LAKE_DAYS = LATE_DAYS + (LOOK_BACK + RUN_UP).days + 2  # days are local, and the first is not whole
+OTHER_VARIABLES = frozenset({"KILOWATCH_HOME", "KILOWATCH_LOG_LEVEL", "KILOWATCH_REQUIRE_KAFKA"})
+"""Environment variables of the product, and of its tests, that are no settings."""
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 
 
@@ -208,8 +212,20 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    """What is within a setting (KILOWATCH_STREAM__...) is checked with the setting."""
+    known = {f"KILOWATCH_{name}".upper() for name in Settings.model_fields} | OTHER_VARIABLES
+    for variable in sorted(environment):
+        name, _, within = variable.upper().partition("__")
+        if not name.startswith("KILOWATCH_") or (name in known and not (within and name in OTHER_VARIABLES)):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise SettingsError(f"{variable} is no setting: did you mean {near}{'__' + within if within else ''}?")
+
+
 def load_settings(home: Path) -> Settings:
-    """Settings of `home`. Raises SettingsError naming the file and the key."""
+    """Settings of `home`. Raises SettingsError naming the file and the key, or the variable."""
+    _refuse_unknown_variables(os.environ)
     own = home / "kilowatch.toml"
     values = _merged(_read(DEFAULTS), _read(own) if own.exists() else {})
     try:
