@@ -17,6 +17,7 @@ from metering.load.curve import SCOPE
 from metering.settings.figures import MeteringSettings
 from metering.supply.power_factor import energies, half_up, reactive_kvarh
 from metering.supply.voltage import PHASES_OF_WIRING
+from metering.tables.schema import finite
 from metering.tables.warehouse import KPI
 from metering.vee import intervals
 
@@ -218,9 +219,14 @@ def _quotient(energy: pl.DataFrame) -> pl.DataFrame:
         pl.when(pl.col(c).count() > 0).then(pl.col(c).sum()).alias(c)
         for c in ("active_kwh", "import_kvarh", "export_kvarh")
     )
-    apparent = (pl.col("active_kwh").pow(2) + reactive_kvarh().pow(2)).sqrt()
-    active = pl.when(apparent.is_not_null()).then(pl.col("active_kwh").abs())
-    return sums.select("customer_no", active.alias("numerator"), apparent.alias("denominator"))
+    active, reactive = pl.col("active_kwh").abs(), reactive_kvarh()
+    larger = pl.max_horizontal(active, reactive)  # scaled by it, for squares of what is very large or small are none
+    scaled = larger * ((active / larger).pow(2) + (reactive / larger).pow(2)).sqrt()
+    apparent = pl.when(active.is_not_null() & reactive.is_not_null()).then(
+        pl.when(larger > 0).then(scaled).when(larger == 0).then(0.0)
+    )
+    known = pl.when(apparent.is_finite()).then(active)
+    return sums.select("customer_no", known.alias("numerator"), apparent.alias("denominator"))
 
 
 def _power_factor(windows: pl.DataFrame, slots: pl.DataFrame) -> pl.DataFrame:
@@ -251,9 +257,10 @@ def _judged(counts: pl.DataFrame, customers: pl.Series, period: str, settings: M
         .otherwise(numerator * pl.when(pl.col("unit") == "%").then(100).otherwise(1) / denominator)
     )
     rows = (
-        every.join(counts, on=["kpi_id", "scope"], how="left")
+        every.join(finite(counts), on=["kpi_id", "scope"], how="left")
         .with_columns(
-            pl.when(denominator > 0).then(quotient).alias("value"), pl.col("coverage").fill_null(0).clip(0, 1)
+            pl.when((denominator > 0) & quotient.is_finite()).then(quotient).alias("value"),
+            pl.col("coverage").fill_null(0).clip(0, 1),
         )
         .with_columns(
             pl.when(value.is_null() | target.is_null())
