@@ -15,6 +15,8 @@ import polars as pl
 from metering.calendar import QUARTER_HOUR
 from metering.load.curve import SCOPE, scope_curve
 from metering.settings.figures import MeteringSettings
+from metering.tables.lake import MOST_KW
+from metering.tables.schema import finite
 
 SLOTS = 96
 """Quarter-hours of the local clock; one that a day has twice holds the mean, one that it lacks is null."""
@@ -87,9 +89,12 @@ def history(curves: pl.DataFrame, customers: pl.DataFrame, day: date, settings: 
     `curves` has the columns of DAILY_CURVE; only dates in the settings' history_days before `day` are looked at.
     """
     days = tuple(day - timedelta(days=n) for n in range(settings.forecast.history_days, 0, -1))
-    past = curves.filter(pl.col("date").is_between(days[0], days[-1])).join(customers, on="customer_no", how="semi")
+    believed = pl.col("p_kw").abs() <= MOST_KW
+    past = curves.filter(pl.col("date").is_between(days[0], days[-1]), believed).join(
+        customers, on="customer_no", how="semi"
+    )
     columns = ("customer_no", "date", "window_end", "p_kw")
-    known = pl.concat([past.select(columns), scope_curve(past).select(columns)]).filter(pl.col("p_kw").is_not_null())
+    known = pl.concat([past.select(columns), scope_curve(past).select(columns)])
     slot = slot_of(pl.col("window_end"), settings.timezone).alias("slot")
     spread = known.select("customer_no", slot, "date", "p_kw").pivot(
         on="date", on_columns=days, index=["customer_no", "slot"], values="p_kw", aggregate_function="mean"
@@ -99,14 +104,14 @@ def history(curves: pl.DataFrame, customers: pl.DataFrame, day: date, settings: 
         .unique()
         .join(pl.select(pl.int_range(SLOTS, dtype=pl.Int32).alias("slot")), how="cross")
     )
-    power = grid.join(spread, on=["customer_no", "slot"], how="left").sort("customer_no", "slot")
+    power = finite(grid.join(spread, on=["customer_no", "slot"], how="left").sort("customer_no", "slot"))
     p_kw = pl.col(list(map(str, days)))
     by_series = power.group_by("customer_no", maintain_order=True)
     return History(
         power,
-        by_series.agg(p_kw.mean()),
-        by_series.agg(p_kw.abs().mean()),
-        by_series.agg(p_kw.tail(_EVENING_SLOTS).mean()),
+        finite(by_series.agg(p_kw.mean())),
+        finite(by_series.agg(p_kw.abs().mean())),
+        finite(by_series.agg(p_kw.tail(_EVENING_SLOTS).mean())),
         days,
     )
 
@@ -137,7 +142,8 @@ def features(past: History, day: date, settings: MeteringSettings) -> pl.DataFra
         _mean(past, day, range(_WEEK, RECENT_DAYS + 1, _WEEK)).alias("mean_weekday"),
     )
     in_kw = pl.col("lag_1", "lag_2", "lag_7", "mean_week", "mean_weekday", "level_1", "level_7", "evening_1")
-    return pl.concat([of_slot, of_series], how="horizontal").with_columns((in_kw / pl.col("scale")).round(_DECIMALS))
+    scaled = (in_kw / pl.col("scale")).round(_DECIMALS)
+    return finite(finite(pl.concat([of_slot, of_series], how="horizontal")).with_columns(scaled))
 
 
 def _lag(past: History, day: date, days: int) -> pl.Expr:

@@ -17,6 +17,7 @@ import polars as pl
 from metering.calendar import day_bounds, quarter_hours
 from metering.forecast.history import FEATURES, RECENT_DAYS, History, features, history, slot_of
 from metering.settings.figures import MeteringSettings
+from metering.tables.schema import finite
 from metering.tables.warehouse import FORECAST
 
 LAST_WEEK, LAST_DAY = "same-weekday-last-week", "last-day"
@@ -25,6 +26,9 @@ LAST_WEEK, LAST_DAY = "same-weekday-last-week", "last-day"
 LOW, HIGH = 0.1, 0.9
 MOST_TRAINING_ROWS = 400_000
 """Where training takes a sample of the series: bounds its time and memory."""
+
+_MOST_Y = 1000.0
+"""Multiple of a series' recent load beyond which a value is an error: one would outweigh all there is to learn from."""
 
 FEWEST_FOR_QUANTILES = 5
 """Days that a quarter-hour must have been seen on for quantiles to be read off them."""
@@ -144,7 +148,7 @@ def _training(past: History, settings: MeteringSettings) -> pl.DataFrame:
         ).filter(_usable(), pl.col("y").is_not_null())
         for day in past.days
     )
-    return pl.concat(days).with_columns(pl.col("y") / pl.col("scale"))
+    return pl.concat(days).with_columns(pl.col("y") / pl.col("scale")).filter(pl.col("y").abs() <= _MOST_Y)
 
 
 def _modelled(model: Model, past: History, day: date, settings: MeteringSettings) -> pl.DataFrame:
@@ -157,7 +161,7 @@ def _modelled(model: Model, past: History, day: date, settings: MeteringSettings
             schema={"customer_no": pl.String, "slot": pl.Int32, "model_learnt": pl.String}
             | {f"{c}_learnt": pl.Float64 for c in learnt}
         )
-    return rows.select(
+    said = rows.select(
         "customer_no",
         pl.col("slot").cast(pl.Int32),
         pl.lit(model.name).alias("model_learnt"),
@@ -166,6 +170,7 @@ def _modelled(model: Model, past: History, day: date, settings: MeteringSettings
             for c, learner in learnt.items()
         ),
     )
+    return finite(said).filter(pl.col("p_kw_learnt").is_not_null())
 
 
 def _fallback(past: History, day: date) -> pl.DataFrame:
@@ -179,7 +184,7 @@ def _fallback(past: History, day: date) -> pl.DataFrame:
     def quantile(of: float) -> pl.Expr:
         return pl.when(enough).then(recent.list.agg(pl.element().quantile(of, "linear")))
 
-    return past.power.select(
+    known = past.power.select(
         "customer_no",
         "slot",
         pl.coalesce(last_week, newest).alias("p_kw"),
@@ -187,3 +192,4 @@ def _fallback(past: History, day: date) -> pl.DataFrame:
         quantile(LOW).alias("p10_kw"),
         quantile(HIGH).alias("p90_kw"),
     )
+    return finite(known)

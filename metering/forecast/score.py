@@ -13,6 +13,7 @@ from metering.calendar import day_bounds
 from metering.forecast.history import slot_of
 from metering.load.curve import SCOPE, scope_curve
 from metering.settings.figures import MeteringSettings
+from metering.tables.schema import finite
 from metering.tables.warehouse import FORECAST_ACCURACY
 
 
@@ -45,7 +46,7 @@ def accuracy(
         .sort("customer_no", "target")
     )
     rows = _scores(_errors(points, settings.forecast.left_out_below))
-    return FORECAST_ACCURACY.conform(rows, date=day).sort(FORECAST_ACCURACY.key)
+    return FORECAST_ACCURACY.conform(finite(rows), date=day).sort(FORECAST_ACCURACY.key)
 
 
 def _with_scope(curve: pl.DataFrame, day: date) -> pl.DataFrame:

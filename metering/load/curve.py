@@ -12,6 +12,7 @@ import polars as pl
 
 from metering.calendar import quarter_hours
 from metering.settings.figures import MeteringSettings
+from metering.tables.schema import finite
 from metering.tables.warehouse import DAILY_CURVE
 from metering.vee import intervals
 
@@ -21,6 +22,7 @@ SCOPE = "*"
 WINDOW_VALUES = ("p_mean_kw", "q_mean_kvar", "energy_kwh")
 """Values of a window that a curve is made of, besides its slots (`intervals.SLOT`)."""
 _VALUES = ("p_kw", "q_kvar", "energy_kwh")
+MISSING_RANK = intervals.STATUS_BY_RANK.index(intervals.MISSING)
 
 
 def daily_curve(
@@ -50,12 +52,15 @@ def scope_curve(curve: pl.DataFrame) -> pl.DataFrame:
     """The whole scope's curve (customer_no '*'): for each point the sum of all customers' known values.
 
     `curve` has the columns of DAILY_CURVE, of one or more days. Customers without a value at a point are left out of it
-    (how many readings came is told by completeness, not here); a value is null where no customer has one.
+    (how many readings came is told by completeness, not here); a value is null where no customer has one, or where the
+    sum is no finite number.
     Columns: customer_no, date, point, window_end, p_kw, q_kvar, energy_kwh.
     """
+    sums = curve.group_by("date", "point", "window_end").agg(
+        pl.when(pl.col(v).count() > 0).then(pl.col(v).sum()).alias(v) for v in _VALUES
+    )
     return (
-        curve.group_by("date", "point", "window_end")
-        .agg(pl.when(pl.col(v).count() > 0).then(pl.col(v).sum()).alias(v) for v in _VALUES)
+        finite(sums)
         .select(pl.lit(SCOPE).alias("customer_no"), "date", "point", "window_end", *_VALUES)
         .sort("window_end")
     )
@@ -76,11 +81,14 @@ def _points(named: pl.DataFrame, windows: pl.DataFrame, day: date, settings: Met
         pl.col("q_mean_kvar").alias("q_kvar"),
         pl.coalesce("energy_kwh", p_kw / 4).alias("energy_kwh"),
     )
-    return named.join(quarters, how="cross").join(values, on=["meter", "window_end"], how="left", maintain_order="left")
+    return named.join(quarters, how="cross").join(
+        finite(values), on=["meter", "window_end"], how="left", maintain_order="left"
+    )
 
 
 def _summed(points: pl.DataFrame) -> pl.DataFrame:
     """Sums over the meters of customers that have several."""
+    beyond = pl.any_horizontal((~pl.col(v).is_finite()).fill_null(False) for v in ("p_kw", "energy_kwh"))
     reasons = pl.format("{}: {}", "meter_id", "reason").drop_nulls().sort().str.join("; ")
     return (
         points.group_by("customer_no", "point", "window_end")
@@ -90,5 +98,13 @@ def _summed(points: pl.DataFrame) -> pl.DataFrame:
             reasons.alias("reason"),
         )
         .with_columns(pl.when(pl.col("rank") > 0).then("reason").alias("reason"))
+        .with_columns(
+            pl.when(beyond)
+            .then(pl.lit("the sum of its meters is no finite number"))
+            .otherwise("reason")
+            .alias("reason"),
+            pl.when(beyond).then(pl.lit(MISSING_RANK, pl.Int8)).otherwise("rank").alias("rank"),
+            *(pl.when(~beyond & pl.col(v).is_finite()).then(v).alias(v) for v in _VALUES),
+        )
         .select(_SUMMED)
     )

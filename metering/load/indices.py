@@ -15,6 +15,8 @@ from metering.calendar import day_bounds
 from metering.charges.time_of_use import periods_of_day
 from metering.load.curve import SCOPE, scope_curve
 from metering.settings.figures import MeteringSettings
+from metering.tables.lake import MOST_KW
+from metering.tables.schema import finite
 from metering.tables.warehouse import warehouse
 from metering.vee import intervals
 
@@ -60,7 +62,7 @@ def daily_load(
         )
     )
     table = warehouse(settings.periods)["daily_load"]
-    return table.conform(rows, date=day).sort(table.key)
+    return table.conform(finite(rows), date=day).sort(table.key)
 
 
 def slides(meter_versions: pl.DataFrame) -> bool:
@@ -76,7 +78,7 @@ def sliding_demand(
     Columns: customer_no, sliding_kw [kW].
     For customers all of whose meters report at whole fractions of a minute. A mean counts when every reading of every
     meter in its 15 min is there; it reaches back over midnight where `readings` (meter_id, ts, p_kw; one row for each
-    meter_id and ts) go back that far. Customers without one full mean have no row.
+    meter_id and ts) go back that far. Customers without one full mean (within MOST_KW) have no row.
     """
     meters = intervals.meters_on(meter_versions, day, settings).select("meter_id", "customer_no", "interval_s")
     fine = (_SLIDE_S % pl.col("interval_s") == 0).all().over("customer_no")
@@ -87,14 +89,16 @@ def sliding_demand(
     if readings is None or due.is_empty():
         return pl.DataFrame(schema={"customer_no": pl.String, "sliding_kw": pl.Float64})
     start, end = day_bounds(day, settings.timezone)
-    means = _full_minutes(readings, due, start - timedelta(minutes=_DEMAND_MIN - 1), end)
+    minutes = _full_minutes(readings, due, start - timedelta(minutes=_DEMAND_MIN - 1), end)
     back = _DEMAND_MIN - 1
     unbroken = (pl.col("customer_no").shift(back) == pl.col("customer_no")) & (
         pl.col("minute").shift(back) == pl.col("minute").dt.offset_by(f"-{back}m")
     )
+    # With weights every mean is summed by itself: a running sum keeps for ever what an absurd value has done to it.
+    mean = pl.col("p_kw").rolling_mean(_DEMAND_MIN, weights=[1.0] * _DEMAND_MIN)
     return (
-        means.with_columns(pl.col("p_kw").rolling_mean(_DEMAND_MIN).alias("sliding_kw"), unbroken.alias("unbroken"))
-        .filter("unbroken", pl.col("minute") > start)
+        minutes.with_columns(mean.alias("sliding_kw"), unbroken.alias("unbroken"))
+        .filter("unbroken", pl.col("minute") > start, pl.col("sliding_kw").abs() <= MOST_KW)
         .group_by("customer_no")
         .agg(pl.col("sliding_kw").max())
     )

@@ -6,6 +6,7 @@ it is (`pipelines`), sums over a customer's meters (`curve`).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 import polars as pl
@@ -15,7 +16,7 @@ from metering.load.registers import difference
 from metering.supply.phases import phase_voltages
 from metering.supply.power_factor import power_factor
 from metering.supply.voltage import monitored, over, under
-from metering.tables.lake import CURRENTS, MEASURED, PHASES, REGISTERS, WINDOW_S, WINDOWS
+from metering.tables.lake import CURRENTS, MEASURED, MOST_KW, MOST_KWH, PHASES, REGISTERS, WINDOW_S, WINDOWS
 
 USED = tuple(name for name in MEASURED if name not in CURRENTS)
 """The measured values that windows, and the rules, look at."""
@@ -24,7 +25,14 @@ _METER_BITS = 23
 _ORDER = ("log_offset", "source_row")
 _OF_VERSION = ("interval_s", "u_lower_v", "u_upper_v", "u_band_lower_v", "u_band_upper_v")
 _MEANS = {"p": "p_mean_kw", "q": "q_mean_kvar"}
-_FLOATS = tuple(n for n, t in WINDOWS.schema.items() if t == pl.Float64)
+_MOST = {
+    column.name: {"kW": MOST_KW, "kvar": MOST_KW, "kWh": MOST_KWH, "kvarh": MOST_KWH}.get(
+        column.unit, sys.float_info.max
+    )
+    for column in WINDOWS.columns
+    if column.dtype == pl.Float64
+} | dict.fromkeys(("p_max_kw", "p_min_kw"), sys.float_info.max)
+"""What is beyond is no power or energy of any meter, or no finite number: told by the extremes, and not counted."""
 
 
 def latest(readings: pl.DataFrame) -> pl.DataFrame:
@@ -71,7 +79,8 @@ def windows(readings: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFram
 
     `readings`: the result of `latest`, with `version` (row in `meter_versions`); to know a window's start edge it must
     hold the reading at its start, if there was one. Returns the columns of `windows` but for `revision` and `date`,
-    plus `meter` and `version`, sorted by meter and window_end. Results that are no finite number are null.
+    plus `meter` and `version`, sorted by meter and window_end. Results that are no finite number are null, and so are
+    mean powers and energies beyond MOST_KW and MOST_KWH.
     """
     rows = readings.select("meter", "version", "ts", *USED, window_end(pl.col("ts")).alias("window_end"))
     rows = rows.with_columns(
@@ -160,7 +169,7 @@ def _derived(grouped: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFram
             for name in ("meter_id", "customer_no", "nominal_v", "register_modulus")
         ),
         (WINDOW_S / pl.col("interval_s")).ceil().cast(pl.Int32).alias("n_expected"),
-        *((pl.col(f"{name}_sum") / pl.col(f"{name}_n")).alias(mean) for name, mean in _MEANS.items()),
+        *(_within(pl.col(f"{n}_sum") / pl.col(f"{n}_n"), MOST_KW).alias(mean) for n, mean in _MEANS.items()),
         pl.when(pl.col("p_n") > 0).then(pl.col("p_sum") * hours).alias("powered"),
         *(
             pl.when(pl.col("q_n") > 0).then(pl.col(f"{name}_kvar").abs() * hours).alias(f"{name}_kvarh")
@@ -174,8 +183,8 @@ def _derived(grouped: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFram
     registered = used["import_kwh"] - pl.when(no_export).then(0.0).otherwise(used["export_kwh"])
     nominal = pl.col("nominal_v")
     derived = named.with_columns(
-        pl.when(registered.is_finite()).then(registered).alias("registered"),
-        pl.when(pl.col("powered").is_finite()).then("powered").alias("powered"),
+        _within(registered, MOST_KWH).alias("registered"),
+        _within(pl.col("powered"), MOST_KWH).alias("powered"),
         used["import_kvarh"].alias("import_kvarh"),
         used["export_kvarh"].alias("export_kvarh"),
         ((pl.col("u_min_v") - nominal) / nominal * 100).alias("u_dev_min_pct"),
@@ -189,6 +198,11 @@ def _derived(grouped: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFram
         .then(pl.lit("power"))
         .alias("energy_basis"),
     )
-    finite = [pl.when(pl.col(name).is_finite()).then(name).alias(name) for name in _FLOATS]
+    bounded = [_within(pl.col(name), most).alias(name) for name, most in _MOST.items()]
     names = [n for n in WINDOWS.names if n not in ("revision", "date")]
-    return derived.with_columns(finite).select("meter", "version", *names)
+    return derived.with_columns(bounded).select("meter", "version", *names)
+
+
+def _within(value: pl.Expr, most: float) -> pl.Expr:
+    """`value`, null beyond `most` and where it is no number."""
+    return pl.when(value.abs() <= most).then(value)

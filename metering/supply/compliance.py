@@ -17,12 +17,12 @@ from metering.calendar import local_date
 from metering.settings.figures import MeteringSettings
 from metering.supply.power_factor import power_factor
 from metering.supply.voltage import qualification
-from metering.tables.lake import COMPLIANCE
+from metering.tables.lake import COMPLIANCE, MOST_KWH
 from metering.tables.schema import TIMESTAMP
 
 SUMS = ("monitored_s", "over_s", "under_s", "active_mwh", "import_mvarh", "export_mvarh")
 _MILLI = 1_000_000  # thousandths of a Wh in a kWh
-_LARGEST = 2.0**62
+_LARGEST = MOST_KWH * _MILLI  # 2**50: a month has fewer than the 2**13 windows that an Int64 holds the sum of
 _DECIMALS = 6
 
 DAYS_SCHEMA = pl.Schema(
@@ -66,7 +66,9 @@ def contributions(windows: pl.DataFrame, settings: MeteringSettings) -> pl.DataF
 
 
 def _integer(value: pl.Expr, scale: int) -> pl.Expr:
-    return (value.fill_null(0) * scale).clip(-_LARGEST, _LARGEST).round().cast(pl.Int64)
+    """0 for what is not known, and for what no window can hold (a lake may have such windows)."""
+    scaled = value.fill_null(0) * scale
+    return pl.when(scaled.abs() <= _LARGEST).then(scaled).otherwise(0.0).round().cast(pl.Int64)
 
 
 def advance(

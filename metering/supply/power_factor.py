@@ -13,6 +13,7 @@ import polars as pl
 
 from metering.calendar import local_date, month_of
 from metering.settings.figures import MeteringSettings, PowerFactorAdjustment, in_force
+from metering.tables.schema import finite
 from metering.tables.warehouse import POWER_FACTOR_MONTHLY
 
 ENERGIES = ("energy_kwh", "import_kvarh", "q_import_kvarh", "export_kvarh", "q_export_kvarh")
@@ -20,10 +21,11 @@ ENERGIES = ("energy_kwh", "import_kvarh", "q_import_kvarh", "export_kvarh", "q_e
 
 
 def power_factor(p: pl.Expr, q: pl.Expr) -> pl.Expr:
-    """|P| / sqrt(P^2 + Q^2) of powers [kW, kvar] or energies [kWh, kvarh]; null at P = Q = 0, or if either is null."""
+    """|P| / sqrt(P^2 + Q^2) of powers [kW, kvar] or energies [kWh, kvarh]; null at P = Q = 0, or where one is none."""
     larger = pl.max_horizontal(p.abs(), q.abs())
+    known = p.is_finite() & q.is_finite()
     p, q = p / larger, q / larger  # scaled, so that squares of tiny values do not vanish
-    return pl.when(larger > 0).then((p.abs() / (p.pow(2) + q.pow(2)).sqrt()).clip(0, 1))
+    return pl.when(known & (larger > 0)).then((p.abs() / (p.pow(2) + q.pow(2)).sqrt()).clip(0, 1))
 
 
 def half_up(x: pl.Expr, decimals: int) -> pl.Expr:
@@ -75,15 +77,16 @@ def energies(windows: pl.DataFrame, by: str = "customer_no") -> pl.DataFrame:
 
     Columns: `by` (customer_no or meter_id), active_kwh (import less export), import_kvarh, export_kvarh. Reactive
     energy is the kvarh registers' difference; where a window has none, the positive and the negative part of q_kvar,
-    integrated apart. Null where no window has a value.
+    integrated apart. Null where no window has a value, and where the sum is no finite number.
     """
     imported = pl.coalesce("import_kvarh", "q_import_kvarh")
     exported = pl.coalesce("export_kvarh", "q_export_kvarh")
-    return windows.group_by(by).agg(
+    sums = windows.group_by(by).agg(
         _sum(pl.col("energy_kwh")).alias("active_kwh"),
         _sum(imported).alias("import_kvarh"),
         _sum(exported).alias("export_kvarh"),
     )
+    return finite(sums)
 
 
 def reactive_kvarh() -> pl.Expr:

@@ -17,6 +17,9 @@ REGISTERS = ("import_kwh", "export_kwh", "import_kvarh", "export_kvarh")
 MEASURED = (*VOLTAGES, *CURRENTS, "p_kw", "q_kvar", *REGISTERS)
 
 WINDOW_S = 900
+MOST_KWH = 2.0**50 / 1_000_000
+MOST_KW = MOST_KWH * 3600 / WINDOW_S
+"""Energy of a window and power beyond which there is none: of all the world's power stations together."""
 
 _METER = Column("meter_id", pl.String, "Meter, as in the registry", nullable=False)
 _CUSTOMER = Column("customer_no", pl.String, "Customer number, the only key of a customer", nullable=False)

@@ -6,6 +6,7 @@ Here: keys, bytes, JSON Schemas (draft 2020-12). Not here: sending them (`sinks.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from metering.tables.schema import Column, Table
 RFC3339_UTC = "%Y-%m-%dT%H:%M:%S%.fZ"  # a fraction only where there is one
 _DATE = "%Y-%m-%d"
 _DATE_TIME_PATTERN = r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?"
+_SHORTEST_CUT = 64
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -80,6 +82,29 @@ def reject_messages(frame: pl.DataFrame) -> Outbound:
     return Outbound(keys, partition_keys, _encoded(frame, REJECTED))
 
 
+def shortened(value: bytes, most: int) -> bytes | None:
+    """A result message of at most `most` bytes: its longest texts cut to their beginnings, and named in `truncated`.
+
+    Base64 is cut where it can still be decoded. None for what is no result message, and where there is too little to cut.
+    """
+    try:
+        message = json.loads(value)
+    except ValueError:
+        return None
+    if not isinstance(message, dict) or "schema" not in message:
+        return None
+    message["truncated"] = []
+    while len(encoded := json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()) > most:
+        texts = {name: len(text.encode()) for name, text in message.items() if isinstance(text, str)}
+        name = max(texts, key=texts.__getitem__)
+        if texts[name] <= _SHORTEST_CUT:
+            return None
+        message["truncated"] = sorted({*message["truncated"], name})
+        keep = max(texts[name] - (len(encoded) - most) - _SHORTEST_CUT, texts[name] // 2)
+        message[name] = message[name].encode()[: keep - keep % 4].decode(errors="ignore")
+    return encoded
+
+
 def _keyed(frame: pl.DataFrame, kind: MessageType, key: pl.Expr) -> Outbound:
     keys: list[str | None] = frame.select(key).to_series().to_list()
     return Outbound(keys, frame["meter_id"].to_list(), _encoded(frame, kind))
@@ -134,14 +159,20 @@ def _message_schema(kind: MessageType) -> dict[str, Any]:
         "properties": {"name": {"const": kind.name}, "version": {"const": kind.version}},
         "required": ["name", "version"],
     }
-    properties = {"schema": tag, **{_field_name(column): _property(column) for column in kind.table.columns}}
+    columns = {_field_name(column): _property(column) for column in kind.table.columns}
+    truncated = {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Fields cut to their beginnings, for the message was above what Kafka takes; the lake has the whole",
+    }
+    properties = {"schema": tag, **columns, "truncated": truncated}
     return {
         "$schema": _DIALECT,
         "title": f"{kind.name}.v{kind.version}",
         "description": f"{kind.table.meaning} Message key: {kind.key}.",
         "type": "object",
         "properties": properties,
-        "required": list(properties),
+        "required": ["schema", *columns],
     }
 
 

@@ -50,6 +50,12 @@ class Column:
         return f"{self.meaning}{unit}{source}"
 
 
+def finite(frame: pl.DataFrame) -> pl.DataFrame:
+    """`frame` with null for every float that is no finite number: what left the range of a float is not known."""
+    floats = pl.col([name for name, dtype in frame.schema.items() if dtype.is_float()])
+    return frame.with_columns(pl.when(floats.is_finite()).then(floats))
+
+
 @dataclass(frozen=True)
 class Table:
     """A named set of columns with a key. `key` columns are unique together in the table's current state."""

@@ -98,7 +98,8 @@ def _drawn(gaps: pl.DataFrame, known: pl.DataFrame, linear_gap_min: int) -> pl.D
         )
     minutes = pl.col("length") * QUARTER_HOUR_MIN
     bounded = pl.col("p_kw_before").is_not_null() & pl.col("p_kw_after").is_not_null()
-    drawn = bounded & (minutes <= linear_gap_min)
+    short = minutes <= linear_gap_min
+    drawn = (bounded & short & _line("p_kw").is_finite()).fill_null(False)
     p_kw = pl.when(drawn).then(_line("p_kw"))
     return gaps.select(
         *(c for c in known.columns if c not in _VALUES),
@@ -108,7 +109,9 @@ def _drawn(gaps: pl.DataFrame, known: pl.DataFrame, linear_gap_min: int) -> pl.D
         pl.when(drawn).then(2).otherwise(3).cast(pl.Int8).alias("rank"),
         pl.when(drawn)
         .then(filled("no power for {} min: straight line between the neighbours", minutes))
-        .when(minutes <= linear_gap_min)
+        .when(short & bounded)
+        .then(filled("no power for {} min, and no line between such neighbours", minutes))
+        .when(short)
         .then(filled("no power for {} min, up to the edge of the day", minutes))
         .otherwise(filled("no power for {} min", minutes))
         .alias("reason"),

@@ -22,7 +22,7 @@ def registry_paths(home: Path) -> tuple[Path, Path]:
 
 
 def load(home: Path, settings: Settings) -> Registry:
-    """The registry of `home`. Raises UserError when a file is missing, RegistryError when one is not valid."""
+    """The registry of `home`. Raises UserError when a file cannot be read, RegistryError when one is not valid."""
     customers, meters = (_content(path) for path in registry_paths(home))
     return parse_registry(customers, meters, settings.metering)
 
@@ -56,3 +56,6 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `kilowatch init` writes a template to fill in") from None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"{path} cannot be read ({reason}): make it a file that this user may read") from error

@@ -5,6 +5,8 @@ Here: reading and checking them, and handing each part its frozen piece. Not her
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -52,6 +54,8 @@ LATE_DAYS = 30
 LEAST_LAKE_DAYS = LATE_DAYS + (LOOK_BACK + RUN_UP).days + 2  # days are local, and the first is not whole
 _SECTION = re.compile(r"\[+([a-z_.]+)\]+")
 _BOUNDS = (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"))
+OTHER_VARIABLES = frozenset({"KILOWATCH_HOME", "KILOWATCH_LOG_LEVEL", "KILOWATCH_REQUIRE_KAFKA"})
+"""Environment variables of the product, and of its tests, that are no settings."""
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 _KPI_MUST = [field.name for field in fields(Kpi) if field.default is MISSING]
 KPIS = Path(metering.kpi.__file__).with_name("kpis.toml")
@@ -266,8 +270,20 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    """What is within a setting (KILOWATCH_STREAM__...) is checked with the setting."""
+    known = {f"KILOWATCH_{name}".upper() for name in Settings.model_fields} | OTHER_VARIABLES
+    for variable in sorted(environment):
+        name, _, within = variable.upper().partition("__")
+        if not name.startswith("KILOWATCH_") or (name in known and not (within and name in OTHER_VARIABLES)):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise SettingsError(f"{variable} is no setting: did you mean {near}{'__' + within if within else ''}?")
+
+
 def load_settings(home: Path) -> Settings:
-    """Settings of `home`. Raises SettingsError naming the file and the key."""
+    """Settings of `home`. Raises SettingsError naming the file and the key, or the variable."""
+    _refuse_unknown_variables(os.environ)
     own = home / "kilowatch.toml"
     product = _read(DEFAULTS) | {"kpi": _read(KPIS)}
     values = _merged(product, _read(own) if own.exists() else {})

@@ -113,6 +113,11 @@ def client_config(home: Path, settings: Settings) -> dict[str, str]:
     return {**own, "bootstrap.servers": bootstrap(home, settings)}
 
 
+def answers(home: Path, settings: Settings) -> bool:
+    """Whether the brokers to use answer. Raises UserError when there are none."""
+    return topics.answers(client_config(home, settings))
+
+
 def ensure_topics(home: Path, settings: Settings) -> dict[str, str]:
     """Create those topics of the settings that are missing, and return `client_config`."""
     config = client_config(home, settings)

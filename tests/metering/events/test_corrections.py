@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from metering.events.corrections import last_told, revise
+
 from metering.events.judge import END, JUDGED_SCHEMA, NEITHER, START
 from metering.events.lifecycle import CHANGE_SCHEMA, STATE_SCHEMA, advance
 

@@ -249,3 +249,45 @@ def test_gradient_boosting_beats_last_week_where_the_load_grows(
     assert scores["customer_no"].to_list() == ["*", "A", "B"]
     assert scores["grid_accuracy"].min() > 98
     assert scores["skill"].min() > 0
+
+
+@pytest.mark.parametrize("absurd", [1.7e308, -1.7e308, 1.7e298, 4e9])
+def test_one_customers_absurd_days_leave_the_others_a_forecast(
+    metering_settings: MeteringSettings, curves: pl.DataFrame, customers: pl.DataFrame, absurd: float
+) -> None:
+    """A learner that is given an infinity refuses to learn at all."""
+    spoilt = (pl.col("customer_no") == "A") & (pl.col("date") == DAY - timedelta(days=3))
+    odd = before(curves, DAY).with_columns(p_kw=pl.when(spoilt).then(absurd).otherwise("p_kw"))
+
+    def factory(quantile: float | None) -> HistGradientBoostingRegressor:
+        loss = {"loss": "squared_error"} if quantile is None else {"loss": "quantile", "quantile": quantile}
+        return HistGradientBoostingRegressor(**loss, max_iter=5, random_state=1)
+
+    with threadpool_limits(limits=1):
+        rows = day_ahead(odd, customers, DAY, factory, metering_settings, name="boosting")
+    values = rows.select("p_kw", "p10_kw", "p90_kw")
+    assert values.select(pl.all().is_finite().all()).row(0) == (True,) * 3
+    of_b = rows.filter(pl.col("customer_no") == "B")
+    assert of_b["model"].unique().to_list() == ["boosting"]
+    assert 100 < of_b["p_kw"].mean() < 1000
+    score = accuracy(rows, odd.with_columns(date=pl.lit(DAY)), odd, customers, DAY, metering_settings)
+    assert score.select(pl.col(pl.Float64).is_finite().all()).row(0) == (True,) * 5
+
+
+def test_features_are_of_the_days_they_are_named_after(
+    metering_settings: MeteringSettings, make_curve: Builder, make_customers: Builder
+) -> None:
+    """Every day of the history has its own power, so that each lag can be told from all others: the 28th day too."""
+    days = range(1, 61)
+    curves = pl.concat(make_curve("A", DAY - timedelta(days=n), [float(2**n % 1009 + n)] * 96) for n in days)
+    power = {n: float(2**n % 1009 + n) for n in days}
+    rows = features(history(curves, make_customers({"A": {}}), DAY, metering_settings), DAY, metering_settings)
+    row = rows.filter(pl.col("customer_no") == "A").row(0, named=True)
+    scale = sum(power[n] for n in range(1, 29)) / 28
+    expected = {
+        "lag_1": power[1], "lag_2": power[2], "lag_7": power[7], "level_1": power[1], "level_7": power[7],
+        "evening_1": power[1], "mean_week": sum(power[n] for n in range(1, 8)) / 7,
+        "mean_weekday": sum(power[n] for n in (7, 14, 21, 28)) / 4,
+    }  # fmt: skip
+    assert row["scale"] == pytest.approx(scale)
+    assert {name: row[name] * scale for name in expected} == pytest.approx(expected)

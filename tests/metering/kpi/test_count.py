@@ -344,3 +344,26 @@ def test_rates_agree_with_sql(
         for scope in ("*", "A")
     ]
     assert ours == theirs
+
+
+def test_absurd_energies_are_no_data_for_their_scopes_alone(
+    metering_settings: MeteringSettings,
+    customers: pl.DataFrame,
+    meter_versions: pl.DataFrame,
+    make_windows: Builder,
+) -> None:
+    windows = pl.concat(
+        [
+            make_windows("a1", "A", DAY, [1.7e308] * 96, import_kvarh=1.7e308, export_kvarh=0.0),
+            make_windows("b1", "B", DAY, [1e300] * 96, import_kvarh=0.0, export_kvarh=0.0),
+        ]
+    )
+    scores = accuracy(("A", -1.7e308, 96, 0), ("B", 99.0, 96, 0))
+    table = daily_kpis(windows, voltage(), scores, meter_versions, customers, DAY, metering_settings)
+    rows = of(table)
+    assert table.select(pl.col(pl.Float64).is_finite().all()).row(0) == (True,) * 5
+    assert (rows["power_factor", "A"]["value"], rows["power_factor", "A"]["status"]) == (None, "no_data")
+    for scope in ("B", "*"):  # of the whole scope what is known counts
+        assert (rows["power_factor", scope]["value"], rows["power_factor", scope]["status"]) == (1.0, "met")
+    assert rows["load_forecast_accuracy", "A"]["status"] == "no_data"
+    assert rows["load_forecast_accuracy", "B"]["value"] == pytest.approx(99.0)

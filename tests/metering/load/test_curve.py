@@ -158,3 +158,27 @@ def test_sums_agree_with_sql(
     assert [row[2].timestamp() for row in theirs] == [row[2].timestamp() for row in ours]
     for column in (3, 4, 5):
         assert [row[column] for row in theirs] == pytest.approx([row[column] for row in ours], rel=1e-12)
+
+
+def test_sums_and_lines_that_are_no_number_are_missing(
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, make_windows: Builder
+) -> None:
+    """As a lake of before may hold them; what is not known says so, and the customers beside it are as they were."""
+    huge: list[float | None] = [1.7e308] * 4 + [1.0] * 92
+    gap: list[float | None] = [1.7e308, None, -1.7e308] + [5.0] * 93
+    windows = pl.concat(
+        [
+            make_windows("a1", "A", DAY, gap), make_windows("b1", "B", DAY, huge), make_windows("b2", "B", DAY, huge)
+        ]
+    )  # fmt: skip
+    curve = daily_curve(windows, meter_versions, customers, DAY, metering_settings)
+    values = curve.select("p_kw", "q_kvar", "energy_kwh")
+    assert values.select(pl.all().is_finite().all()).row(0) == (True,) * 3
+    rows = {(row["customer_no"], row["point"]): row for row in curve.to_dicts()}
+    for key in (("A", 2), ("B", 1), ("B", 4)):
+        assert (rows[key]["p_kw"], rows[key]["energy_kwh"], rows[key]["status"]) == (None, None, "missing"), key
+    assert rows["A", 2]["reason"] == "no power for 15 min, and no line between such neighbours"
+    assert rows["B", 1]["reason"] == "the sum of its meters is no finite number"
+    assert (rows["B", 5]["p_kw"], rows["B", 5]["status"], rows["A", 4]["p_kw"]) == (2.0, "raw", 5.0)
+    both = scope_curve(pl.concat([curve, curve.with_columns(customer_no=pl.lit("Z"))]))
+    assert both.select(pl.col("p_kw", "energy_kwh").is_finite().all()).row(0) == (True, True)

@@ -135,6 +135,44 @@ def test_demand_slides_by_a_minute(
     assert (rows["*"]["demand_max_kw"], rows["*"]["demand_basis"]) == (590.0, "block")
 
 
+@pytest.mark.parametrize("absurd", [1.7e308, -1.7e308, 1.7e298, 1e13])
+def test_an_absurd_power_spoils_no_other_mean(
+    metering_settings: MeteringSettings, make_customers: Builder, make_meter_versions: Builder, absurd: float
+) -> None:
+    """Neither those of the customer's later minutes, nor those of the customers that follow."""
+    customers = make_customers({name: {} for name in "ABC"})
+    meters = {f"{name.lower()}1": {"customer_no": name, "interval_s": 60} for name in "ABC"}
+    meter_versions = make_meter_versions(customers, meters)
+    spoilt = [50.0] * 20 + [absurd, absurd] + [80.0] * 40
+    readings = pl.concat([minutes("a1", [10.0] * 60), minutes("b1", spoilt), minutes("c1", [20.0] * 30 + [30.0] * 30)])
+    found = sliding_demand(readings, meter_versions, DAY, metering_settings).sort("customer_no")
+    assert found.rows() == [("A", pytest.approx(10.0)), ("B", pytest.approx(80.0)), ("C", pytest.approx(30.0))]
+
+
+def test_indices_of_absurd_curves_are_finite_or_null(
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, make_curve: Builder
+) -> None:
+    extremes = [1.7e308, -1.7e308] * 48
+    curve = pl.concat([make_curve("A", DAY, extremes), make_curve("B", DAY, [90.0] * 96)])
+    table = daily_load(curve, WINDOWS.empty(), None, customers, meter_versions, DAY, metering_settings)
+    floats = table.select(pl.col(pl.Float64))
+    assert floats.select(pl.all().is_finite().all()).row(0) == (True,) * floats.width
+    rows = {row["customer_no"]: row for row in table.to_dicts()}
+    assert (rows["A"]["p_max_kw"], rows["A"]["peak_valley_kw"]) == (1.7e308, None)
+    assert (rows["B"]["energy_kwh"], rows["B"]["load_factor"]) == (pytest.approx(2160.0), 1.0)
+
+
+def test_one_coarse_meter_leaves_its_customer_without_a_sliding_mean(
+    metering_settings: MeteringSettings, customers: pl.DataFrame, make_meter_versions: Builder
+) -> None:
+    """The fine meters alone would tell a part of the customer's demand as the whole of it."""
+    meters = {"a1": {"customer_no": "A", "interval_s": 60}, "a2": {"customer_no": "A", "interval_s": 900}}
+    meters["b1"] = {"customer_no": "B", "interval_s": 60}
+    meter_versions = make_meter_versions(customers, meters)
+    readings = pl.concat([minutes("a1", [100.0] * 40), minutes("b1", [7.0] * 40)])
+    assert sliding_demand(readings, meter_versions, DAY, metering_settings).rows() == [("B", pytest.approx(7.0))]
+
+
 def test_only_full_means_count(metering_settings: MeteringSettings, fine_meter_versions: pl.DataFrame) -> None:
     broken = [100.0] * 14 + [None] + [100.0] * 14
     readings = pl.concat([minutes("a1", broken), minutes("a2", [1.0] * 29)])

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metering.load.windows import latest, windows
-from metering.tables.lake import MEASURED, REGISTERS
+from metering.tables.lake import MEASURED, MOST_KW, MOST_KWH, REGISTERS
 from metering.tables.schema import TIMESTAMP
 
 Frame = pl.DataFrame
@@ -194,6 +194,17 @@ def test_results_that_are_not_finite_are_null(meter_versions: Frame) -> None:
     assert (got["p_mean_kw"], got["energy_kwh"], got["q_export_kvarh"], got["ua_mean_v"]) == (None, None, None, None)
     assert (got["p_max_kw"], got["u_max_v"]) == (1.7e308, 1.7e308)
     assert all(math.isfinite(v) for v in got.values() if isinstance(v, float))
+
+
+@pytest.mark.parametrize("p_kw", [1.7e298, -1.7e298, MOST_KW * 1.01])
+def test_a_power_that_no_meter_can_have_is_told_and_not_counted(meter_versions: Frame, p_kw: float) -> None:
+    got = _one([{"minute": m, "p_kw": p_kw, "q_kvar": p_kw} for m in range(1, 16)], meter_versions)
+    names = ("p_mean_kw", "q_mean_kvar", "pf", "energy_kwh", "energy_basis", "q_import_kvarh", "q_export_kvarh")
+    assert {got[name] for name in names} <= {None, 0.0}
+    assert (got["p_mean_kw"], got["energy_kwh"], got["n"]) == (None, None, 15)
+    assert (got["p_max_kw"], got["p_min_kw"]) == (p_kw, p_kw)
+    large = _one([{"minute": m, "p_kw": MOST_KW * 0.99} for m in range(1, 16)], meter_versions)
+    assert large["energy_kwh"] == pytest.approx(MOST_KWH * 0.99)
 
 
 def test_an_energy_that_is_null_has_no_basis(meter_versions: Frame) -> None:

@@ -173,7 +173,7 @@ def reject(number: int, payload: bytes | None) -> referee.Row:
 
 
 def _decoded(batch: Batch, meters: MeterIndex) -> tuple[dict[Place, referee.Row], list[str]]:
-    decoded = decode(batch.messages, 0, meters, TOLERANCE_S, _NOW)
+    decoded = decode(batch.messages, meters, TOLERANCE_S, _NOW)
     names = ("meter_id", "ts", *referee.MEASURED, "status")
     accepted = decoded.accepted.select("source_offset", "source_row", *names).with_columns(pl.col("ts").to_physical())
     found: dict[Place, referee.Row] = {}

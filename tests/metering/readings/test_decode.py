@@ -48,8 +48,8 @@ def index(make_customers: Callable[..., pl.DataFrame], make_meter_versions: Call
     return MeterIndex.of(pl.concat([plain, older, newer]).sort("meter_id", "valid_from"))
 
 
-def _lines(index: MeterIndex, data: bytes, first_row: int = 0, now: datetime = NOW) -> Decoded:
-    return decode(Lines(data, first_row), first_row, index, TOLERANCE_S, now)
+def _lines(index: MeterIndex, data: bytes, now: datetime = NOW) -> Decoded:
+    return decode(Lines(data), index, TOLERANCE_S, now)
 
 
 def _messages(
@@ -59,7 +59,7 @@ def _messages(
     offsets = list(range(100, 100 + len(values)))
     streams = {i: value or b"" for i, value in enumerate(values) if arrow and arrow[i]}
     content = Messages(values, offsets, [logged_ms] * len(values), keys, columnar(streams) if streams else None)
-    return decode(content, 0, index, TOLERANCE_S, NOW)
+    return decode(content, index, TOLERANCE_S, NOW)
 
 
 def _line(**fields: Any) -> bytes:
@@ -267,10 +267,10 @@ def test_one_bad_line_rejects_that_line_alone(index: MeterIndex) -> None:
     good = [_line(p_kw=float(i)) for i in range(500)]
     for at in (0, 250, 499):
         lines = [*good[:at], b'{"meter_id": 1}', *good[at + 1 :]]
-        decoded = _lines(index, b"\n".join(lines), first_row=1000)
-        assert decoded.rejects.select("source_offset", "payload").rows() == [(1000 + at, lines[at])]
+        decoded = _lines(index, b"\n".join(lines))
+        assert decoded.rejects.select("source_offset", "payload").rows() == [(at, lines[at])]
         assert decoded.accepted["p_kw"].to_list() == [float(i) for i in range(500) if i != at]
-        assert decoded.accepted["source_offset"].to_list() == [1000 + i for i in range(500) if i != at]
+        assert decoded.accepted["source_offset"].to_list() == [i for i in range(500) if i != at]
 
 
 @pytest.mark.parametrize(
@@ -560,23 +560,23 @@ def test_json_and_arrow_in_one_poll_stay_in_source_order(index: MeterIndex) -> N
 # --- frames of a Parquet file ---------------------------------------------------------------------------------------
 
 
-def _frame(index: MeterIndex, frame: pl.DataFrame, first_row: int = 0) -> Decoded:
-    return decode(frame, first_row, index, TOLERANCE_S, NOW)
+def _frame(index: MeterIndex, frame: pl.DataFrame) -> Decoded:
+    return decode(frame, index, TOLERANCE_S, NOW)
 
 
 def test_frames_are_numbered_by_row(index: MeterIndex) -> None:
     frame = pl.DataFrame({"meter_id": ["M0", "none", "M0"], "ts": [AT] * 3, "ua_v": [1, 2, 3]})
-    decoded = _frame(index, frame, first_row=7)
-    assert decoded.accepted.select("source_offset", "source_row", "ua_v").rows() == [(7, 0, 1.0), (9, 0, 3.0)]
-    assert decoded.rejects.select("source_offset", "reason").rows() == [(8, "unknown_meter")]
+    decoded = _frame(index, frame)
+    assert decoded.accepted.select("source_offset", "source_row", "ua_v").rows() == [(0, 0, 1.0), (2, 0, 3.0)]
+    assert decoded.rejects.select("source_offset", "reason").rows() == [(1, "unknown_meter")]
     assert decoded.accepted["logged_at"].null_count() == 2
 
 
 def test_a_frame_of_a_wrong_type_is_rejected_row_by_row(index: MeterIndex) -> None:
     frame = pl.DataFrame({"meter_id": ["M0", "M0"], "ts": [AT.replace(tzinfo=None)] * 2, "blob": [b"\xff", None]})
-    decoded = _frame(index, frame, first_row=7)
+    decoded = _frame(index, frame)
     assert decoded.accepted.is_empty()
-    assert decoded.rejects.select("source_offset", "reason").rows() == [(7, "wrong_type"), (8, "wrong_type")]
+    assert decoded.rejects.select("source_offset", "reason").rows() == [(0, "wrong_type"), (1, "wrong_type")]
     assert json.loads(decoded.rejects["payload"][0])["ts"] == "2026-01-01 00:01:00"
 
 
@@ -586,7 +586,7 @@ def test_a_frame_of_a_wrong_type_with_times_beyond_the_calendar_is_still_told(in
 
 
 def test_an_ended_file_says_nothing(index: MeterIndex) -> None:
-    decoded = _frame(index, pl.DataFrame(), first_row=7)
+    decoded = _frame(index, pl.DataFrame())
     assert decoded.accepted.schema == ACCEPTED_SCHEMA
     assert decoded.accepted.is_empty()
     assert decoded.rejects.is_empty()
@@ -608,12 +608,12 @@ def test_rejects_read_again_are_what_they_would_have_been_at_first(index: MeterI
     logged = [AT_MS + i for i in range(len(values) + 1)]
     stream = _ipc(frame.to_arrow())
     content = Messages([*values, stream], range(100, 106), logged, [b"key"] * 6, columnar({len(values): stream}))
-    first = decode(content, 0, old, TOLERANCE_S, NOW)
-    wanted = decode(content, 0, index, TOLERANCE_S, NOW)
-    again = decode(Refused(first.rejects), 0, index, TOLERANCE_S, NOW)
+    first = decode(content, old, TOLERANCE_S, NOW)
+    wanted = decode(content, index, TOLERANCE_S, NOW)
+    again = decode(Refused(first.rejects), index, TOLERANCE_S, NOW)
     assert pl.concat([first.accepted, again.accepted]).height == wanted.accepted.height == 5
     places = ["source_offset", "source_row"]
-    same = [name for name in ACCEPTED_SCHEMA if name not in ("meter", "version")]
+    same = [name for name in ACCEPTED_SCHEMA if name not in ("meter", "version", "item")]
     taken = pl.concat([first.accepted, again.accepted]).sort(places).select(same)
     assert taken.equals(wanted.accepted.sort(places).select(same))
     assert again.rejects.select(*places, "reason", "payload", "logged_at").equals(
@@ -623,12 +623,12 @@ def test_rejects_read_again_are_what_they_would_have_been_at_first(index: MeterI
 
 def test_rejects_of_files_are_held_against_the_clock_of_the_replay(index: MeterIndex) -> None:
     early = AT - timedelta(days=1)
-    rejects = _lines(index, GOOD + b"\n" + GOOD, first_row=7, now=early).rejects
+    rejects = _lines(index, GOOD + b"\n" + GOOD, now=early).rejects
     assert rejects["reason"].to_list() == ["future_time"] * 2
-    assert decode(Refused(rejects), 0, index, TOLERANCE_S, early).rejects.equals(rejects)
-    accepted = decode(Refused(rejects), 0, index, TOLERANCE_S, AT).accepted
+    assert decode(Refused(rejects), index, TOLERANCE_S, early).rejects.equals(rejects)
+    accepted = decode(Refused(rejects), index, TOLERANCE_S, AT).accepted
     assert accepted["source_offset"].to_list() == [7, 8]
-    assert decode(Refused(rejects.clear()), 0, index, TOLERANCE_S, AT).accepted.is_empty()
+    assert decode(Refused(rejects.clear()), index, TOLERANCE_S, AT).accepted.is_empty()
 
 
 def test_a_poll_of_a_few_readings_costs_no_registry(large_registry: pl.DataFrame) -> None:

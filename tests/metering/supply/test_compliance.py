@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from metering.settings.figures import MeteringSettings
 from metering.supply.compliance import DAYS_SCHEMA, advance, contributions, forget, forgotten, recalled
-from metering.tables.lake import COMPLIANCE, WINDOWS
+from metering.tables.lake import COMPLIANCE, MOST_KWH, WINDOWS
 
 Frame = pl.DataFrame
 MIDNIGHT = datetime(2026, 1, 30, 16, tzinfo=UTC)  # 00:00 of 31 January in Shanghai
@@ -137,10 +137,32 @@ def test_nothing_added_tells_nothing(meter_versions: Frame, metering_settings: M
     assert rows.is_empty()
 
 
-def test_huge_figures_do_not_overflow(meter_versions: Frame, metering_settings: MeteringSettings) -> None:
-    huge = _windows({"at": 15, "energy_kwh": 1e300, "import_kvarh": -1e300})
-    _, rows = advance(_days(), _added(huge, metering_settings), _none(), meter_versions)
-    assert rows.select(pl.col("day_active_kwh") > 0, pl.col("day_import_kvarh") < 0).row(0) == (True, True)
+@pytest.mark.parametrize("absurd", [1.7e298, -1.7e298, MOST_KWH * 1.01])
+def test_absurd_figures_are_not_counted(
+    meter_versions: Frame, metering_settings: MeteringSettings, absurd: float
+) -> None:
+    """As a lake of before holds them: three windows of 1.7e298 kWh once gave -4.6e12."""
+    sane = [{"at": 15 * n, "meter": n % 2, "energy_kwh": 10.0, "import_kvarh": 2.0} for n in range(8)]
+    huge = [{"at": 15 * n, "energy_kwh": absurd, "import_kvarh": absurd, "export_kvarh": absurd} for n in (9, 11, 13)]
+    added = _added(_windows(*sane, *huge), metering_settings)
+    days, rows = advance(_days(), added, _none(), meter_versions)
+    expected = _added(_windows(*sane, *({"at": row["at"]} for row in huge)), metering_settings)
+    assert rows.equals(advance(_days(), expected, _none(), meter_versions)[1])
+    mended = _windows(*({**row, "energy_kwh": 1.0, "import_kvarh": 0.0, "export_kvarh": 0.0} for row in huge))
+    taken = contributions(_windows(*huge), metering_settings)
+    _, rows = advance(days, _added(mended, metering_settings), taken, meter_versions)
+    last = _current(rows).filter(pl.col("meter_id") == "A").row(-1, named=True)
+    assert (last["month_active_kwh"], last["day_active_kwh"], last["month_import_kvarh"]) == (43.0, 33.0, 8.0)
+
+
+def test_the_largest_month_there_can_be_does_not_wrap(
+    meter_versions: Frame, metering_settings: MeteringSettings
+) -> None:
+    rows = [{"at": -15 * n, "energy_kwh": MOST_KWH, "import_kvarh": -MOST_KWH} for n in range(30 * 96)]
+    _, told = advance(_days(), _added(_windows(*rows), metering_settings), _none(), meter_versions)
+    last = told.sort("date").row(-1, named=True)
+    assert last["month_active_kwh"] == pytest.approx(MOST_KWH * 30 * 96)
+    assert last["month_import_kvarh"] == pytest.approx(-MOST_KWH * 30 * 96)
 
 
 def _random_windows(seed: int) -> list[Frame]:
@@ -151,8 +173,8 @@ def _random_windows(seed: int) -> list[Frame]:
         rows.append(
             {
                 "at": 15 * rng.randrange(-96 * 20, 96 * 20), "meter": rng.randrange(2),
-                "energy_kwh": rng.random() * 1e4, "import_kvarh": rng.choice((None, rng.random())),
-                "q_import_kvarh": rng.random(),
+                "energy_kwh": 1.7e298 if rng.random() < 0.1 else rng.random() * 1e4,
+                "import_kvarh": rng.choice((None, rng.random())), "q_import_kvarh": rng.random(),
                 "u_monitored_min": float(rng.randrange(46)), "u_over_min": rng.choice((0.0, 0.1)), "u_under_min": 0.0,
             }
         )  # fmt: skip

@@ -19,6 +19,7 @@ from metering.supply.power_factor import (
     half_up,
     power_factor,
     power_factor_monthly,
+    reactive_kvarh,
 )
 from metering.tables.lake import WINDOWS
 from metering.tables.warehouse import POWER_FACTOR_MONTHLY
@@ -168,3 +169,34 @@ def test_no_windows_no_rows(metering_settings: MeteringSettings, make_customers:
     table = power_factor_monthly(WINDOWS.empty(), make_customers({"A": {}}), date(2026, 7, 1), metering_settings)
     assert table.is_empty()
     assert table.schema == POWER_FACTOR_MONTHLY.schema
+
+
+@pytest.mark.parametrize(("p", "q"), [(math.inf, 1.0), (1.0, math.inf), (math.inf, math.inf), (math.nan, 1.0)])
+def test_a_power_factor_of_what_is_no_number_is_null(p: float, q: float) -> None:
+    assert of(power_factor(pl.col("p"), pl.col("q")), p=p, q=q) is None
+
+
+def test_one_customers_absurd_month_is_null_and_the_others_are_counted(
+    metering_settings: MeteringSettings, make_customers: Builder, make_windows: Builder
+) -> None:
+    windows = pl.concat(
+        [
+            make_windows("a1", "A", date(2026, 7, 1), [1.7e308] * 96, import_kvarh=1.7e308, export_kvarh=0.0),
+            make_windows("b1", "B", date(2026, 7, 1), [400.0] * 96, import_kvarh=0.0, export_kvarh=0.0),
+        ]
+    )
+    rows = power_factor_monthly(windows, make_customers({"A": {}, "B": {}}), date(2026, 7, 1), metering_settings)
+    found = {row["customer_no"]: row for row in rows.to_dicts()}
+    assert (found["A"]["active_kwh"], found["A"]["power_factor"], found["A"]["adjustment_pct"]) == (None, None, None)
+    assert (found["B"]["power_factor"], found["B"]["adjustment_pct"]) == (1.0, -0.75)
+
+
+@pytest.mark.parametrize(
+    ("imported", "exported", "expected"),
+    [(30.0, None, 30.0), (None, 45.0, 45.0), (-30.0, -45.0, 75.0), (0.0, None, 0.0), (None, None, None)],
+)
+def test_reactive_energy_counts_what_is_metered(
+    imported: float | None, exported: float | None, expected: float | None
+) -> None:
+    """A meter with one kvarh register is judged by it."""
+    assert of(reactive_kvarh(), import_kvarh=imported, export_kvarh=exported) == expected

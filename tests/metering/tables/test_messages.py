@@ -84,7 +84,7 @@ def validate(name: str, value: bytes) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(value)
     schema = json_schemas()[name]
     Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(loaded)
-    assert set(loaded) == set(schema["properties"]), "a message has a field that its schema does not declare"
+    assert {*loaded, "truncated"} == set(schema["properties"]), "a message has a field that its schema does not declare"
     return loaded
 
 
@@ -223,3 +223,34 @@ def test_a_wrong_message_does_not_fit() -> None:
 
 def test_every_result_has_its_schema() -> None:
     assert {kind.file for kind in messages.MESSAGE_TYPES} | {"meter.readings.v1.schema.json"} == set(json_schemas())
+
+
+@pytest.mark.parametrize("size", [10, 3_000, 100_000])
+@pytest.mark.parametrize("most", [2_000, 50_000])
+def test_a_result_above_what_is_taken_is_cut_and_says_so(size: int, most: int) -> None:
+    payload = bytes(i * 7 % 256 for i in range(size))
+    meter = "电表" * (size // 6)
+    out = reject_messages(rows(REJECTS, reject(payload=payload, meter_id=meter, message_key=b"k" * size)))
+    whole = json.loads(out.values[0])
+    short = messages.shortened(out.values[0], most)
+    assert short is not None
+    assert len(short) <= most
+    value = validate("readings.rejected.v1.schema.json", short)
+    cut = value["truncated"]
+    assert ("payload_base64" in cut) == (len(out.values[0]) > most)
+    assert {name: text for name, text in value.items() if name not in (*cut, "truncated")} == {
+        name: text for name, text in whole.items() if name not in cut
+    }
+    assert all(whole[name].startswith(value[name]) for name in cut)
+    assert payload.startswith(base64.b64decode(value["payload_base64"], validate=True))
+    if cut == ["payload_base64"]:
+        assert len(short) > most - 200
+
+
+@pytest.mark.parametrize("value", [b"x" * 3000, b"[1]", b'{"meter_id":"M1","note":"%s"}' % (b"x" * 3000)])
+def test_what_is_no_result_is_never_cut(value: bytes) -> None:
+    assert messages.shortened(value, 1000) is None
+
+
+def test_a_result_with_nothing_to_cut_is_not_cut() -> None:
+    assert messages.shortened(window_messages(rows(WINDOWS, window())).values[0], 100) is None

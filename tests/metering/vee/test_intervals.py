@@ -126,3 +126,15 @@ def test_slots_of_silent_complete_and_overfull_meters(
     assert rows == [("m1", 1440, 1440), ("m15", 96, 90)]
     silent = expected_intervals(windows.clear(), meter_versions, DAY, metering_settings).select(columns).rows()
     assert silent == [("m1", 1440, 0), ("m15", 96, 0)]
+
+
+def test_too_many_readings_in_one_window_hide_no_gap_in_another(
+    metering_settings: MeteringSettings, make_customers: Builder, make_meter_versions: Builder, make_windows: Builder
+) -> None:
+    """A meter that came twice as often in the morning, and not at all in the afternoon, was there half of the day."""
+    customers = make_customers({"A": {}})
+    meter_versions = make_meter_versions(customers, {"a1": {"customer_no": "A", "interval_s": 60}})
+    day = date(2026, 7, 1)
+    twice = make_windows("a1", "A", day, [1.0] * 48 + [None] * 48, n=30, n_expected=15)
+    slots = expected_intervals(twice, meter_versions, day, metering_settings)
+    assert slots.select("expected", "received").rows() == [(1440, 720)]

@@ -83,3 +83,36 @@ def test_what_cannot_be_used_is_refused_by_its_key(tmp_path: Path, text: str, sa
         load_settings(tmp_path)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("KILOWATCH_TIMEZON", "KILOWATCH_TIMEZONE"),
+        ("KILOWATCH_BOOTSTRAP_SERVER", "KILOWATCH_BOOTSTRAP_SERVERS"),
+        ("KILOWATCH_STREAMS__BATCH_ROWS", "KILOWATCH_STREAM__BATCH_ROWS"),
+        ("KILOWATCH_STREAM_BATCH_ROWS", "KILOWATCH_STREAM"),
+        ("KILOWATCH_HOMES", "KILOWATCH_HOME"),
+        ("kilowatch_hom", "KILOWATCH_HOME"),
+        ("KILOWATCH_STREAM__BATCH_ROW", "stream.batch_row"),
+    ],
+)
+def test_an_unknown_variable_is_refused_with_the_nearest_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(SettingsError) as raised:
+        load_settings(tmp_path)
+    message = str(raised.value)
+    assert said in message
+    assert variable in message or "KILOWATCH_* settings" in message
+    assert "\n" not in message
+
+
+def test_variables_of_the_product_that_are_no_settings_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("KILOWATCH_HOME", "KILOWATCH_LOG_LEVEL", "KILOWATCH_REQUIRE_KAFKA", "kilowatch_timezone"):
+        monkeypatch.setenv(variable, "Europe/Berlin")
+    monkeypatch.setenv("KILOWATCH_KAFKA__CLIENT_ID", "x")
+    assert load_settings(tmp_path).timezone == "Europe/Berlin"

@@ -40,6 +40,34 @@ def test_the_settings_cluster_comes_first_and_their_section_goes_along(tmp_path:
     }
 
 
+def test_a_cluster_of_the_settings_is_neither_started_nor_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing listens there; a local broker would answer all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    (tmp_path / "kilowatch.toml").write_text(f'bootstrap_servers = "{address}"\n', "utf-8")
+    monkeypatch.setattr(broker, "start", lambda *_, **__: pytest.fail("a local broker was started"))
+    run = CliRunner()
+
+    def invoke(verb: str) -> tuple[int, str]:
+        result = run.invoke(cli, ["broker", verb, "--home", str(tmp_path)])
+        return result.exit_code, result.stdout.strip()
+
+    assert invoke("start") == (0, address)
+    assert not (tmp_path / "broker").exists()
+    assert invoke("status") == (1, f"{address} does not answer")
+    assert invoke("stop") == (0, f"bootstrap_servers is set: {address} is not Kilowatch's to stop")
+
+
+@pytest.mark.kafka
+@pytest.mark.xdist_group("kafka")
+def test_status_asks_the_cluster_of_the_settings(kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILOWATCH_BOOTSTRAP_SERVERS", kafka)
+    status = CliRunner().invoke(cli, ["broker", "status", "--home", str(tmp_path)])
+    assert (status.exit_code, status.stdout.strip()) == (0, kafka)
+
+
 def test_another_process_with_the_recorded_pid_is_not_the_broker(tmp_path: Path) -> None:
     folder = tmp_path / "broker"
     folder.mkdir()

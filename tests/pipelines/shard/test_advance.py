@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pipelines.shard.environment import Environment
 
 from metering.load.windows import latest, windows
 from metering.readings.decode import Lines, decode
@@ -20,7 +21,6 @@ from metering.registry.meter_versions import meter_versions
 from metering.settings.figures import MeteringSettings
 from metering.tables.warehouse import CUSTOMERS, METERS
 from pipelines.shard.advance import Results, advance
-from pipelines.shard.environment import Environment
 from pipelines.shard.state import ShardState, dump, load
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

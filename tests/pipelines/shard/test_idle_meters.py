@@ -9,11 +9,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from pipelines.shard.environment import Environment
+from pipelines.shard.idle_meters import dismiss, recall
 
 from metering.registry.index import MeterIndex
 from metering.settings.figures import MeteringSettings
-from pipelines.shard.environment import Environment
-from pipelines.shard.idle_meters import dismiss, recall
 from pipelines.shard.state import ShardState, load
 from sinks.lake.commits import CommitLog
 from sinks.lake.owner import take

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from pipelines.flow.steps import Step
 from polars.testing import assert_frame_equal
 
 from metering.registry.index import MeterIndex
@@ -17,7 +18,6 @@ from metering.settings.figures import MeteringSettings
 from metering.tables.lake import LAKE
 from pipelines.flow.dataflow import Run, build, run_flow
 from pipelines.flow.settings import StreamSettings
-from pipelines.flow.steps import Step
 from pipelines.flow.worker import Sinks, Worker
 from pipelines.shard import slices
 from pipelines.sources.files import FileSource

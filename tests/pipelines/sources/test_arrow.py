@@ -44,7 +44,7 @@ def stream(content: pa.Table, **options: Any) -> bytes:
 def decoded(index: MeterIndex, *values: bytes) -> Decoded:
     count = len(values)
     content = Messages(values, range(count), [AT_MS] * count, [b"key"] * count, columnar(dict(enumerate(values))))
-    return decode(content, 0, index, 300, AT)
+    return decode(content, index, 300, AT)
 
 
 def refusal(value: bytes) -> tuple[str, str]:
@@ -211,7 +211,7 @@ _INCOMPATIBLE: dict[str, tuple[Callable[[], pa.Table], str]] = {
 
 def _as_json(content: pa.Table, index: MeterIndex, _: Any) -> Decoded:
     values = [json.dumps(row, default=float).encode() for row in content.to_pylist()]
-    return decode(Messages(values, [0, 1], [AT_MS] * 2, [None] * 2), 0, index, 300, AT)
+    return decode(Messages(values, [0, 1], [AT_MS] * 2, [None] * 2), index, 300, AT)
 
 
 def _as_arrow(content: pa.Table, index: MeterIndex, _: Any) -> Decoded:
@@ -220,8 +220,8 @@ def _as_arrow(content: pa.Table, index: MeterIndex, _: Any) -> Decoded:
 
 def _as_parquet(content: pa.Table, index: MeterIndex, path: Any) -> Decoded:
     pq.write_table(content, path / "telemetry.parquet")
-    (poll,) = FileSource(path, 100).open(0, 1, lambda _: None).poll()
-    return decode(poll.content, poll.first_row, index, 300, AT)
+    (batch,) = FileSource(path, 100).open(0, 1, lambda _: None).poll()
+    return decode(batch.content, index, 300, AT)
 
 
 _FORMS = pytest.mark.parametrize("form", [_as_json, _as_arrow, _as_parquet], ids=["json", "arrow", "parquet"])
@@ -253,4 +253,4 @@ def test_text_in_parquet_that_is_not_utf8_is_a_wrong_type(index: MeterIndex) -> 
         pa.string(), 1, [None, pa.array([0, 1], pa.int32()).buffers()[1], pa.py_buffer(b"\xff")]
     )
     frame = frame_of(pa.record_batch({"meter_id": bad, "ts": pa.array([AT_MS])}))
-    assert decode(frame, 0, index, 300, AT).rejects["reason"].to_list() == ["wrong_type"]
+    assert decode(frame, index, 300, AT).rejects["reason"].to_list() == ["wrong_type"]

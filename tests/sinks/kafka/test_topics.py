@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import random
 from collections.abc import Callable
+from datetime import date
+from typing import Any
 
+import polars as pl
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from metering.errors import OperationError
+from metering.tables.lake import REJECTS
+from metering.tables.messages import Outbound, reject_messages
 from sinks.kafka import topics
 from sinks.kafka.topics import TopicSink, ensure_topics, murmur2, partition_of
+from sinks.kafka.transactions import TransactionalSink
 
 NOBODY = {"bootstrap.servers": "127.0.0.1:1", "message.timeout.ms": 1500, "retry.backoff.ms": 50}
 
@@ -137,6 +146,48 @@ def test_a_message_over_the_topics_limit_is_reported_by_flush(kafka: str, kafka_
     sink.publish(topic, ["M1/small"], [b"x"], ["M1"])
     sink.flush()
     assert read_all(kafka, topic, 1)[0] == [(b"M1/small", b"x")]
+
+
+def _reject(payload: bytes, key: bytes | None) -> Outbound:
+    columns = {"reason": "unparsable", "detail": "not JSON", "payload": payload, "content_type": "application/json"}
+    source = {"source": "meter.readings.v1", "source_partition": 0, "source_offset": 7, "source_row": 0}
+    row = {**dict.fromkeys(REJECTS.names), **columns, **source, "message_key": key, "date": date(2026, 1, 1)}
+    return reject_messages(pl.DataFrame([row], schema=REJECTS.schema))
+
+
+@pytest.mark.kafka
+@pytest.mark.xdist_group("kafka")
+@pytest.mark.parametrize("transactional", [False, True])
+@pytest.mark.parametrize("limit", ["1048588", str(topics.LARGEST_MESSAGE), "20000000"])
+def test_a_reject_above_what_kafka_takes_arrives_cut(
+    kafka: str, kafka_topic: Callable[..., str], limit: str, transactional: bool
+) -> None:
+    """Whatever the topic takes, and although the client by itself takes no more than LARGEST_MESSAGE."""
+    topic = kafka_topic(compression_type="uncompressed", max_message_bytes=limit)
+    payloads = [random.Random(1).randbytes(size) for size in (10, 900_000, 6_000_000)]
+    keys = [None, b"k" * 1_000_000, b"k" * 6_000_000]
+    config = {"bootstrap.servers": kafka, "compression.type": "none"}
+    if transactional:
+        sink: Any = TransactionalSink(config, f"test.{topic}", [topic], lambda: None)
+    else:
+        sink = TopicSink(config, topics=[topic])
+    for payload, key in zip(payloads, keys, strict=True):
+        out = _reject(payload, key)
+        sink.publish(topic, out.keys, out.values, ["M1"])
+    assert sink.settled(20) if transactional else sink.flush() is None
+    sink.close()
+    found = read_all(kafka, topic, 1)[0]
+    assert len(found) == 3
+    most = min(int(limit), topics.LARGEST_MESSAGE)
+    for (_, value), payload in zip(found, payloads, strict=True):
+        message = json.loads(value)
+        kept = base64.b64decode(message["payload_base64"], validate=True)
+        assert payload.startswith(kept)
+        assert len(value) <= most
+        assert (kept != payload) == ("payload_base64" in message.get("truncated", []))
+    assert "truncated" not in json.loads(found[0][1])
+    assert "payload_base64" in json.loads(found[2][1])["truncated"]
+    assert found[2][0] is None  # a key of its size no message has
 
 
 @pytest.mark.kafka
