@@ -103,7 +103,7 @@ def test_power_factor_is_of_the_month_to_date_and_grows_with_it(
 def test_readings_are_the_last_word_on_each_time_and_of_known_meters(batch: Batch, days: list[date]) -> None:
     start, end = day_bounds(days[1], "Asia/Shanghai")
     rows = batch.lake.scan("readings", [days[1]]).collect()
-    corrected = rows.head(1).with_columns(p_kw=pl.lit(-7.0), source_offset=pl.lit(10**9, pl.Int64))
+    corrected = rows.head(1).with_columns(p_kw=pl.lit(-7.0), log_offset=pl.lit(10**9, pl.Int64))
     unknown = rows.head(1).with_columns(meter_id=pl.lit("M9"))
     told = counted(pl.concat([corrected, rows, unknown]), batch.registry.meter_versions)
     assert told.height == rows.height

@@ -24,7 +24,7 @@ T0 = datetime(2026, 1, 1, tzinfo=UTC)
 SCHEMA = pl.Schema(
     {
         "meter": pl.UInt32, "version": pl.UInt32, "ts": TIMESTAMP, **dict.fromkeys(MEASURED, pl.Float64),
-        "source_offset": pl.Int64, "source_row": pl.Int32,
+        "log_offset": pl.Int64, "source_row": pl.Int32,
     }
 )  # fmt: skip
 
@@ -45,7 +45,7 @@ def _frame(rows: list[Row]) -> Frame:
             "meter": row.get("meter", 0),
             "version": row.get("meter", 0),
             "ts": T0 + timedelta(minutes=row["minute"]),
-            "source_offset": number,
+            "log_offset": number,
             "source_row": 0,
             **{name: value for name, value in row.items() if name not in ("minute", "meter")},
         }
@@ -157,7 +157,7 @@ def test_of_two_readings_of_one_time_the_later_in_its_source_counts(meter_versio
 
 def test_within_one_message_the_later_row_counts(meter_versions: Frame) -> None:
     rows: list[Row] = [
-        {"minute": 15, "p_kw": float(i), "source_offset": offset, "source_row": row}
+        {"minute": 15, "p_kw": float(i), "log_offset": offset, "source_row": row}
         for i, (offset, row) in enumerate([(7, 2), (7, 0), (6, 9), (7, 1)])
     ]
     assert _one(rows, meter_versions)["p_mean_kw"] == 0.0
@@ -241,7 +241,7 @@ def test_nothing_gives_nothing(meter_versions: Frame) -> None:
 ORACLE = """
 with r as (  -- the later of two readings of one time
   select * from readings
-  qualify row_number() over (partition by meter, ts order by source_offset desc, source_row desc) = 1
+  qualify row_number() over (partition by meter, ts order by log_offset desc, source_row desc) = 1
 ), e as (
   select r.*, f.*, epoch_us(ts) as us, (ceil(epoch_us(ts) / 9e8) * 900000000)::bigint as w,
     case when wiring = '1p' then 1 when wiring = '3p3w' then 2 else 3 end as phases,
@@ -355,7 +355,7 @@ def test_latest_is_sorted_and_keeps_every_column(meter_versions: Frame) -> None:
 
 def test_of_two_readings_of_a_time_the_later_in_its_partition_counts_and_of_two_partitions_the_later_logged() -> None:
     places = [(0, 900, 10), (0, 901, 20), (1, 3, 30), (1, 2, 40)]  # partition, offset, minute it was logged at
-    rows = _frame([{"minute": 1, "p_kw": float(n), "source_offset": at} for n, (_, at, _) in enumerate(places)])
+    rows = _frame([{"minute": 1, "p_kw": float(n), "log_offset": at} for n, (_, at, _) in enumerate(places)])
     rows = rows.with_columns(
         pl.Series("source_partition", [partition for partition, _, _ in places], pl.Int32),
         logged_at=pl.Series([T0 + timedelta(minutes=minute) for _, _, minute in places], dtype=SCHEMA["ts"]),
