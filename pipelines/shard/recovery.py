@@ -42,7 +42,7 @@ from pipelines.shard.state import (
     readable,
 )
 from pipelines.shard.store import KEY, WINDOW_US, Context, LakePast, as_instant
-from pipelines.sources.poll import is_telemetry, shard_of
+from pipelines.shard_names import is_telemetry, shard_of
 from sinks.lake.commits import CommitLog
 from sinks.lake.reader import LakeReader
 

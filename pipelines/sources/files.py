@@ -19,17 +19,8 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from metering.errors import UserError
 from metering.readings.decode import Lines
 from metering.readings.payloads import line_count
-from pipelines.sources.poll import (
-    LINE_SUFFIXES,
-    PARQUET_SUFFIX,
-    Batch,
-    OwnShard,
-    Position,
-    Positions,
-    Segment,
-    is_telemetry,
-    shard_of,
-)
+from pipelines.shard_names import LINE_SUFFIXES, PARQUET_SUFFIX, is_telemetry, shard_of
+from pipelines.sources.poll import Batch, OwnShard, Position, Positions, Segment
 
 MARK_BYTES = 4096
 """Of a file, to tell by a checksum whether it is still the one that was read."""

@@ -23,9 +23,10 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from metering.errors import ApartError, GapError, OperationError
+from pipelines.shard_names import partition_shard
 from pipelines.sources.kafka_messages import Run, by_partition, joined
 from pipelines.sources.kafka_topic import GONE, held, log_end, partition_count
-from pipelines.sources.poll import Batch, OwnShard, Position, Positions, Segment, partition_shard
+from pipelines.sources.poll import Batch, OwnShard, Position, Positions, Segment
 from sinks.kafka.topics import admin_client, topic_id
 
 _PREFERRED = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
 import polars as pl
@@ -18,24 +17,6 @@ from metering.readings.decode import Lines, Messages, Refused
 Position = Mapping[str, Any]
 """Where to go on in a shard: {"offset": n} for Kafka, {"next": n, "files": {...}} for files. Opaque to all but its
 source."""
-
-LINE_SUFFIXES = (".ndjson", ".jsonl", ".json")
-PARQUET_SUFFIX = ".parquet"
-
-
-def is_telemetry(name: str) -> bool:
-    """Whether a file of that name is one of telemetry."""
-    return PurePosixPath(name).suffix.lower() in (*LINE_SUFFIXES, PARQUET_SUFFIX)
-
-
-def partition_shard(topic: str, partition: int) -> str:
-    """The shard that a topic's partition is."""
-    return f"{topic}-{partition}"
-
-
-def shard_of(source: str, partition: int) -> str:
-    """The shard that a reading marked with `source` and `partition` came in: of a file, the folder that it lies in."""
-    return PurePosixPath(source).parent.as_posix() if is_telemetry(source) else partition_shard(source, partition)
 
 
 @dataclass(frozen=True, slots=True)

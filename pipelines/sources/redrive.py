@@ -18,7 +18,8 @@ import structlog
 
 from metering.readings.decode import Refused
 from metering.tables.lake import REJECTS
-from pipelines.sources.poll import Batch, OwnShard, Position, Positions, Reader, Segment, Source, is_telemetry, shard_of
+from pipelines.shard_names import is_telemetry, shard_of
+from pipelines.sources.poll import Batch, OwnShard, Position, Positions, Reader, Segment, Source
 from pipelines.sources.redrive_requests import Answer, Requests
 from sinks.lake.reader import LakeReader
 from sinks.lake.rejects import mendable, open_batches
