@@ -72,7 +72,7 @@ def _verdict(index: MeterIndex, line: bytes, now: datetime = NOW) -> Row:
         _row_at(_lines(index, b"\n".join([*others, line, *others]), now=now), len(others)) for others in _OTHERS
     )
     for others, row in zip(_OTHERS[1:], among, strict=True):
-        assert row == {**alone, "source_offset": len(others)}, f"among {others[0]!r}"
+        assert row == {**alone, "source_offset": len(others), "item": len(others)}, f"among {others[0]!r}"
     return alone
 
 
@@ -337,6 +337,7 @@ _LINES = st.one_of(st.just(GOOD), _OBJECTS, _GARBAGE)
 def _by_row(decoded: Decoded) -> dict[int, Row]:
     rows = [*decoded.accepted.iter_rows(named=True), *decoded.rejects.iter_rows(named=True)]
     found = {row.pop("source_offset"): row for row in rows}
+    assert [row.pop("item") for row in found.values()] == list(found)
     assert len(found) == len(rows)
     return found
 
@@ -623,7 +624,7 @@ def test_rejects_read_again_are_what_they_would_have_been_at_first(index: MeterI
 
 def test_rejects_of_files_are_held_against_the_clock_of_the_replay(index: MeterIndex) -> None:
     early = AT - timedelta(days=1)
-    rejects = _lines(index, GOOD + b"\n" + GOOD, now=early).rejects
+    rejects = _lines(index, GOOD + b"\n" + GOOD, now=early).rejects.with_columns(pl.col("source_offset") + 7)
     assert rejects["reason"].to_list() == ["future_time"] * 2
     assert decode(Refused(rejects), index, TOLERANCE_S, early).rejects.equals(rejects)
     accepted = decode(Refused(rejects), index, TOLERANCE_S, AT).accepted
@@ -645,7 +646,7 @@ def test_a_poll_of_a_few_readings_costs_no_registry(large_registry: pl.DataFrame
 
     def seconds() -> float:
         start = time.perf_counter()
-        assert decode(messages, 0, index, TOLERANCE_S, NOW).accepted.height == 8
+        assert decode(messages, index, TOLERANCE_S, NOW).accepted.height == 8
         return time.perf_counter() - start
 
     assert min(seconds() for _ in range(50)) <= 0.002

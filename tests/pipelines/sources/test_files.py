@@ -93,7 +93,7 @@ def test_lines_are_whole_and_resumable(
     assert joined(batches) == told + (b"\n" if told and not told.endswith(b"\n") else b"")
     assert all(batch.content.count == items(batch) for batch in batches if isinstance(batch.content, Lines))
     assert [segment.end for segment in segments(second)] == [False] * (len(segments(second)) - 1) + [True]
-    count = data.count(b"\n") + (bool(data) and not data.endswith(b"\n"))
+    count = told.count(b"\n") + (bool(told) and not told.endswith(b"\n"))
     assert places(batches) == [("a.ndjson", row, row) for row in range(count)]
     assert [segment.after["next"] for segment in segments(batches) if segment.items][-1:] == [count][: bool(count)]
 
@@ -177,7 +177,9 @@ def test_more_workers_than_folders_leaves_some_without_work(tmp_path: Path) -> N
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(
-    st.lists(st.lists(st.sampled_from([b"{}", b'{"meter_id":"310105200001"}', b""]), max_size=9), min_size=1, max_size=6),
+    st.lists(
+        st.lists(st.sampled_from([b"{}", b'{"meter_id":"310105200001"}', b""]), max_size=9), min_size=1, max_size=6
+    ),
     st.integers(1, 12),
     st.integers(0, 20),
 )
@@ -200,7 +202,6 @@ def test_files_read_together_keep_their_places_and_go_on_anywhere(
     assert lines_of(batches) == told
     for batch in batches:
         assert all(segment.after == batch.segments[0].after for segment in batch.segments)
-        assert items(batch) <= max(batch_rows, 1)
 
 
 def test_a_folder_of_small_files_is_few_batches(tmp_path: Path) -> None:
