@@ -202,6 +202,7 @@ def dismissed(state: State, frames: Sequence[Frame], turn: Turn, context: Contex
     """
     if not turn.moves_on:
         return state
+    state = _without_long_unknown(state, context)
     held = state.meters(context.index)
     silent_us = int(context.silent_s * 1_000_000) + context.windows_kept * WINDOW_US
     until = turn.after.of_shard[held["shard"]] - silent_us
@@ -212,3 +213,14 @@ def dismissed(state: State, frames: Sequence[Frame], turn: Turn, context: Contex
     left_us = held["seen_us"][meters].max()
     assert isinstance(left_us, int)
     return replace(without(state, frames, meters), left_us=max(left_us, state.left_us or left_us))
+
+
+def _without_long_unknown(state: State, context: Context) -> State:
+    """Meters that the registry has not known for so long will not come back with what was known of them."""
+    heard = state.unknown.get(METERS.name)
+    if heard is None:
+        return state
+    until = max(state.shards.closed_us) - int(context.silent_s * 1_000_000)
+    gone = pl.col("meter_id").is_in(heard.filter(pl.col("seen_us") <= until)["meter_id"].implode())
+    left = {name: rows.filter(~gone) for name, rows in state.unknown.items()}
+    return replace(state, unknown={name: rows for name, rows in left.items() if rows.height})
