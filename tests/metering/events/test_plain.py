@@ -1,4 +1,4 @@
-"""The plain machine: late readings by hand, and what holds of it in any order, against the pass over readings in order."""
+"""The plain machine: late readings by hand; in any order, in any cut, and against the pass over readings in order."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def _log(seed: int, side: int, count: int = 60) -> list[Arrival]:
         {"hold_s": hold_s, "clear_hold_s": clear_s, "ruleset": ruleset, "version": version, "limit_value": limit,
          "interval_s": INTERVALS[version]}
         for hold_s, clear_s, ruleset, version, limit in (
-            (120.0, 180.0, "rules", 0, 264.0), (60.0, 120.0, "newer", 1, 262.0), (240.0, 240.0, "newer", 2, 262.0)
+            (180.0, 180.0, "rules", 0, 264.0), (60.0, 120.0, "newer", 1, 262.0), (480.0, 240.0, "newer", 2, 262.0)
         )
     ]  # fmt: skip
     for number in range(count):
@@ -250,7 +250,7 @@ def _log(seed: int, side: int, count: int = 60) -> list[Arrival]:
 
 
 def _arrivals(seed: int, side: int) -> list[Arrival]:
-    """The same as it may come: most of it in order, some much later, some more than once, with another value or none."""
+    """The same as it may come: most in order, some much later, some more than once, with another value or none."""
     rng = random.Random(seed)
     at: list[tuple[float, Arrival]] = []
     for number, (us, said) in enumerate(_log(seed, side)):
@@ -384,7 +384,7 @@ def test_stopping_where_it_stood_before_changes_nothing(seed: int, side: int) ->
     arrivals = _arrivals(seed, side)
     pair, to_the_end = _pair(side), _pair(side)
     found = _fed(pair, arrivals)
-    with mock.patch.object(plain, "_alike", lambda *_: False):
+    with mock.patch.object(plain, "_alike", return_value=False):
         wanted = _fed(to_the_end, arrivals)
     assert found == wanted
     assert pair.emitted == to_the_end.emitted
