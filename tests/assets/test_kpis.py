@@ -106,6 +106,15 @@ def test_kpis_run_after_every_table_that_they_may_count() -> None:
     assert counted == set(result.deps)
 
 
+def test_the_environment_changes_a_target_and_adds_no_kpi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILOWATCH_KPI__POWER_FACTOR__TARGET", "0.95")
+    kpi = load_settings(tmp_path).kpi["power_factor"]
+    assert (kpi.target, kpi.numerator) == (0.95, "abs(sum(active_kwh))")
+    monkeypatch.setenv("KILOWATCH_KPI__NIX__TARGET", "1")
+    with pytest.raises(SettingsError, match="there is no KPI 'nix'"):
+        load_settings(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
