@@ -30,8 +30,8 @@ def kpis(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
         daily = pl.concat(
             [batch.marts.read(batch.tables["kpi"], [day for day in of_month if day not in of_run]), *of_run.values()]
         )
-        rows = _rows(batch, needs, of_month)
-        monthly = monthly_kpis(daily, rows, batch.registry.customers, month, batch.settings)
+        counted = _rows(batch, needs, of_month)
+        monthly = monthly_kpis(daily, counted, batch.registry.customers, month, batch.settings)
         yield Part(month_partition(month), monthly, last_of(days, month))
 
 

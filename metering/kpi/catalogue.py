@@ -109,6 +109,8 @@ def _problems(kpi: Kpi, known: Mapping[str, Table]) -> Iterator[str]:
     source, of_month = known[kpi.source], known[kpi.month_source or kpi.source]
     if not (0 <= kpi.weight < math.inf and 0 <= kpi.decimals <= _MOST_DECIMALS):
         yield f"weight must be at least 0, and decimals from 0 to {_MOST_DECIMALS}"
+    if not kpi.scopes or len({*kpi.scopes}) < len(kpi.scopes):
+        yield "scopes must name at least one kind, and each once"
     if kpi.target is not None and not math.isfinite(kpi.target):
         yield "target is not a finite number"
     if kpi.dated_by and not (kpi.dated_by in source.names and _dates(source.column(kpi.dated_by))):

@@ -152,8 +152,9 @@ def _show_kpis(home: Path, settings: Settings) -> None:
 
     rows = query(
         home,
-        "SELECT period, name_zh, name_en, value, unit, target, status, coverage FROM kpi WHERE scope = '*' "
-        "AND (length(period) = 7 OR period = (SELECT max(period) FROM kpi WHERE length(period) = 10)) "
+        "SELECT period, kpi_id, name_zh, name_en, value, unit, direction, target, status, coverage FROM kpi "
+        "WHERE scope = '*' AND (length(period) = 7 "
+        "OR period = (SELECT max(period) FROM kpi WHERE length(period) = 10)) "
         "ORDER BY period, kpi_id",
         settings.timezone,
     )
@@ -164,15 +165,17 @@ def _show_kpis(home: Path, settings: Settings) -> None:
             table.columns[number].justify = "right"
         for row in of_period.iter_rows(named=True):
             unit = "" if row["unit"] == "1" else f" {row['unit']}"
-            measured = [_number(row[name]) + unit if row[name] is not None else "" for name in ("value", "target")]
+            side = "≤" if row["direction"] == "at_most" else "≥"
+            kpi = settings.kpi.get(row["kpi_id"])
+            places = kpi.decimals if kpi else 2
+            measured = [
+                "" if row["value"] is None else f"{row['value']:,.{places}f}{unit}",
+                "" if row["target"] is None else f"{side} {row['target']:,g}{unit}",
+            ]
             status = f"[{colours[row['status']]}]{row['status']}[/]"
             name = f"{row['name_zh']} [dim]{row['name_en']}[/]"
             table.add_row(name, *measured, status, f"{row['coverage']:.0%}")
         Console().print(table)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _tell_where_next(home: Path, seconds: float) -> None:

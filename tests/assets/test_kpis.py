@@ -68,8 +68,9 @@ weight = 2
     assert found["period"].to_list() == sorted(["2026-03", "2026-04", *map(str, DAYS)])
     volts = batch.marts.read(batch.tables["voltage_daily"], DAYS[:2]).filter(pl.col("customer_no") == "C1")
     of_march = found.row(by_predicate=pl.col("period") == "2026-03", named=True)
-    assert of_march["denominator"] == volts["monitored_min"].sum() > 0
-    assert of_march["value"] == volts["under_min"].sum() / volts["monitored_min"].sum() * 100
+    under, monitored = volts.select(pl.col("under_min", "monitored_min").sum()).row(0)
+    assert of_march["denominator"] == monitored > 0
+    assert of_march["value"] == under / monitored * 100
     assert (of_march["direction"], of_march["status"]) == ("at_most", "met")
 
     scopes = query(home, "SELECT DISTINCT kpi_id, scope FROM kpi")
@@ -104,6 +105,15 @@ def test_kpis_run_after_every_table_that_they_may_count() -> None:
     result = {result.asset: result for result in RESULTS}["kpi"]
     counted = {r.asset for r in RESULTS if r.group not in ("registry", "kpi", "quality")}
     assert counted == set(result.deps)
+
+
+def test_the_environment_changes_a_target_and_adds_no_kpi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILOWATCH_KPI__POWER_FACTOR__TARGET", "0.95")
+    kpi = load_settings(tmp_path).kpi["power_factor"]
+    assert (kpi.target, kpi.numerator) == (0.95, "abs(sum(active_kwh))")
+    monkeypatch.setenv("KILOWATCH_KPI__NIX__TARGET", "1")
+    with pytest.raises(SettingsError, match="there is no KPI 'nix'"):
+        load_settings(tmp_path)
 
 
 @pytest.mark.parametrize(
