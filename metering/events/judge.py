@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from metering.calendar import day_bounds
-from metering.settings.figures import MeteringSettings, Rule, RuleSet
+from metering.settings import MeteringSettings, Rule, RuleSet
 from metering.supply.phases import phase_voltages
 from metering.supply.power_factor import power_factor
 from metering.tables.lake import PHASES

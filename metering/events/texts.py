@@ -9,7 +9,7 @@ import polars as pl
 
 from metering.calendar import local_date
 from metering.events.judge import CHECKS
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.lake import VIOLATIONS
 from metering.text import filled
 

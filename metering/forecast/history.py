@@ -14,7 +14,7 @@ import polars as pl
 
 from metering.calendar import QUARTER_HOUR
 from metering.load.curve import SCOPE, scope_curve
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 
 SLOTS = 96
 """Quarter-hours of the local clock; one that a day has twice holds the mean, one that it lacks is null."""

@@ -14,7 +14,7 @@ import polars as pl
 
 from metering.calendar import day_bounds
 from metering.load.curve import SCOPE
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.supply.power_factor import energies, half_up, reactive_kvarh
 from metering.supply.voltage import PHASES_OF_WIRING
 from metering.tables.warehouse import KPI

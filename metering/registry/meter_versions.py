@@ -10,7 +10,7 @@ from datetime import date
 
 import polars as pl
 
-from metering.settings.figures import MeteringSettings, VoltageLimits
+from metering.settings import MeteringSettings, VoltageLimits
 from metering.tables.schema import TIMESTAMP
 
 METER_VERSIONS = pl.Schema(

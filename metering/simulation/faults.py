@@ -11,7 +11,7 @@ from datetime import date
 
 import polars as pl
 
-from metering.settings.figures import MeteringSettings, Rule, RuleSet, in_force
+from metering.settings import MeteringSettings, Rule, RuleSet, in_force
 from metering.simulation.draws import between, choose, uniform
 from metering.simulation.fleet import Fleet
 from metering.tables.lake import RULES

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from metering.settings.figures import MeteringSettings, in_force
+from metering.settings import MeteringSettings, in_force
 from metering.simulation import faults
 from metering.simulation.fleet import Fleet
 from metering.simulation.loads import currents, instants_of, moments, power, voltages

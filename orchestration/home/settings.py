@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from metering.errors import SettingsError
 from metering.kpi.count import DEFINITIONS
-from metering.settings.figures import (
+from metering.settings import (
     ForecastSettings,
     KpiTarget,
     MeteringSettings,

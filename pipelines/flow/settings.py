@@ -1,7 +1,7 @@
 """How the stream runs: its figures, and what it is given from outside.
 
 Not here: reading settings or the registry from files (`orchestration`), the figures of rules
-(`metering.settings.figures`).
+(`metering.settings`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from metering.registry.index import MeterIndex
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 
 
 class Registry(Protocol):

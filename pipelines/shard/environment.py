@@ -12,7 +12,7 @@ from typing import Protocol
 import polars as pl
 
 from metering.registry.index import MeterIndex
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 
 
 class History(Protocol):

@@ -15,7 +15,7 @@ from metering.events.corrections import last_told
 from metering.events.judge import CHECKS
 from metering.events.lifecycle import CHANGE_SCHEMA
 from metering.registry.index import MeterIndex
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.supply.compliance import remembered
 from metering.tables.lake import WINDOWS
 from metering.tables.schema import TIMESTAMP

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from metering.events.judge import CHECKS, END, JUDGED_SCHEMA, NEITHER, START, judge, starts
-from metering.settings.figures import MeteringSettings, Rule, RuleSet
+from metering.settings import MeteringSettings, Rule, RuleSet
 from metering.tables.lake import MEASURED, RULES
 from metering.tables.schema import TIMESTAMP
 

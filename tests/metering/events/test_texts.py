@@ -13,7 +13,7 @@ import pytest
 from metering.events.judge import CHECKS
 from metering.events.lifecycle import CHANGE_SCHEMA
 from metering.events.texts import tell
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.lake import VIOLATIONS
 
 Frame = pl.DataFrame

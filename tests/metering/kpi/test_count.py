@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from metering.kpi.count import DEFINITIONS, daily_kpis, monthly_kpis
-from metering.settings.figures import KpiTarget, MeteringSettings
+from metering.settings import KpiTarget, MeteringSettings
 from metering.supply.power_factor import power_factor_monthly
 from metering.tables.lake import WINDOWS
 from metering.tables.warehouse import FORECAST_ACCURACY, KPI, VOLTAGE_DAILY

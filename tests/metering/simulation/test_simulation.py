@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from metering.registry.parse import parse_registry
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.simulation import LABELS, Fleet, draw_fleet, run, simulate
 from metering.tables.lake import REGISTERS, RULES
 from metering.tables.warehouse import CUSTOMERS, METERS

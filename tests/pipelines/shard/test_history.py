@@ -13,7 +13,7 @@ import pytest
 
 from metering.load.windows import latest, windows
 from metering.registry.index import MeterIndex
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.lake import COMPLIANCE, VIOLATIONS, WINDOWS
 from pipelines.shard.history import LakeHistory
 from sinks.lake.reader import LakeReader

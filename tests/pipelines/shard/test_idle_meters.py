@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from metering.registry.index import MeterIndex
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from pipelines.shard.environment import Environment
 from pipelines.shard.idle_meters import dismiss, recall
 from pipelines.shard.state import ShardState, load
