@@ -1,8 +1,9 @@
 """The figures that rules and formulae use, as frozen values; import them from here.
 
 Here: only their shape, one module a subject. The figures themselves, with the clause each comes from, are in
-`orchestration/home/defaults.toml`, and a utility's own in `<home>/kilowatch.toml`. What is effective-dated carries
-`effective_from`, a local date; the newest one not after the day in question is in force.
+`orchestration/home/defaults.toml` (limit rules in `metering/events/rules.toml`), a utility's own in
+`<home>/kilowatch.toml`. What is effective-dated carries `effective_from`, a local date; the newest one not after the
+day in question is in force.
 """
 
 from metering.settings.charges import PowerFactorAdjustment as PowerFactorAdjustment
@@ -14,7 +15,7 @@ from metering.settings.dated import in_force as in_force
 from metering.settings.forecast import ForecastSettings as ForecastSettings
 from metering.settings.kpi import KpiTarget as KpiTarget
 from metering.settings.rules import Rule as Rule
-from metering.settings.rules import RuleSet as RuleSet
+from metering.settings.rules import Rulebook as Rulebook
 from metering.settings.vee import VeeSettings as VeeSettings
 from metering.settings.voltage import VoltageClass as VoltageClass
 from metering.settings.voltage import VoltageLimits as VoltageLimits

@@ -11,7 +11,7 @@ from datetime import date
 from metering.settings.charges import PowerFactorAdjustment, Tariff
 from metering.settings.forecast import ForecastSettings
 from metering.settings.kpi import KpiTarget
-from metering.settings.rules import RuleSet
+from metering.settings.rules import Rulebook
 from metering.settings.vee import VeeSettings
 from metering.settings.voltage import VoltageLimits
 
@@ -24,7 +24,7 @@ class MeteringSettings:
     lateness_s: int
     future_tolerance_s: int
     gap_intervals: float
-    rulesets: tuple[RuleSet, ...]
+    rules: Rulebook
     voltage: tuple[VoltageLimits, ...]
     power_factor: tuple[PowerFactorAdjustment, ...]
     tariffs: tuple[Tariff, ...]

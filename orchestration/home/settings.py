@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -17,13 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from metering.errors import SettingsError
+from metering.events.catalogue import rulebook
 from metering.kpi.count import DEFINITIONS
 from metering.settings import (
     ForecastSettings,
     KpiTarget,
     MeteringSettings,
     PowerFactorAdjustment,
-    RuleSet,
+    Rulebook,
     Tariff,
     VeeSettings,
     VoltageLimits,
@@ -113,7 +115,8 @@ class Settings(BaseSettings):
     retention: Retention
     forecast: ForecastSettings
     vee: VeeSettings
-    rulesets: tuple[RuleSet, ...]
+    rules: tuple[dict[str, Any], ...] = ()
+    rulesets: tuple[dict[str, Any], ...] = ()
     voltage: tuple[VoltageLimits, ...]
     power_factor: tuple[PowerFactorAdjustment, ...]
     calendar: Calendar = Calendar()
@@ -138,13 +141,6 @@ class Settings(BaseSettings):
             for period in (*(hours.period for hours in tariff.hours), tariff.default_period):
                 if not _NAME.fullmatch(period):
                     raise ValueError(f"{tariff.name}: period '{period}' must be a name such as deep_valley")
-        return value
-
-    @field_validator("rulesets")
-    @classmethod
-    def _told_apart(cls, value: tuple[RuleSet, ...]) -> tuple[RuleSet, ...]:
-        if len({ruleset.name for ruleset in value}) < len(value):
-            raise ValueError("two rule sets have one name")
         return value
 
     @field_validator("forecast")
@@ -174,6 +170,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (env_settings, init_settings)
 
+    @cached_property
+    def rulebook(self) -> Rulebook:
+        """Kilowatch's limit rules with the home's own rows. Raises SettingsError naming the row and the key."""
+        return rulebook(self.rules, self.rulesets)
+
     @property
     def metering(self) -> MeteringSettings:
         """The figures, as the core takes them."""
@@ -182,7 +183,7 @@ class Settings(BaseSettings):
             lateness_s=self.stream.lateness_s,
             future_tolerance_s=self.stream.future_tolerance_s,
             gap_intervals=self.stream.gap_intervals,
-            rulesets=self.rulesets,
+            rules=self.rulebook,
             voltage=self.voltage,
             power_factor=self.power_factor,
             tariffs=self.tariffs,
@@ -213,7 +214,11 @@ def load_settings(home: Path) -> Settings:
     own = home / "kilowatch.toml"
     values = _merged(_read(DEFAULTS), _read(own) if own.exists() else {})
     try:
-        return Settings(**values)
+        settings = Settings(**values)
+        _ = settings.rulebook  # a row that cannot be used is said now
+        return settings
+    except SettingsError as error:
+        raise SettingsError(f"{own.name} or KILOWATCH_* settings: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

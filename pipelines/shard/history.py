@@ -11,8 +11,8 @@ from datetime import date, datetime, timedelta
 import polars as pl
 
 from metering.calendar import local_date, window_end
+from metering.events.catalogue import check_frame
 from metering.events.corrections import last_told
-from metering.events.judge import CHECKS
 from metering.events.lifecycle import CHANGE_SCHEMA
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
@@ -101,11 +101,7 @@ class LakeHistory:
         rows = self._of("violations", meters, self._days_since("violations", since))
         rows = rows.with_columns(self._index.code(rows["meter_id"]))
         rows = rows.with_columns(self._index.version(rows["meter"], rows["at"]))
-        checks = pl.DataFrame(
-            [(c.code, c.rule, c.phase) for c in CHECKS],
-            schema={"code": pl.UInt32, "rule": pl.String, "phase": pl.String},
-            orient="row",
-        )
+        checks = check_frame(self._settings).select("code", "rule", "phase")
         told = rows.filter(pl.col("version").is_not_null()).join(checks, on=("rule", "phase"))
         return last_told(told.select(CHANGE_SCHEMA.names()).cast(CHANGE_SCHEMA))
 

@@ -18,10 +18,9 @@ import polars as pl
 
 from metering.errors import OperationError
 from metering.events.lifecycle import CHANGE_SCHEMA, STATE_SCHEMA
-from metering.load.windows import USED
 from metering.registry.index import MeterIndex
 from metering.supply.compliance import DAYS_SCHEMA, SUMS
-from metering.tables.lake import READINGS, WINDOW_S
+from metering.tables.lake import MEASURED, READINGS, WINDOW_S
 from metering.tables.schema import TIMESTAMP, no_rows
 from pipelines.shard.migrations import MIGRATIONS
 
@@ -35,7 +34,7 @@ ROW_SCHEMA = pl.Schema(
         "meter": pl.UInt32(),
         "version": pl.UInt32(),
         "ts": TIMESTAMP,
-        **{name: READINGS.schema[name] for name in USED},
+        **{name: READINGS.schema[name] for name in MEASURED},
         **{name: READINGS.schema[name] for name in PLACE},
         "logged_at": TIMESTAMP,
     }
@@ -240,6 +239,7 @@ def _chunks(rows: pl.DataFrame, pairs: pl.DataFrame) -> tuple[Chunk, ...]:
 
 def _taken_up(frame: pl.DataFrame, schema: pl.Schema, index: MeterIndex) -> pl.DataFrame:
     coded = frame.with_columns(index.code(frame["meter_id"])).filter(pl.col("meter").is_not_null())
+    coded = coded.with_columns(pl.lit(None).alias(n) for n in MEASURED if n in schema and n not in coded.columns)
     if "version" in schema:
         time = next(name for name in ("ts", "as_of", "window_end", "at") if name in schema)
         coded = coded.with_columns(index.version(coded["meter"], coded[time])).filter(pl.col("version").is_not_null())

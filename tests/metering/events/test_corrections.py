@@ -31,7 +31,8 @@ def meter_versions(make_customers: Callable[..., Frame], make_meter_versions: Ca
 def _judged(said: list[Said]) -> Frame:
     rows = [
         {
-            "meter": 0, "version": 0, "ts": T0 + timedelta(minutes=minute), "code": 1, "verdict": says, "value": value,
+            "meter": 0, "version": 0, "ts": T0 + timedelta(minutes=minute), "code": 1, "side": 1,
+            "verdict": says, "value": value,
             "limit_value": 264.0, "hold_s": 120.0, "clear_hold_s": 120.0, "ruleset": "rules",
         }
         for minute, says, value in sorted(said)
