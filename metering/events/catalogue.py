@@ -130,7 +130,7 @@ def rulebook(rows: Sequence[Row], rulesets: Sequence[Row]) -> Rulebook:
     """
     brought = tomllib.loads(ROWS.read_text("utf-8"))
     defaults = {key: brought[key] for key in ("version", "text_zh", "text_en")}
-    book = _Book({}, [])
+    book = _Book({}, [], set())
     for number, row in enumerate(brought["rules"], 1):
         book.take(_Said(f"{ROWS.name}: rules {number}", row), defaults, own=False)
     for said, version in _of_rulesets(rulesets, book.rules):
@@ -179,16 +179,24 @@ def _of_rulesets(rulesets: Sequence[Row], rules: Mapping[str, Rule]) -> Iterator
 class _Book:
     rules: dict[str, Rule]
     overrides: list[Override]
+    homes: set[str]
+    """Rules that the home has defined."""
 
     def take(self, said: _Said, defaults: Row, own: bool) -> None:
-        """One more row: a new rule, or an override of one that is there."""
+        """One more row: a new rule, or an override of one that is there.
+
+        A home's row that says all that a rule needs stays the home's rule, also where Kilowatch brings one of that id.
+        """
         name = said.text("id")
         if name is None or not _ID.fullmatch(name):
             raise said.wrong("id", "must be a name such as over_current")
         if unknown := sorted(set(said.row) - set(FIELDS)):
             raise said.wrong(unknown[0], f"there is no such key; there are {', '.join(FIELDS)}")
-        if name not in self.rules:
+        if name not in self.rules or (own and name not in self.homes and set(_NEEDED) <= set(said.row)):
             self.rules[name] = _new_rule(said, defaults)
+            if own:
+                self.homes.add(name)
+                self.overrides = [override for override in self.overrides if override.rule != name]
             values = {"start": self.rules[name].start}
             if not set(_SCOPED) & set(said.row):
                 return

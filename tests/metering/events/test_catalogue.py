@@ -24,7 +24,7 @@ METERS = {
     "330000000011": ("C1", "3p4w"), "330000000012": ("C2", "3p4w"), "330000000013": ("C3", "3p4w"),
     "330000000014": ("C2", "3p3w"),
 }  # fmt: skip
-OWN = {"id": "over_current", "name_zh": "过流", "name_en": "over-current", "measure": "i", "side": "above",
+OWN = {"id": "own_over_current", "name_zh": "过流", "name_en": "over-current", "measure": "i", "side": "above",
        "base": "max_a", "start": 1.2}  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def test_a_new_rule_with_a_scope_is_judged_there_only(
 ) -> None:
     settings = _with(metering_settings, {**OWN, "segment": "important", "effective_from": date(2026, 3, 2)})
     rows = [{"meter": n, "ia_a": 9.0, "ts": T0 + timedelta(days=day)} for n in range(4) for day in (0, 1)]
-    judged = _judged(_readings(*rows), meter_versions, settings, "over_current")
+    judged = _judged(_readings(*rows), meter_versions, settings, "own_over_current")
     assert judged.select("meter", "value", "limit_value").rows() == [(n, 9.0, 6 * 1.2) for n in (1, 2, 3)]
 
 
@@ -144,9 +144,9 @@ def test_a_rule_over_a_current_is_judged_where_there_is_a_phase(
     meter_versions: Frame, metering_settings: MeteringSettings
 ) -> None:
     settings = _with(metering_settings, {**OWN, "clear": 0.95})
-    assert [(c.rule, c.phase, c.unit) for c in checks(settings)[-3:]] == [("over_current", p, "A") for p in "abc"]
+    assert [(c.rule, c.phase, c.unit) for c in checks(settings)[-3:]] == [("own_over_current", p, "A") for p in "abc"]
     rows = [{"meter": meter, "ib_a": ib} for meter in (0, 3) for ib in (7.3, 7.1, 5.8, 5.6)]
-    judged = _judged(_readings(*rows), meter_versions, settings, "over_current", "b")
+    judged = _judged(_readings(*rows), meter_versions, settings, "own_over_current", "b")
     assert judged.select("meter", "verdict").rows() == [(0, v) for v in (START, NEITHER, NEITHER, END)]
 
 
@@ -170,8 +170,10 @@ def test_a_guard_is_overridden_by_its_limit(meter_versions: Frame, metering_sett
 
 def test_currents_are_read_only_where_a_rule_needs_them(metering_settings: MeteringSettings) -> None:
     product = ("ua_v", "ub_v", "uc_v", "p_kw", "q_kvar")
-    assert values_read(metering_settings) == product
-    assert values_read(_with(metering_settings, {**OWN, "start": 0})) == product
+    four = ("over_voltage", "under_voltage", "over_capacity", "low_power_factor")
+    rest = [{"id": rule, "start": 0} for rule in default_rules().by_id if rule not in four]
+    assert values_read(_with(metering_settings, *rest)) == product
+    assert values_read(_with(metering_settings, *rest, {**OWN, "id": "own", "start": 0})) == product
     with_currents = ("ua_v", "ub_v", "uc_v", "ia_a", "ib_a", "ic_a", "p_kw", "q_kvar")
     assert values_read(_with(metering_settings, OWN)) == with_currents
     off = [{"id": rule, "start": 0} for rule in default_rules().by_id]
@@ -241,7 +243,19 @@ def test_a_rule_that_is_new_is_as_it_comes_for_a_home_with_rule_sets_of_old() ->
     rules = rulebook((), fewer)
     assert rules.by_id["low_power_factor"] == default_rules().by_id["low_power_factor"]
     assert rules.by_id["over_voltage"].version == "city-2020"
-    assert rulebook([OWN], fewer).by_id["over_current"].start == 1.2
+    assert rulebook([OWN], fewer).by_id["own_over_current"].start == 1.2
+
+
+def test_a_rule_of_a_home_stays_its_own_when_kilowatch_brings_one_of_that_id() -> None:
+    """Over-voltage stands for a rule that came with an upgrade: the home's rows go on to say what it is."""
+    own = {**OWN, "id": "over_voltage"}
+    rows = [own, {"id": "over_voltage", "segment": "important", "start": 1.1}]
+    rules = rulebook(rows, ())
+    rule = rules.by_id["over_voltage"]
+    assert (rule.measure, rule.base, rule.start, rule.severity, rule.version) == ("i", "max_a", 1.2, "warning", "home")
+    assert [dict(override.values) for override in rules.overrides] == [{"start": 1.1}]
+    with pytest.raises(SettingsError, match=r"rules 2 \(over_voltage\): measure = 'i'"):
+        rulebook([own, own], ())
 
 
 # --- rows that cannot be used -----------------------------------------------------------------------------------------
@@ -270,8 +284,11 @@ def test_a_rule_that_is_new_is_as_it_comes_for_a_home_with_rule_sets_of_old() ->
         ({"id": "low_power_factor", "guard": {"side": "below"}}, "must be { limit = ... }"),
         ({"id": "over_voltage", "name_zh": "高压", "segment": "sme"}, "name_zh = '高压': is the same for all meters"),
         ({"id": "over_voltage", "text_zh": "{who}"}, "{who} is unknown; there are meter_id, phase,"),
-        ({"id": "over_current", "start": 1.2}, "name_zh: is missing: there is no such rule yet, and a new one needs"),
-        ({**OWN, "measure": "x"}, "rules 1 (over_current): measure = 'x': must be one of u, i, p_kw"),
+        (
+            {"id": "own_over_current", "start": 1.2},
+            "name_zh: is missing: there is no such rule yet, and a new",
+        ),
+        ({**OWN, "measure": "x"}, "rules 1 (own_over_current): measure = 'x': must be one of u, i, p_kw"),
         ({**OWN, "base": "rated_kw"}, "base = 'rated_kw': must be one of nominal_v"),
         ({**OWN, "side": "over"}, "side = 'over': must be one of above, below"),
         ({**OWN, "phases": ["d"]}, "phases = ['d']: must be a list of phases of i: a, b, c"),
