@@ -14,7 +14,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import cache, lru_cache
 from pathlib import Path
@@ -91,6 +91,11 @@ def checks(settings: MeteringSettings) -> tuple[Check, ...]:
     return _checks(settings.rules)
 
 
+def checks_in_use(settings: MeteringSettings) -> tuple[Check, ...]:
+    """`checks` without those of rules that are switched off for everybody."""
+    return _in_use(settings.rules)
+
+
 def check_frame(settings: MeteringSettings) -> pl.DataFrame:
     """`checks` as a frame: code [UInt32], rule, phase, unit, side [Int8]."""
     return pl.DataFrame(
@@ -117,6 +122,11 @@ def _checks(rules: Rulebook) -> tuple[Check, ...]:
     )
 
 
+@lru_cache(maxsize=8)
+def _in_use(rules: Rulebook) -> tuple[Check, ...]:
+    return tuple(check for check in _checks(rules) if rules.variants(check.rule))
+
+
 @cache
 def default_rules() -> Rulebook:
     """The rules as Kilowatch brings them."""
@@ -130,7 +140,7 @@ def rulebook(rows: Sequence[Row], rulesets: Sequence[Row]) -> Rulebook:
     """
     brought = tomllib.loads(ROWS.read_text("utf-8"))
     defaults = {key: brought[key] for key in ("version", "text_zh", "text_en")}
-    book = _Book({}, [], set())
+    book = _Book({}, [])
     for number, row in enumerate(brought["rules"], 1):
         book.take(_Said(f"{ROWS.name}: rules {number}", row), defaults, own=False)
     for said, version in _of_rulesets(rulesets, book.rules):
@@ -179,8 +189,10 @@ def _of_rulesets(rulesets: Sequence[Row], rules: Mapping[str, Rule]) -> Iterator
 class _Book:
     rules: dict[str, Rule]
     overrides: list[Override]
-    homes: set[str]
+    homes: set[str] = field(default_factory=set)
     """Rules that the home has defined."""
+    versions: set[tuple[str, str]] = field(default_factory=set)
+    """Versions of rules that overrides have."""
 
     def take(self, said: _Said, defaults: Row, own: bool) -> None:
         """One more row: a new rule, or an override of one that is there.
@@ -197,6 +209,7 @@ class _Book:
             if own:
                 self.homes.add(name)
                 self.overrides = [override for override in self.overrides if override.rule != name]
+                self.versions = {version for version in self.versions if version[0] != name}
             values = {"start": self.rules[name].start}
             if not set(_SCOPED) & set(said.row):
                 return
@@ -214,10 +227,11 @@ class _Book:
             meter_id=said.text("meter_id"),
             own=own,
         )
-        if any(o.rule == name and o.version == override.version for o in self.overrides):
+        if (name, override.version) in self.versions:
             raise said.wrong("version", f"'{override.version}' is that of another row of {name}; give it its own")
         _inside(said, overridden(self.rules[name], [override]))
         self.overrides.append(override)
+        self.versions.add((name, override.version))
 
     def closed(self) -> Rulebook:
         """The rulebook. What holds for everybody and always is part of the rule itself."""

@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from metering.calendar import day_bounds
-from metering.events.catalogue import Check, checks
+from metering.events.catalogue import Check, checks_in_use
 from metering.events.measures import MEASURES, NO_BASE, TOTAL
 from metering.settings import MeteringSettings, Rule, Rulebook
 from metering.settings.rules import ABOVE
@@ -56,7 +56,7 @@ def judge(
     `readings`: `meter`, `version`, `ts` and measured values. Returns JUDGED_SCHEMA, sorted by meter, code, ts.
     """
     wanted = set(codes.to_list())
-    judged = [check for check in _in_use(settings) if check.code in wanted]
+    judged = [check for check in checks_in_use(settings) if check.code in wanted]
     if readings.is_empty() or not judged:
         return no_rows(JUDGED_SCHEMA)
     rules = settings.rules
@@ -70,7 +70,7 @@ def starts(readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: Meter
 
     One pass over all rules together finds the readings that any rule may start at; only these are judged by each.
     """
-    judged = _in_use(settings)
+    judged = checks_in_use(settings)
     if readings.is_empty() or not judged:
         return no_rows(_STARTS_SCHEMA)
     near = _known(readings, meter_versions, settings.rules.rules).filter(_any_start(settings.rules))
@@ -81,11 +81,6 @@ def starts(readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: Meter
     by_meter = near.select("meter", *begins).group_by("meter").agg(pl.all().any())
     pairs = by_meter.unpivot(index="meter", variable_name="code", value_name="begins").filter("begins")
     return pairs.select("meter", pl.col("code").cast(pl.UInt32))
-
-
-def _in_use(settings: MeteringSettings) -> list[Check]:
-    """Checks of rules that are not switched off for everybody."""
-    return [check for check in checks(settings) if settings.rules.variants(check.rule)]
 
 
 # --- what is looked at ------------------------------------------------------------------------------------------------

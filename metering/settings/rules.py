@@ -115,8 +115,10 @@ class Rulebook:
     @cached_property
     def overrides_of(self) -> dict[str, tuple[Override, ...]]:
         """The overrides of each rule that has any."""
-        ids = dict.fromkeys(override.rule for override in self.overrides)
-        return {name: tuple(o for o in self.overrides if o.rule == name) for name in ids}
+        found: dict[str, list[Override]] = {}
+        for override in self.overrides:
+            found.setdefault(override.rule, []).append(override)
+        return {name: tuple(overrides) for name, overrides in found.items()}
 
     @cached_property
     def dates(self) -> tuple[date, ...]:
@@ -133,8 +135,17 @@ class Rulebook:
         meter_id: str | None = None,
     ) -> Rule:  # fmt: skip
         """The rule `name` as it is for a meter on a local day; without a meter, as it is for most."""
-        holding = [o for o in self.overrides_of.get(name, ()) if o.holds(segment, voltage_level_kv, meter_id, day)]
-        return overridden(self.by_id[name], holding)
+        near = (*self._by_meter.get((name, None), ()), *self._by_meter.get((name, meter_id or ""), ()))
+        holding = [o for o in near if o.holds(segment, voltage_level_kv, meter_id, day)]
+        return overridden(self.by_id[name], sorted(holding, key=lambda o: o.precedence))
+
+    @cached_property
+    def _by_meter(self) -> dict[tuple[str, str | None], list[Override]]:
+        """Overrides by rule and the meter that they name, for there may be one for each of very many meters."""
+        found: dict[tuple[str, str | None], list[Override]] = {}
+        for override in self.overrides:
+            found.setdefault((override.rule, override.meter_id), []).append(override)
+        return found
 
     def variants(self, name: str) -> tuple[float, ...]:
         """All values of `start` that the rule has for anyone at any time, but 0."""
