@@ -11,8 +11,8 @@ from pathlib import Path
 from metering.events.catalogue import FIELDS
 from metering.events.measures import BASES, MEASURES, NO_BASE
 from metering.kpi.count import DEFINITIONS
-from metering.settings import Rule
-from metering.settings.rules import ALWAYS, Override
+from metering.settings import Override, Rule
+from metering.settings.rules import ALWAYS
 from metering.tables import LAKE, Table, warehouse
 from orchestration.home.settings import DEFAULTS, Settings, load_settings
 from sinks import schemas

@@ -23,9 +23,9 @@ from typing import Any
 import polars as pl
 
 from metering.errors import SettingsError
-from metering.events.measures import BASES, MEASURES
-from metering.settings import MeteringSettings
-from metering.settings.rules import ABOVE, ALWAYS, SIDES, Guard, Override, Rule, Rulebook, overridden
+from metering.events.measures import BASES, MEASURES, TOTAL
+from metering.settings import ABOVE, Guard, MeteringSettings, Override, Rule, Rulebook
+from metering.settings.rules import ALWAYS, SIDES, overridden
 from metering.tables.lake import MEASURED, SEVERITIES
 from metering.tables.warehouse import SEGMENTS
 
@@ -142,12 +142,12 @@ def rulebook(rows: Sequence[Row], rulesets: Sequence[Row]) -> Rulebook:
     defaults = {key: brought[key] for key in ("version", "text_zh", "text_en")}
     book = _Book({}, [])
     for number, row in enumerate(brought["rules"], 1):
-        book.take(_Said(f"{ROWS.name}: rules {number}", row), defaults, own=False)
-    for said, version in _of_rulesets(rulesets, book.rules):
-        book.take(said, {"version": version}, own=True)
+        book.take(_GivenRow(f"{ROWS.name}: rules {number}", row), defaults, own=False)
+    for given, version in _of_rulesets(rulesets, book.rules):
+        book.take(given, {"version": version}, own=True)
     texts = {key: defaults[key] for key in ("text_zh", "text_en")}
     for number, row in enumerate(rows, 1):
-        book.take(_Said(f"rules {number}", row), {"version": _version(row), **texts}, own=True)
+        book.take(_GivenRow(f"rules {number}", row), {"version": _version(row), **texts}, own=True)
     return book.closed()
 
 
@@ -157,7 +157,7 @@ def _version(row: Row) -> str:
     return " ".join([*named, *(f"{key}={row[key]}" for key in _SCOPE if key in row)]) or "home"
 
 
-def _of_rulesets(rulesets: Sequence[Row], rules: Mapping[str, Rule]) -> Iterator[tuple[_Said, str]]:
+def _of_rulesets(rulesets: Sequence[Row], rules: Mapping[str, Rule]) -> Iterator[tuple[_GivenRow, str]]:
     """Each rule of each set as a row that says everything; the oldest set holds always, so that history has rules."""
     for number, ruleset in enumerate(rulesets, 1):
         if not isinstance(ruleset.get("name"), str) or _day(ruleset.get("effective_from")) is None:
@@ -176,13 +176,13 @@ def _of_rulesets(rulesets: Sequence[Row], rules: Mapping[str, Rule]) -> Iterator
                 raise SettingsError(f"{where}.{unknown[0]}: there is no such key; there are {', '.join(_OLD)}")
             if "limit" not in values:
                 raise SettingsError(f"{where}: limit is missing")
-            said = {**_OLD, **values}
-            row = {"id": name, "start": said.pop("limit"), "guard": {"limit": said.pop("min_load")}, **said}
+            full = {**_OLD, **values}
+            row = {"id": name, "start": full.pop("limit"), "guard": {"limit": full.pop("min_load")}, **full}
             if rules[name].guard is None:
                 del row["guard"]
             if number:
                 row["effective_from"] = ruleset["effective_from"]
-            yield _Said(where, row), ruleset["name"]
+            yield _GivenRow(where, row), ruleset["name"]
 
 
 @dataclass(slots=True)
@@ -194,42 +194,42 @@ class _Book:
     versions: set[tuple[str, str]] = field(default_factory=set)
     """Versions of rules that overrides have."""
 
-    def take(self, said: _Said, defaults: Row, own: bool) -> None:
+    def take(self, given: _GivenRow, defaults: Row, own: bool) -> None:
         """One more row: a new rule, or an override of one that is there.
 
         A home's row that says all that a rule needs stays the home's rule, also where Kilowatch brings one of that id.
         """
-        name = said.text("id")
+        name = given.text("id")
         if name is None or not _ID.fullmatch(name):
-            raise said.wrong("id", "must be a name such as over_current")
-        if unknown := sorted(set(said.row) - set(FIELDS)):
-            raise said.wrong(unknown[0], f"there is no such key; there are {', '.join(FIELDS)}")
-        if name not in self.rules or (own and name not in self.homes and set(_NEEDED) <= set(said.row)):
-            self.rules[name] = _new_rule(said, defaults)
+            raise given.wrong("id", "must be a name such as over_current")
+        if unknown := sorted(set(given.row) - set(FIELDS)):
+            raise given.wrong(unknown[0], f"there is no such key; there are {', '.join(FIELDS)}")
+        if name not in self.rules or (own and name not in self.homes and set(_NEEDED) <= set(given.row)):
+            self.rules[name] = _new_rule(given, defaults)
             if own:
                 self.homes.add(name)
                 self.overrides = [override for override in self.overrides if override.rule != name]
                 self.versions = {version for version in self.versions if version[0] != name}
             values = {"start": self.rules[name].start}
-            if not set(_SCOPED) & set(said.row):
+            if not set(_SCOPED) & set(given.row):
                 return
             # before its date, and for all others, it is off
             self.rules[name] = replace(self.rules[name], start=0.0)
         else:
-            values = _values(said, self.rules[name])
+            values = _values(given, self.rules[name])
         override = Override(
             rule=name,
-            version=said.text("version") or defaults["version"],
+            version=given.text("version") or defaults["version"],
             values=tuple(values.items()),
-            effective_from=said.day("effective_from") or ALWAYS,
-            segment=said.one_of("segment", SEGMENTS),
-            voltage_level_kv=said.number("voltage_level_kv"),
-            meter_id=said.text("meter_id"),
+            effective_from=given.day("effective_from") or ALWAYS,
+            segment=given.one_of("segment", SEGMENTS),
+            voltage_level_kv=given.number("voltage_level_kv"),
+            meter_id=given.text("meter_id"),
             own=own,
         )
         if (name, override.version) in self.versions:
-            raise said.wrong("version", f"'{override.version}' is that of another row of {name}; give it its own")
-        _inside(said, overridden(self.rules[name], [override]))
+            raise given.wrong("version", f"'{override.version}' is that of another row of {name}; give it its own")
+        _inside(given, overridden(self.rules[name], [override]))
         self.overrides.append(override)
         self.versions.add((name, override.version))
 
@@ -246,7 +246,7 @@ class _Book:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _GivenRow:
     """A row as it stands, and where; every value is asked for by its kind."""
 
     where: str
@@ -254,8 +254,8 @@ class _Said:
 
     def wrong(self, key: str, problem: str) -> SettingsError:
         name = self.row.get("id")
-        said = f" = {self.row[key]!r}" if key in self.row else ""
-        return SettingsError(f"{self.where}{f' ({name})' if isinstance(name, str) else ''}: {key}{said}: {problem}")
+        value = f" = {self.row[key]!r}" if key in self.row else ""
+        return SettingsError(f"{self.where}{f' ({name})' if isinstance(name, str) else ''}: {key}{value}: {problem}")
 
     def text(self, key: str) -> str | None:
         value = self.row.get(key)
@@ -271,9 +271,9 @@ class _Said:
 
     def number(self, key: str, below: float = math.inf) -> float | None:
         value = self.row.get(key)
-        return None if value is None else self._number(key, value, below)
+        return None if value is None else self.amount(key, value, below)
 
-    def _number(self, key: str, value: object, below: float = math.inf) -> float:
+    def amount(self, key: str, value: object, below: float = math.inf) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < below:
             raise self.wrong(key, "must be a number from 0" + (f" and below {below:g}" if below < math.inf else ""))
         return float(value)
@@ -297,7 +297,7 @@ class _Said:
             return None
         if not isinstance(value, list | tuple) or len(value) != 2:
             raise self.wrong("fault", "must be two factors of start, such as [1.03, 1.08]")
-        least, most = (self._number("fault", item) for item in value)
+        least, most = (self.amount("fault", item) for item in value)
         return least, most
 
     def guard(self) -> Guard | None:
@@ -306,19 +306,19 @@ class _Said:
             return None
         if not isinstance(value, Mapping) or set(value) != {"measure", "side", "base", "limit"}:
             raise self.wrong("guard", "must be { measure = ..., side = ..., base = ..., limit = ... }")
-        inner = _Said(f"{self.where}: guard", value)
+        inner = _GivenRow(f"{self.where}: guard", value)
         measure, side, base = (inner.one_of(k, v) for k, v in (("measure", MEASURES), ("side", SIDES), ("base", BASES)))
         assert measure is not None
         assert side is not None
         assert base is not None
-        return Guard(measure=measure, side=side, base=base, limit=inner._number("limit", value["limit"]))
+        return Guard(measure=measure, side=side, base=base, limit=inner.amount("limit", value["limit"]))
 
     def guard_limit(self, rule: Rule) -> float:
         value = self.row["guard"]
         if rule.guard is None or not isinstance(value, Mapping) or set(value) != {"limit"}:
             can = "must be { limit = ... }" if rule.guard else f"{rule.id} has no guard"
             raise self.wrong("guard", f"{can}; what else a guard looks at needs a rule with an id of its own")
-        return self._number("guard", value["limit"])
+        return self.amount("guard", value["limit"])
 
     def template(self, key: str) -> str | None:
         value = self.text(key)
@@ -347,40 +347,43 @@ def _day(value: object) -> date | None:
     return value if isinstance(value, date) and not isinstance(value, datetime) else None
 
 
-def _new_rule(said: _Said, defaults: Row) -> Rule:
+def _new_rule(given: _GivenRow, defaults: Row) -> Rule:
     """The rule that a row with an unknown id defines."""
-    if missing := [key for key in _NEEDED if said.row.get(key) in (None, "")]:
-        raise said.wrong(missing[0], f"is missing: there is no such rule yet, and a new one needs {', '.join(_NEEDED)}")
-    measure, side, base = (said.one_of(k, v) for k, v in (("measure", MEASURES), ("side", SIDES), ("base", BASES)))
+    if missing := [key for key in _NEEDED if given.row.get(key) in (None, "")]:
+        needed = ", ".join(_NEEDED)
+        raise given.wrong(missing[0], f"is missing: there is no such rule yet, and a new one needs {needed}")
+    measure, side, base = (given.one_of(k, v) for k, v in (("measure", MEASURES), ("side", SIDES), ("base", BASES)))
     assert measure is not None
     assert side is not None
     assert base is not None
-    given = {key: said.value(key) for key in _PLAIN if key in said.row}
+    plain = {key: given.value(key) for key in _PLAIN if key in given.row}
     rule = Rule(
-        id=said.row["id"], measure=measure, side=side, base=base, phases=said.phases(measure), guard=said.guard(),
-        **{**defaults, **given},
+        id=given.row["id"], measure=measure, side=side, base=base, phases=given.phases(measure), guard=given.guard(),
+        **{**defaults, **plain},
     )  # fmt: skip
-    _inside(said, rule)
+    if rule.guard and not {*rule.phases, TOTAL} & set(MEASURES[rule.guard.measure].phases):
+        raise given.wrong("guard", f"{rule.guard.measure} is by phase and {measure} is not: guard by one that is alike")
+    _inside(given, rule)
     return rule
 
 
-def _values(said: _Said, rule: Rule) -> dict[str, Any]:
+def _values(given: _GivenRow, rule: Rule) -> dict[str, Any]:
     """What a row with a known id overrides."""
-    if fixed := [key for key in _FIXED if key in said.row]:
-        raise said.wrong(fixed[0], f"{rule.id} cannot look at something else; give the rule an id of its own")
-    keys = [key for key in (*_PLAIN, "guard") if key in said.row and key != "version"]
+    if fixed := [key for key in _FIXED if key in given.row]:
+        raise given.wrong(fixed[0], f"{rule.id} cannot look at something else; give the rule an id of its own")
+    keys = [key for key in (*_PLAIN, "guard") if key in given.row and key != "version"]
     if not keys:
-        raise said.wrong("id", f"the row changes nothing of {rule.id}; give it a value such as start")
+        raise given.wrong("id", f"the row changes nothing of {rule.id}; give it a value such as start")
     everywhere = [key for key in keys if key not in _BY_SCOPE]
-    if everywhere and set(_SCOPED) & set(said.row):
-        raise said.wrong(
+    if everywhere and set(_SCOPED) & set(given.row):
+        raise given.wrong(
             everywhere[0], f"is the same for all meters and dates; give it in a row without {', '.join(_SCOPED)}"
         )
-    return {key: said.guard_limit(rule) if key == "guard" else said.value(key) for key in keys}
+    return {key: given.guard_limit(rule) if key == "guard" else given.value(key) for key in keys}
 
 
-def _inside(said: _Said, rule: Rule) -> None:
+def _inside(given: _GivenRow, rule: Rule) -> None:
     """Refuse an end value that lies beyond the start, for such a violation would end while it goes on."""
     if rule.start and rule.clear is not None and (rule.clear - rule.start) * rule.sign > 0:
         side = "at or below" if rule.sign == ABOVE else "at or above"
-        raise said.wrong("clear", f"the end value {rule.clear:g} must be {side} start, {rule.start:g}")
+        raise given.wrong("clear", f"the end value {rule.clear:g} must be {side} start, {rule.start:g}")

@@ -20,8 +20,7 @@ import polars as pl
 from metering.calendar import day_bounds
 from metering.events.catalogue import Check, checks_in_use
 from metering.events.measures import MEASURES, NO_BASE, TOTAL
-from metering.settings import MeteringSettings, Rule, Rulebook
-from metering.settings.rules import ABOVE
+from metering.settings import ABOVE, MeteringSettings, Rule, Rulebook
 from metering.supply.phases import phase_values
 from metering.tables.lake import CURRENTS, VOLTAGES
 from metering.tables.schema import TIMESTAMP, no_rows

@@ -14,6 +14,10 @@ from metering.settings.dated import Dated as Dated
 from metering.settings.dated import in_force as in_force
 from metering.settings.forecast import ForecastSettings as ForecastSettings
 from metering.settings.kpi import KpiTarget as KpiTarget
+from metering.settings.rules import ABOVE as ABOVE
+from metering.settings.rules import BELOW as BELOW
+from metering.settings.rules import Guard as Guard
+from metering.settings.rules import Override as Override
 from metering.settings.rules import Rule as Rule
 from metering.settings.rules import Rulebook as Rulebook
 from metering.settings.vee import VeeSettings as VeeSettings

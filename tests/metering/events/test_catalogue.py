@@ -161,6 +161,18 @@ def test_limits_without_a_base_are_in_the_measures_unit(
     assert judged.select("meter", "limit_value", "verdict").rows() == [(1, 5.0, START), (2, 5.0, END)]
 
 
+def test_a_guard_by_phase_looks_at_the_same_phase(meter_versions: Frame, metering_settings: MeteringSettings) -> None:
+    """Loss of voltage: a phase without voltage that carries current, not one that stands still."""
+    guard = {"measure": "i", "side": "above", "base": "rated_a", "limit": 0.005}
+    loss = {**OWN, "id": "voltage_loss", "measure": "u", "side": "below", "base": "nominal_v", "start": 0.78,
+            "clear": 0.85, "guard": guard}  # fmt: skip
+    settings = _with(metering_settings, loss)
+    low = {"meter": 0, "ua_v": 10.0, "ub_v": 10.0, "ib_a": 3.0}
+    readings = _readings(*({**low, "ia_a": current} for current in (0.0, 0.025, 0.03)))
+    assert _judged(readings, meter_versions, settings, "voltage_loss")["verdict"].to_list() == [START]
+    assert _judged(readings, meter_versions, settings, "voltage_loss", "b")["verdict"].to_list() == [START] * 3
+
+
 def test_a_guard_is_overridden_by_its_limit(meter_versions: Frame, metering_settings: MeteringSettings) -> None:
     row = {"id": "low_power_factor", "segment": "important", "guard": {"limit": 0.01}}
     readings = _readings(*({"meter": n, "p_kw": 10.0, "q_kvar": 20.0} for n in (0, 1)))
@@ -293,6 +305,10 @@ def test_a_rule_of_a_home_stays_its_own_when_kilowatch_brings_one_of_that_id() -
         ({**OWN, "side": "over"}, "side = 'over': must be one of above, below"),
         ({**OWN, "phases": ["d"]}, "phases = ['d']: must be a list of phases of i: a, b, c"),
         ({**OWN, "guard": {"measure": "u"}}, "must be { measure = ..., side = ..., base = ..., limit = ... }"),
+        (
+            {**OWN, "measure": "pf", "guard": {"measure": "u", "side": "above", "base": "nominal_v", "limit": 0.5}},
+            "u is by phase and pf is not",
+        ),
         ({**OWN, "fault": [1.1]}, "fault = [1.1]: must be two factors of start"),
         ({**OWN, "clear": 1.3}, "clear = 1.3: the end value 1.3 must be at or below start"),
     ],

@@ -13,8 +13,7 @@ import pytest
 
 from metering.events.catalogue import checks, default_rules, rulebook
 from metering.events.judge import END, JUDGED_SCHEMA, NEITHER, START, judge, starts
-from metering.settings import MeteringSettings
-from metering.settings.rules import ABOVE, BELOW
+from metering.settings import ABOVE, BELOW, MeteringSettings
 from metering.tables.lake import MEASURED
 from metering.tables.schema import TIMESTAMP
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from metering.events.judge import END, JUDGED_SCHEMA, NEITHER, START
 from metering.events.lifecycle import CHANGE_SCHEMA, STATE_SCHEMA, advance
-from metering.settings.rules import ABOVE, BELOW
+from metering.settings import ABOVE, BELOW
 
 Frame = pl.DataFrame
 Said = tuple[float, int, float]
