@@ -11,10 +11,12 @@ from typing import Any
 
 import polars as pl
 import pytest
+from confluent_kafka import Producer
 from jsonschema import Draft202012Validator
 
 from metering.tables.messages import violation_messages
 from sinks.lake.reader import LakeReader, current
+from tests.faults.topics import read_topic
 
 SETTINGS = """
 [[rules]]
@@ -76,16 +78,25 @@ def _log(meters: tuple[str, ...], late: bool) -> list[Row]:
     return [row for _, row in sorted(rows, key=lambda item: item[0])]
 
 
-@pytest.fixture(scope="module")
-def home(make_home: Callable[..., Any]) -> Any:
+def _logs() -> list[list[Row]]:
+    """The logs of two partitions."""
+    return [_log((FOUR_WIRE,), True), _log((THREE_WIRE, IMPORTANT), False)]
+
+
+def _home(make_home: Callable[..., Any], settings: str = "") -> Any:
     customer = "{},机械厂 001,{},machinery,10,1000,,0.90,large_industry,false,10kV-01,城东供电所,true\n"
     customers = customer.format("100001", "large") + customer.format("100002", "important")
     meter = "{},{},{},220,1,100,1.5,6,8,60,1,2020-01-01,\n"
     owners = ((FOUR_WIRE, "100001", "3p4w"), (THREE_WIRE, "100001", "3p3w"), (IMPORTANT, "100002", "3p4w"))
-    made = make_home(customers, "".join(meter.format(*owner) for owner in owners), SETTINGS)
+    return make_home(customers, "".join(meter.format(*owner) for owner in owners), settings + SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def home(make_home: Callable[..., Any]) -> Any:
+    made = _home(make_home)
     (made.path / "telemetry").mkdir()
-    for shard, (meters, late) in enumerate((((FOUR_WIRE,), True), ((THREE_WIRE, IMPORTANT), False))):
-        lines = "".join(json.dumps(row) + "\n" for row in _log(meters, late))
+    for shard, log in enumerate(_logs()):
+        lines = "".join(json.dumps(row) + "\n" for row in log)
         (made.path / "telemetry" / f"2026-03-02-{shard}.ndjson").write_text(lines, "utf-8")
     made.run("stream")
     made.run("reference")
@@ -155,3 +166,30 @@ def test_it_has_a_simulated_fault(make_home: Callable[..., Any], tmp_path: Path)
     struck = set(labels.filter(pl.col("kind") == "own_over_current").select(names).rows())
     assert struck
     assert struck <= set(found.select(names).rows()) <= set(labels.select(names).rows())
+
+
+@pytest.mark.kafka
+@pytest.mark.xdist_group("kafka")
+def test_it_is_on_its_topic(make_home: Callable[..., Any], kafka: str) -> None:
+    names = {name: f"own.{name}" for name in ("readings", "windows", "violations", "compliance", "rejected")}
+    topics = "".join(f'{name} = "{topic}"\n' for name, topic in names.items())
+    home = _home(make_home, f'bootstrap_servers = "{kafka}"\n[topics]\npartitions = 2\n{topics}')
+    logs = _logs()
+    with home.running("stream", "--kafka") as process:
+        home.wait_for(lambda: "metrics" in (home.path / "process.log").read_text("utf-8"))
+        producer = Producer({"bootstrap.servers": kafka})
+        for partition, log in enumerate(logs):
+            for row in log:
+                producer.produce(names["readings"], json.dumps(row), row["meter_id"], partition=partition)
+        assert producer.flush(30) == 0
+        home.wait_for(lambda: home.rows("readings") == sum(map(len, logs)))
+        home.stop(process)
+    final = {m.key(): json.loads(m.value() or b"") for m in read_topic(kafka, names["violations"])}
+    told = [v for v in final.values() if v["rule"] == "own_over_current" and v["state"] != "withdrawn"]
+    fields = ("meter_id", "phase", "state", "started_at", "ended_at", "value", "ruleset")
+    started, ended = "2026-03-01T16:30:00Z", "2026-03-01T16:45:00Z"
+    assert sorted(tuple(v[field] for field in fields) for v in told) == [
+        (FOUR_WIRE, "b", "cleared", started, ended, 9.4, "home"),
+        (THREE_WIRE, "c", "cleared", started, ended, 9.4, "home"),
+        (IMPORTANT, "a", "cleared", started, "2026-03-01T16:40:00Z", 6.6, "segment=important"),
+    ]
