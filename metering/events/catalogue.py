@@ -275,7 +275,9 @@ class _GivenRow:
 
     def amount(self, key: str, value: object, below: float = math.inf) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < below:
-            raise self.wrong(key, "must be a number from 0" + (f" and below {below:g}" if below < math.inf else ""))
+            bound = f" and below {below:g}" if below < math.inf else ""
+            quoted = ", without quotes" if isinstance(value, str) else ""
+            raise self.wrong(key, f"must be a number from 0{bound}{quoted}")
         return float(value)
 
     def day(self, key: str) -> date | None:
