@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from metering.registry.parse import Registry
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables import Table, warehouse
 from quality import Failure, Verdict, validate
 from sinks.lake.reader import LakeReader

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from metering.settings.figures import ForecastSettings
+from metering.settings import ForecastSettings
 
 
 @dataclass(slots=True)

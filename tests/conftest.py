@@ -16,7 +16,7 @@ from hypothesis import HealthCheck
 
 from metering.calendar import day_bounds, local_date
 from metering.errors import KilowatchError
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables import LAKE
 from orchestration.home.settings import Settings, load_settings
 from orchestration.kafka import broker, jars

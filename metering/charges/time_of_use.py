@@ -14,7 +14,7 @@ import polars as pl
 
 from metering.calendar import QUARTER_HOUR, quarter_hours
 from metering.errors import SettingsError
-from metering.settings.figures import MeteringSettings, Tariff, TariffHours
+from metering.settings import MeteringSettings, Tariff, TariffHours
 
 
 def period_of(window_end: pl.Expr, tariff: str, settings: MeteringSettings) -> pl.Expr:

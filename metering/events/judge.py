@@ -1,29 +1,31 @@
 """Limit rules: what each reading says to each rule.
 
 Here: for each rule and phase, the value that is judged, its limit, and whether a reading speaks for the start or for
-the end of a violation. Not here: hold times, gaps, what has been raised (`lifecycle`).
+the end of a violation. Not here: the rules (`catalogue`), hold times, gaps, what has been raised (`lifecycle`).
 
-A reading speaks for the end once it is `clear_margin` of the limit inside it; between limit and margin it speaks for
-neither. A reading without the value says nothing at all.
+A reading speaks for the end once it is inside the rule's end value; between limit and end value it speaks for neither.
+A reading without the value, or outside the rule's guard, says nothing at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date
+from functools import lru_cache
+from typing import Any
 
 import polars as pl
 
 from metering.calendar import day_bounds
-from metering.settings.figures import MeteringSettings, Rule, RuleSet
-from metering.supply.phases import phase_voltages
-from metering.supply.power_factor import power_factor
-from metering.tables.lake import PHASES
+from metering.events.catalogue import Check, checks_in_use
+from metering.events.measures import MEASURES, NO_BASE, TOTAL
+from metering.settings import ABOVE, MeteringSettings, Rule, Rulebook
+from metering.supply.phases import phase_values
+from metering.tables.lake import CURRENTS, VOLTAGES
 from metering.tables.schema import TIMESTAMP, no_rows
 
 START, END, NEITHER = 1, -1, 0
-ABOVE, BELOW = 1, -1
 
 JUDGED_SCHEMA = pl.Schema(
     {
@@ -31,6 +33,7 @@ JUDGED_SCHEMA = pl.Schema(
         "version": pl.UInt32(),
         "ts": TIMESTAMP,
         "code": pl.UInt32(),
+        "side": pl.Int8(),
         "verdict": pl.Int8(),
         "value": pl.Float64(),
         "limit_value": pl.Float64(),
@@ -39,27 +42,9 @@ JUDGED_SCHEMA = pl.Schema(
         "ruleset": pl.String(),
     }
 )
+"""`code` is that of `catalogue.checks`, `side` ABOVE or BELOW, `ruleset` the version of the rule that judged."""
 
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One rule on one phase. `code` is its number in states and must never be given to another."""
-
-    code: int
-    rule: str
-    phase: str
-    unit: str
-    side: int
-    name_zh: str
-    name_en: str
-
-
-CHECKS: tuple[Check, ...] = (
-    *(Check(i, "over_voltage", p, "V", ABOVE, "过压", "over-voltage") for i, p in enumerate(PHASES, 1)),
-    *(Check(i, "under_voltage", p, "V", BELOW, "欠压", "under-voltage") for i, p in enumerate(PHASES, 4)),
-    Check(7, "over_capacity", "total", "kVA", ABOVE, "超容", "load above contract capacity"),
-    Check(8, "low_power_factor", "total", "1", BELOW, "功率因数偏低", "power factor below standard"),
-)
+_STARTS_SCHEMA = pl.Schema({"meter": pl.UInt32(), "code": pl.UInt32()})
 
 
 def judge(
@@ -70,102 +55,211 @@ def judge(
     `readings`: `meter`, `version`, `ts` and measured values. Returns JUDGED_SCHEMA, sorted by meter, code, ts.
     """
     wanted = set(codes.to_list())
-    parts = [
-        _one(check, known, ruleset)
-        for ruleset, span in _by_ruleset(readings, settings)
-        for known in (_with_version(span, meter_versions),)
-        for check in CHECKS
-        if check.code in wanted and getattr(ruleset, check.rule).limit > 0
-    ]
-    return pl.concat([no_rows(JUDGED_SCHEMA), *parts]).sort("meter", "code", "ts")
+    judged = [check for check in checks_in_use(settings) if check.code in wanted]
+    if readings.is_empty() or not judged:
+        return no_rows(JUDGED_SCHEMA)
+    rules = settings.rules
+    known = _known(readings, meter_versions, [rules.by_id[check.rule] for check in judged])
+    known, figures = _figures(known, meter_versions, settings, judged)
+    return pl.concat([_one(check, known, figures[check.rule]) for check in judged]).sort("meter", "code", "ts")
 
 
 def starts(readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
-    """The (meter, code) pairs for which any reading speaks for a start: the few that need a closer look."""
-    parts = [pl.DataFrame(schema={"meter": pl.UInt32, "code": pl.UInt32})]
-    for ruleset, span in _by_ruleset(readings, settings):
-        judged = [check for check in CHECKS if getattr(ruleset, check.rule).limit > 0]
-        says = _with_version(span, meter_versions).select(
-            _start(check, getattr(ruleset, check.rule)).fill_null(False).alias(str(check.code)) for check in judged
-        )
-        any_says = says.select(pl.all().any()).row(0)
-        for check, found in zip(judged, any_says, strict=True):
-            if found:
-                meters = span["meter"].filter(says[str(check.code)]).unique()
-                parts.append(pl.DataFrame([meters]).with_columns(code=pl.lit(check.code, pl.UInt32)))
-    return pl.concat(parts)
+    """The (meter, code) pairs for which any reading speaks for a start: the few that need a closer look.
+
+    One pass over all rules together finds the readings that any rule may start at; only these are judged by each.
+    """
+    judged = checks_in_use(settings)
+    if readings.is_empty() or not judged:
+        return no_rows(_STARTS_SCHEMA)
+    near = _known(readings, meter_versions, settings.rules.rules).filter(_any_start(settings.rules))
+    if near.is_empty():
+        return no_rows(_STARTS_SCHEMA)
+    near, figures = _figures(near, meter_versions, settings, judged)
+    begins = [figures[check.rule].begins(check.phase).alias(str(check.code)) for check in judged]
+    by_meter = near.select("meter", *begins).group_by("meter").agg(pl.all().any())
+    pairs = by_meter.unpivot(index="meter", variable_name="code", value_name="begins").filter("begins")
+    return pairs.select("meter", pl.col("code").cast(pl.UInt32))
 
 
-def _by_ruleset(readings: pl.DataFrame, settings: MeteringSettings) -> Iterator[tuple[RuleSet, pl.DataFrame]]:
-    """Readings by the rule set in force on their local day, each effective from a local midnight."""
-    ordered = sorted(settings.rulesets, key=lambda item: item.effective_from)
-    first = readings["ts"].min()
-    last = readings["ts"].max()
-    if not isinstance(first, datetime) or not isinstance(last, datetime):
-        return
-    for number, ruleset in enumerate(ordered):
-        start = day_bounds(ruleset.effective_from, settings.timezone)[0] if number else first - timedelta(1)
-        later = ordered[number + 1 :]
-        stop = day_bounds(later[0].effective_from, settings.timezone)[0] if later else last
-        if start < first and stop >= last:
-            yield ruleset, readings
-            return
-        span = readings.filter((pl.col("ts") > start) & (pl.col("ts") <= stop))
-        if span.height:
-            yield ruleset, span
+# --- what is looked at ------------------------------------------------------------------------------------------------
 
 
-def _with_version(readings: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
-    names = ("nominal_v", "contract_capacity_kva", "pf_standard")
-    p, q = pl.col("p_kw"), pl.col("q_kvar")
-    return readings.with_columns(
-        *(meter_versions[name].gather(readings["version"]) for name in names),
-        *phase_voltages(readings, meter_versions),
-        (p.pow(2) + q.pow(2)).sqrt().alias("s_kva"),
-        power_factor(p, q).alias("pf"),
+def _known(readings: pl.DataFrame, meter_versions: pl.DataFrame, rules: Iterable[Rule]) -> pl.DataFrame:
+    """Readings with the bases of the rules, values by phase where the meter has the phase, and measures worked out."""
+    looks = [(rule.measure, rule.base) for rule in rules]
+    looks += [(guard.measure, guard.base) for rule in rules if (guard := rule.guard)]
+    measures = dict.fromkeys(measure for measure, _ in looks)
+    read = frozenset[str]().union(*(MEASURES[name].reads for name in measures))
+    by_phase = [name for name in (*VOLTAGES, *CURRENTS) if name in read]
+    bases = dict.fromkeys(base for _, base in looks if base != NO_BASE)
+    known = readings.with_columns(
+        *(meter_versions[name].gather(readings["version"]) for name in bases),
+        *phase_values(readings, meter_versions, by_phase),
+    )
+    worked_out = [value.alias(_name(m, phase)) for m in measures for phase, value in MEASURES[m].worked_out.items()]
+    return known.with_columns(worked_out) if worked_out else known
+
+
+def _name(measure: str, phase: str) -> str:
+    return f"{measure}/{phase}"
+
+
+def _value(measure: str, phase: str) -> pl.Expr:
+    """A measure of a phase in a frame of `_known`; a measure without phases is the same for all of them."""
+    values = MEASURES[measure].values
+    phase = phase if phase in values else next(iter(values))
+    return pl.col(_name(measure, phase)) if phase in MEASURES[measure].worked_out else values[phase]
+
+
+def _of_base(base: str, fraction: pl.Expr | float) -> pl.Expr:
+    of_nothing = pl.lit(fraction) if isinstance(fraction, float) else fraction
+    return of_nothing if base == NO_BASE else pl.col(base) * fraction
+
+
+def _beyond(value: pl.Expr, limit: pl.Expr, side: str) -> pl.Expr:
+    return value > limit if side == "above" else value < limit
+
+
+@lru_cache(maxsize=8)
+def _any_start(rules: Rulebook) -> pl.Expr:
+    """Whether any rule may start at a reading: rules that look alike are one comparison, with the loosest limit."""
+    alike: dict[tuple[Any, ...], list[Rule]] = {}
+    for rule in rules.rules:
+        if rules.variants(rule.id):
+            guard = rule.guard and (rule.guard.measure, rule.guard.side, rule.guard.base)
+            alike.setdefault((rule.measure, rule.phases, rule.side, rule.base, guard), []).append(rule)
+    return pl.any_horizontal(_may_start(group, rules) for group in alike.values())
+
+
+def _may_start(alike: Sequence[Rule], rules: Rulebook) -> pl.Expr:
+    first = alike[0]
+    loosest = min if first.sign == ABOVE else max
+    limit = _of_base(first.base, loosest(start for rule in alike for start in rules.variants(rule.id)))
+    begins = pl.any_horizontal(_beyond(_value(first.measure, phase), limit, first.side) for phase in first.phases)
+    guard = first.guard
+    if guard is None or MEASURES[guard.measure].phases != (TOTAL,):
+        return begins  # by phase, the guard is left to the closer look
+    least = (min if guard.side == "above" else max)(g for rule in alike for g in rules.guard_limits(rule.id))
+    return begins & _beyond(_value(guard.measure, TOTAL), _of_base(guard.base, least), guard.side)
+
+
+# --- what it is judged by ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """A rule's values as expressions over a frame of `_known`: literals, unless they depend on meter or date."""
+
+    rule: Rule
+    start: pl.Expr | float
+    clear: pl.Expr | float | None
+    kept: pl.Expr | float
+    guard: pl.Expr | float
+    hold_s: pl.Expr | float
+    clear_hold_s: pl.Expr | float
+    version: pl.Expr | str
+
+    def value(self, phase: str) -> pl.Expr:
+        """Null outside the guard."""
+        value, guard = _value(self.rule.measure, phase), self.rule.guard
+        if guard is None:
+            return value
+        limit = _of_base(guard.base, self.guard)
+        return pl.when(_beyond(_value(guard.measure, phase), limit, guard.side)).then(value)
+
+    @property
+    def limit(self) -> pl.Expr:
+        return _of_base(self.rule.base, self.start)
+
+    def begins(self, phase: str) -> pl.Expr:
+        begins = _beyond(self.value(phase), self.limit, self.rule.side)
+        return begins if isinstance(self.start, float) else begins & (self.start > 0)
+
+    def ends(self, phase: str) -> pl.Expr:
+        end = self.limit * self.kept
+        if isinstance(self.clear, float):
+            end = _of_base(self.rule.base, self.clear)
+        elif self.clear is not None:
+            end = pl.coalesce(_of_base(self.rule.base, self.clear), end)
+        return self.value(phase) <= end if self.rule.sign == ABOVE else self.value(phase) >= end
+
+    def verdict(self, phase: str) -> pl.Expr:
+        """Null where the rule is switched off."""
+        verdict = self.begins(phase).cast(pl.Int8) - self.ends(phase).cast(pl.Int8)
+        return verdict if isinstance(self.start, float) else pl.when(self.start > 0).then(verdict)
+
+
+def _of_rules(rules: Sequence[Rule], by_case: bool) -> _Figures:
+    """Figures of a rule that is as `rules` say, case by case."""
+
+    def figure(values: Sequence[Any]) -> Any:
+        return pl.lit(pl.Series(values)).gather(pl.col("case")) if by_case else values[0]
+
+    clear = [rule.clear for rule in rules]
+    return _Figures(
+        rule=rules[0],
+        start=figure([rule.start for rule in rules]),
+        clear=None if all(value is None for value in clear) else figure(clear),
+        kept=figure([1 - rule.sign * rule.clear_margin for rule in rules]),
+        guard=figure([rule.guard.limit if rule.guard else 0.0 for rule in rules]),
+        hold_s=figure([rule.hold_s for rule in rules]),
+        clear_hold_s=figure([rule.clear_hold_s for rule in rules]),
+        version=figure([rule.version for rule in rules]),
     )
 
 
-def _one(check: Check, known: pl.DataFrame, ruleset: RuleSet) -> pl.DataFrame:
-    rule: Rule = getattr(ruleset, check.rule)
+def _figures(
+    known: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings, judged: Iterable[Check]
+) -> tuple[pl.DataFrame, dict[str, _Figures]]:
+    """The figures of the rules that are judged, and readings with the `case` that they depend on, if they do."""
+    rules = settings.rules
+    names = dict.fromkeys(check.rule for check in judged)
+    if not any(name in rules.overrides_of for name in names):
+        return known, {name: _of_rules([rules.by_id[name]], by_case=False) for name in names}
+    known, cases = _cases(known, meter_versions, settings)
+    figures = {}
+    for name in names:
+        by_case = name in rules.overrides_of
+        figures[name] = _of_rules(
+            [rules.in_force(name, *case) for case in cases] if by_case else [rules.by_id[name]], by_case
+        )
+    return known, figures
+
+
+def _cases(
+    known: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings
+) -> tuple[pl.DataFrame, list[tuple[date, str | None, float | None, str | None]]]:
+    """Readings numbered by what overrides depend on, and what that is: local day, segment, voltage level, meter."""
+    rules, version = settings.rules, known["version"]
+    changes = [day_bounds(day, settings.timezone)[0] for day in rules.dates]
+    meter_id = meter_versions["meter_id"].gather(version)
+    on = known.select(
+        pl.sum_horizontal(pl.lit(0, pl.UInt32), *((pl.col("ts") > at).cast(pl.UInt32) for at in changes)).alias("span"),
+        meter_versions["segment"].gather(version),
+        meter_versions["voltage_level_kv"].gather(version),
+        meter_id.set(~meter_id.is_in(list(rules.meters)), None),
+    )
+    cases = on.unique(maintain_order=True)
+    numbered = on.join(cases.with_row_index("case"), on=on.columns, how="left", nulls_equal=True, maintain_order="left")
+    days = (date.min, *rules.dates)
+    return known.with_columns(numbered["case"]), [(days[span], *scope) for span, *scope in cases.iter_rows()]
+
+
+def _one(check: Check, known: pl.DataFrame, figures: _Figures) -> pl.DataFrame:
+    def literal(value: Any) -> pl.Expr:
+        return value if isinstance(value, pl.Expr) else pl.lit(value)
+
     return known.select(
         "meter",
         "version",
         "ts",
         code=pl.lit(check.code, pl.UInt32),
-        verdict=_verdict(check, rule),
-        value=_value(check, rule),
-        limit_value=_limit(check, rule),
-        hold_s=pl.lit(rule.hold_s),
-        clear_hold_s=pl.lit(rule.clear_hold_s),
-        ruleset=pl.lit(ruleset.name),
+        side=pl.lit(check.side, pl.Int8),
+        verdict=figures.verdict(check.phase),
+        value=figures.value(check.phase),
+        limit_value=figures.limit,
+        hold_s=literal(figures.hold_s),
+        clear_hold_s=literal(figures.clear_hold_s),
+        ruleset=literal(figures.version),
     ).filter(pl.col("value").is_finite() & pl.col("verdict").is_not_null())
-
-
-def _value(check: Check, rule: Rule) -> pl.Expr:
-    if check.rule in ("over_voltage", "under_voltage"):
-        return pl.col(f"u{check.phase}_v")
-    if check.rule == "over_capacity":
-        return pl.col("s_kva")
-    return pl.when(pl.col("s_kva") > rule.min_load * pl.col("contract_capacity_kva")).then("pf")
-
-
-def _limit(check: Check, rule: Rule) -> pl.Expr:
-    base = {"over_capacity": "contract_capacity_kva", "low_power_factor": "pf_standard"}.get(check.rule, "nominal_v")
-    return pl.col(base) * rule.limit
-
-
-def _verdict(check: Check, rule: Rule) -> pl.Expr:
-    return _start(check, rule).cast(pl.Int8) - _end(check, rule).cast(pl.Int8)
-
-
-def _start(check: Check, rule: Rule) -> pl.Expr:
-    value, limit = _value(check, rule), _limit(check, rule)
-    return value > limit if check.side == ABOVE else value < limit
-
-
-def _end(check: Check, rule: Rule) -> pl.Expr:
-    value, limit = _value(check, rule), _limit(check, rule)
-    if check.side == ABOVE:
-        return value <= limit * (1 - rule.clear_margin)
-    return value >= limit * (1 + rule.clear_margin)

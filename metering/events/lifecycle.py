@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import polars as pl
 
-from metering.events.judge import CHECKS, END, START
+from metering.events.judge import END, START
 from metering.tables.schema import TIMESTAMP, no_rows
 
 PAIR = ("meter", "code")
@@ -64,9 +64,6 @@ RUN_UP = timedelta(days=1)
 LOOK_BACK = timedelta(days=62)
 """Violations that have not changed for so long are taken to be over."""
 
-_SIDES = pl.DataFrame(
-    {"code": [c.code for c in CHECKS], "side": [c.side for c in CHECKS]}, schema={"code": pl.UInt32, "side": pl.Float64}
-)
 _BY_PAIR = pl.col("pair")
 
 
@@ -97,7 +94,7 @@ def _runs(
     before = state.rename({n: f"{n}_0" for n in STATE_SCHEMA if n not in PAIR})
     interval = pl.duration(seconds=pl.col("interval_s"))
     rows = judged.with_columns(meter_versions["interval_s"].gather(judged["version"])).join(before, on=PAIR, how="left")
-    rows = rows.join(_SIDES, on="code", how="left").sort(*PAIR, "ts").with_columns(pair=pl.struct(PAIR).rle_id())
+    rows = rows.sort(*PAIR, "ts").with_columns(pair=pl.struct(PAIR).rle_id())
     previous_ts = pl.col("ts").shift(1).over(_BY_PAIR).fill_null(pl.col("last_ts_0"))
     previous = pl.col("verdict").shift(1).over(_BY_PAIR).fill_null(pl.col("run_0"))
     gap = (pl.col("ts") - previous_ts) > interval * gap_intervals

@@ -14,7 +14,7 @@ import polars as pl
 
 from metering.calendar import QUARTER_HOUR
 from metering.load.curve import SCOPE, scope_curve
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.lake import MOST_KW
 from metering.tables.schema import finite
 

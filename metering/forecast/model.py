@@ -16,7 +16,7 @@ import polars as pl
 
 from metering.calendar import day_bounds, quarter_hours
 from metering.forecast.history import FEATURES, RECENT_DAYS, History, features, history, slot_of
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.schema import finite
 from metering.tables.warehouse import FORECAST
 

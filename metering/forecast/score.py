@@ -12,7 +12,7 @@ import polars as pl
 from metering.calendar import day_bounds
 from metering.forecast.history import slot_of
 from metering.load.curve import SCOPE, scope_curve
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.schema import finite
 from metering.tables.warehouse import FORECAST_ACCURACY
 

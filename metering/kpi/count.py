@@ -26,7 +26,7 @@ from metering.kpi.catalogue import (
 )
 from metering.kpi.judge import judged
 from metering.load.curve import SCOPE
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.settings.kpis import GROUPS, Kpi
 from metering.supply.power_factor import energies
 from metering.supply.voltage import PHASES_OF_WIRING

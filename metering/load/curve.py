@@ -11,7 +11,7 @@ from datetime import date
 import polars as pl
 
 from metering.calendar import quarter_hours
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.schema import finite
 from metering.tables.warehouse import DAILY_CURVE
 from metering.vee import intervals

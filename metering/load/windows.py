@@ -19,7 +19,7 @@ from metering.supply.voltage import monitored, over, under
 from metering.tables.lake import CURRENTS, MEASURED, MOST_KW, MOST_KWH, PHASES, REGISTERS, WINDOW_S, WINDOWS
 
 USED = tuple(name for name in MEASURED if name not in CURRENTS)
-"""The measured values that windows, and the rules, look at."""
+"""The measured values that windows look at; rules have theirs in `metering.events.catalogue.values_read`."""
 _SPAN_BITS = 40
 _METER_BITS = 23
 _ORDER = ("log_offset", "source_row")

@@ -10,7 +10,7 @@ from datetime import date
 
 import polars as pl
 
-from metering.settings.figures import MeteringSettings, VoltageLimits
+from metering.settings import MeteringSettings, VoltageLimits
 from metering.tables.schema import TIMESTAMP
 
 METER_VERSIONS = pl.Schema(
@@ -26,12 +26,19 @@ METER_VERSIONS = pl.Schema(
         "u_band_lower_v": pl.Float64(),
         "u_band_upper_v": pl.Float64(),
         "u_spread_limit": pl.Float64(),
+        "segment": pl.String(),
+        "voltage_level_kv": pl.Float64(),
+        "rated_a": pl.Float64(),
+        "max_a": pl.Float64(),
         "contract_capacity_kva": pl.Float64(),
+        "contract_demand_kw": pl.Float64(),
         "pf_standard": pl.Float64(),
         "valid_from": TIMESTAMP,
         "valid_to": TIMESTAMP,
     }
 )
+
+_OF_CUSTOMER = ("segment", "voltage_level_kv", "contract_capacity_kva", "contract_demand_kw", "pf_standard")
 
 
 def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
@@ -43,9 +50,7 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
     `u_spread_limit` that on |+dev| + |-dev| (fraction of nominal; 0: none) of the meter's class of connection
     (GB/T 12325-2008), `u_band_*_v` [V] the band of monitored voltage. Limits are null where no class covers a meter.
     """
-    known = meters.join(
-        customers.select("customer_no", "voltage_level_kv", "contract_capacity_kva", "pf_standard"), on="customer_no"
-    )
+    known = meters.join(customers.select("customer_no", *_OF_CUSTOMER), on="customer_no")
     limits = sorted(settings.voltage, key=lambda item: item.effective_from)
     parts = [
         _within(known, start, stop).with_columns(_limits(part))

@@ -14,7 +14,7 @@ import polars as pl
 
 from metering.errors import RegistryError
 from metering.registry.meter_versions import METER_VERSIONS, meter_versions
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.settings.kpis import GROUPS
 from metering.tables.lake import WINDOW_S
 from metering.tables.schema import Column, Table

@@ -1,1 +1,28 @@
-"""The figures that rules and formulae use, as frozen values."""
+"""The figures that rules and formulae use, as frozen values; import them from here.
+
+Here: only their shape, one module a subject. The figures themselves, with the clause each comes from, are in
+`orchestration/home/defaults.toml` (limit rules in `metering/events/rules.toml`), a utility's own in
+`<home>/kilowatch.toml`. What is effective-dated carries `effective_from`, a local date; the newest one not after the
+day in question is in force.
+"""
+
+from metering.settings.charges import PowerFactorAdjustment as PowerFactorAdjustment
+from metering.settings.charges import PowerFactorStep as PowerFactorStep
+from metering.settings.charges import Tariff as Tariff
+from metering.settings.charges import TariffHours as TariffHours
+from metering.settings.charges import periods_of as periods_of
+from metering.settings.dated import Dated as Dated
+from metering.settings.dated import in_force as in_force
+from metering.settings.forecast import ForecastSettings as ForecastSettings
+from metering.settings.kpis import GROUPS as GROUPS
+from metering.settings.kpis import Kpi as Kpi
+from metering.settings.rules import ABOVE as ABOVE
+from metering.settings.rules import BELOW as BELOW
+from metering.settings.rules import Guard as Guard
+from metering.settings.rules import Override as Override
+from metering.settings.rules import Rule as Rule
+from metering.settings.rules import Rulebook as Rulebook
+from metering.settings.vee import VeeSettings as VeeSettings
+from metering.settings.voltage import VoltageClass as VoltageClass
+from metering.settings.voltage import VoltageLimits as VoltageLimits
+from metering.settings.whole import MeteringSettings as MeteringSettings

@@ -1,23 +1,28 @@
 """Labelled faults: which meter, which day, from when to when, and what they do to readings.
 
-Here: the plan of a day (`plan`) and its effect on power and voltage (`strike_power`, `strike_voltages`). Faults of
-kinds that have rules are as strong and as long as the settings' limits and hold times ask. Not here: labels of a run,
-gaps and delays (`run`).
+Here: the plan of a day (`plan`) and its effect on power, voltage and current (`strike_power`, `strike_voltages`,
+`strike_currents`). Which rules have faults, how strong and how long, their rows say (`fault`, start, hold time); a new
+measure needs its effect here. Not here: labels of a run, gaps and delays (`run`).
 """
 
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 import polars as pl
 
-from metering.settings.figures import MeteringSettings, Rule, RuleSet, in_force
-from metering.simulation.draws import between, choose, uniform
+from metering.events.measures import MEASURES, NO_BASE
+from metering.settings import MeteringSettings, Rule, Rulebook
+from metering.simulation.draws import choose, uniform
 from metering.simulation.fleet import Fleet
-from metering.tables.lake import RULES
+from metering.tables.lake import CURRENTS, VOLTAGES
 
 MISSING, LATE = "reading_missing", "reading_late"
-_OF_CAPACITY = ("over_capacity", "low_power_factor")
+_DRIVEN = (("u", "above"), ("u", "below"), ("i", "above"), ("i", "below"), ("s_kva", "above"), ("pf", "below"))
+"""The measures that faults act on, and to which side."""
+_OF_SUPPLY = ("s_kva", "pf")
+_BASES = ("nominal_v", "rated_a", "max_a", "contract_capacity_kva", "pf_standard", NO_BASE)
 STRUCK_A_DAY = 0.12
 EARLIEST_MIN, LATEST_MIN = 360, 1260
 """Faults lie between these minutes of a day, so that what arrives late still arrives on its day."""
@@ -26,6 +31,7 @@ PLAN = pl.Schema(
     {
         "meter": pl.UInt32(),
         "kind": pl.String(),
+        "measure": pl.String(),
         "phase": pl.String(),
         "first": pl.Int64(),
         "last": pl.Int64(),
@@ -34,8 +40,8 @@ PLAN = pl.Schema(
         "delay_s": pl.Int64(),
     }
 )
-"""`first` to `last`: the struck readings, by their number in the day (from 1). `strength`: voltage in parts of
-nominal, apparent power in parts of contract capacity, or power factor, by kind; `limit` is the rule's, in the same.
+"""`first` to `last`: the struck readings, by their number in the day (from 1). `kind` is the rule's id, `measure` what
+it looks at; `strength` and `limit` are in the measure's own unit.
 `delay_s` is how long after the last struck reading late ones arrive."""
 
 
@@ -44,12 +50,10 @@ def plan(fleet: Fleet, day: date, interval_s: int, settings: MeteringSettings) -
 
     About an eighth of the meters are struck, at least one for each kind where there are meters enough.
     """
-    rules = in_force(settings.rulesets, day)
-    kinds = [*(kind for kind in RULES if _fits(getattr(rules, kind), interval_s)), MISSING, LATE]
+    ruled = [rule.id for rule in _in_force(settings.rules, day) if _driven(rule) and _fits(rule, interval_s)]
+    kinds = [*ruled, MISSING, LATE]
     number = day.toordinal()
-    ranked = fleet.traits.select("meter", "wiring", "dual_supply", "pf_standard").sort(
-        uniform(fleet.seed, "struck", fleet.traits["meter"], pl.Series([number]))
-    )
+    ranked = _meters(fleet).sort(uniform(fleet.seed, "struck", fleet.traits["meter"], pl.Series([number])))
     struck = ranked.head(max(len(kinds), round(STRUCK_A_DAY * ranked.height)))
 
     def u(stream: str) -> pl.Expr:
@@ -57,18 +61,28 @@ def plan(fleet: Fleet, day: date, interval_s: int, settings: MeteringSettings) -
 
     kind = pl.lit(pl.Series(kinds)).gather((pl.int_range(pl.len()) + number) % len(kinds))
     # a source of two carries too little of the customer's capacity for rules that compare with it
-    too_little = pl.col("dual_supply") & pl.col("kind").is_in(_OF_CAPACITY)
+    too_little = pl.col("dual_supply") & pl.col("measure").is_in(_OF_SUPPLY)
+    off = pl.col("start") == 0
     planned = (
-        struck.with_columns(kind=kind)
-        .with_columns(kind=pl.when(too_little).then(pl.lit(MISSING)).otherwise("kind"))
-        .with_columns(limit=_limit(rules), length=_length(rules, interval_s, u("length")))
-        .with_columns(phase=_phase(u("phase")), strength=_strength(u("strength")))
+        _ruled(struck.with_columns(kind=kind), settings.rules, day, interval_s)
+        .with_columns(kind=pl.when(too_little | off).then(pl.lit(MISSING)).otherwise("kind"))
+        .with_columns(measure=pl.when(~too_little & ~off).then("measure"))
+        .with_columns(
+            limit=pl.when(pl.col("measure").is_not_null()).then(pl.col("start") * _base()),
+            least=pl.when(pl.col("measure").is_not_null()).then("least").otherwise(3),
+        )
+        .with_columns(length=pl.col("least") + (u("length") * max(1, 5400 // interval_s)).cast(pl.Int64))
+        .with_columns(
+            phase=_phase(u("phase")),
+            strength=pl.col("limit") * (pl.col("weakest") + (pl.col("strongest") - pl.col("weakest")) * u("strength")),
+        )
     )
     room = (LATEST_MIN - EARLIEST_MIN) * 60 // interval_s
     start = EARLIEST_MIN * 60 // interval_s + (u("at") * (room - pl.col("length"))).cast(pl.Int64)
     return planned.select(
         "meter",
         "kind",
+        "measure",
         "phase",
         (start + 1).alias("first"),
         (start + pl.col("length")).alias("last"),
@@ -78,14 +92,20 @@ def plan(fleet: Fleet, day: date, interval_s: int, settings: MeteringSettings) -
     ).match_to_schema(PLAN)
 
 
+def least_capacity(rules: Rulebook, day: date) -> float:
+    """The least part of contract capacity that a rule on apparent power starts at; 1 where there is none."""
+    starts = [r.start for r in _in_force(rules, day) if (r.measure, r.base) == ("s_kva", "contract_capacity_kva")]
+    return min((start for start in starts if start), default=1.0)
+
+
 def strike_power(capacity_limit: float) -> list[pl.Expr]:
-    """`p_kw`, `q_kvar` under over_capacity (more of the same) and low_power_factor (the bank has tripped)."""
+    """`p_kw`, `q_kvar` under faults of apparent power (more of the same) and power factor (the bank has tripped)."""
     p, q, capacity = pl.col("p_kw"), pl.col("q_kvar"), pl.col("contract_capacity_kva")
-    more = pl.col("strength") * capacity / (p.pow(2) + q.pow(2)).sqrt()
+    more = pl.col("strength") / (p.pow(2) + q.pow(2)).sqrt()
     # load enough to be judged, and so little that apparent power stays below capacity
-    carried = p.clip(0.15 * capacity, 0.6 * capacity * (capacity_limit or 1.0))
+    carried = p.clip(0.15 * capacity, 0.6 * capacity * capacity_limit)
     lagging = carried * (1 / pl.col("strength").pow(2) - 1).sqrt()
-    over, low = _now("over_capacity"), _now("low_power_factor")
+    over, low = _now("s_kva"), _now("pf")
     return [
         pl.when(over).then(p * more).when(low).then(carried).otherwise(p).alias("p_kw"),
         pl.when(over).then(q * more).when(low).then(lagging).otherwise(q).alias("q_kvar"),
@@ -93,24 +113,39 @@ def strike_power(capacity_limit: float) -> list[pl.Expr]:
 
 
 def strike_voltages() -> list[pl.Expr]:
-    """The struck phase's voltage under over_voltage and under_voltage; it still flickers as it did."""
+    """The struck phase's voltage; it still flickers as it did."""
 
-    def struck(phase: str) -> pl.Expr:
-        here = (_now("over_voltage") | _now("under_voltage")) & (pl.col("phase") == phase)
-        level = pl.col("nominal_v") * pl.col("strength")
-        flicker = 0.05 * (pl.col(f"u{phase}_v") / pl.col("nominal_v") - 1.0)
-        return pl.when(here).then(level * (1 + flicker)).otherwise(f"u{phase}_v").alias(f"u{phase}_v")
+    def struck(name: str) -> pl.Expr:
+        flicker = 0.05 * (pl.col(name) / pl.col("nominal_v") - 1.0)
+        here = _now("u") & (pl.col("phase") == name[1])
+        return pl.when(here).then(pl.col("strength") * (1 + flicker)).otherwise(name).alias(name)
 
-    return [struck(phase) for phase in "abc"]
+    return [struck(name) for name in VOLTAGES]
 
 
-def _now(kind: str) -> pl.Expr:
-    return pl.col("struck") & (pl.col("kind") == kind)
+def strike_currents() -> list[pl.Expr]:
+    """The struck phase's current, whatever its power is: as of a meter's input that has gone wrong."""
+    here = {name: _now("i") & (pl.col("phase") == name[1]) for name in CURRENTS}
+    return [pl.when(struck).then("strength").otherwise(name).alias(name) for name, struck in here.items()]
+
+
+def _now(measure: str) -> pl.Expr:
+    return pl.col("struck") & (pl.col("measure") == measure)
+
+
+def _in_force(rules: Rulebook, day: date) -> list[Rule]:
+    return [rules.in_force(rule.id, day) for rule in rules.rules]
+
+
+def _driven(rule: Rule) -> bool:
+    """Whether there is a fault that breaks the rule."""
+    whole = rule.phases == MEASURES[rule.measure].phases
+    return rule.fault is not None and (rule.measure, rule.side) in _DRIVEN and rule.base in _BASES and whole
 
 
 def _fits(rule: Rule, interval_s: int) -> bool:
     """Whether the rule is in use, and a fault of its hold time fits into a day."""
-    return rule.limit > 0 and _needed(rule, interval_s) * interval_s <= (LATEST_MIN - EARLIEST_MIN) * 60 / 2
+    return rule.start > 0 and _needed(rule, interval_s) * interval_s <= (LATEST_MIN - EARLIEST_MIN) * 60 / 2
 
 
 def _needed(rule: Rule, interval_s: int) -> int:
@@ -118,15 +153,51 @@ def _needed(rule: Rule, interval_s: int) -> int:
     return int(2 * rule.hold_s // interval_s) + 3
 
 
-def _limit(rules: RuleSet) -> pl.Expr:
-    kind = pl.col("kind")
-    plain = {name: getattr(rules, name).limit for name in RULES}
-    limit = kind.replace_strict(plain, default=None, return_dtype=pl.Float64)
-    return pl.when(kind == "low_power_factor").then(limit * pl.col("pf_standard")).otherwise(limit)
+def _meters(fleet: Fleet) -> pl.DataFrame:
+    """What faults and rules look at, of each meter."""
+    customers = fleet.customers.select("customer_no", "segment", "voltage_level_kv")
+    rated = fleet.meters.select("meter_id", "rated_a", "max_a")
+    names = ("meter", "meter_id", "customer_no", "wiring", "dual_supply", "nominal_v", "contract_capacity_kva")
+    meters = fleet.traits.select(*names, "pf_standard").join(customers, on="customer_no", maintain_order="left")
+    return meters.join(rated, on="meter_id", maintain_order="left")
+
+
+def _ruled(struck: pl.DataFrame, rules: Rulebook, day: date, interval_s: int) -> pl.DataFrame:
+    """Adds what the rule that a fault breaks says of the meter struck: nothing for faults that break none."""
+    on = ("kind", "segment", "voltage_level_kv", "named")
+    named = pl.when(pl.col("meter_id").is_in(list(rules.meters))).then("meter_id")
+    struck = struck.with_columns(named=named)
+    cases = struck.filter(pl.col("kind").is_in(list(rules.by_id))).select(on).unique()
+
+    def said(kind: str, *scope: Any) -> tuple[Any, ...]:
+        rule = rules.in_force(kind, day, *scope)
+        return (
+            kind,
+            *scope,
+            rule.measure,
+            rule.base,
+            rule.start,
+            *(rule.fault or (None, None)),
+            _needed(rule, interval_s),
+        )
+
+    schema = {
+        "kind": pl.String, "segment": pl.String, "voltage_level_kv": pl.Float64, "named": pl.String,
+        "measure": pl.String, "base": pl.String, "start": pl.Float64,
+        "weakest": pl.Float64, "strongest": pl.Float64, "least": pl.Int64,
+    }  # fmt: skip
+    figures = pl.DataFrame([said(*case) for case in cases.iter_rows()], schema=schema, orient="row")
+    return struck.join(figures, on=on, how="left", nulls_equal=True, maintain_order="left")
+
+
+def _base() -> pl.Expr:
+    """What the rule's start is a fraction of."""
+    columns = [pl.when(pl.col("base") == name).then(name) for name in _BASES if name != NO_BASE]
+    return pl.coalesce(*columns, pl.lit(1.0))
 
 
 def _phase(number: pl.Expr) -> pl.Expr:
-    wiring = pl.col("wiring")
+    wiring, measure = pl.col("wiring"), pl.col("measure")
     one = (
         pl.when(wiring == "3p4w")
         .then(choose(("a", "b", "c"), number))
@@ -134,28 +205,4 @@ def _phase(number: pl.Expr) -> pl.Expr:
         .then(choose(("a", "c"), number))
         .otherwise(pl.lit("a"))
     )
-    total = pl.col("kind").is_in(_OF_CAPACITY)
-    return pl.when(pl.col("kind").str.ends_with("voltage")).then(one).when(total).then(pl.lit("total"))
-
-
-def _strength(number: pl.Expr) -> pl.Expr:
-    kind, limit = pl.col("kind"), pl.col("limit")
-    return (
-        pl.when(kind == "over_voltage")
-        .then(limit * between(1.03, 1.08, number))
-        .when(kind == "under_voltage")
-        .then(limit * between(0.88, 0.95, number))
-        .when(kind == "over_capacity")
-        .then(limit * between(1.06, 1.20, number))
-        .when(kind == "low_power_factor")
-        .then(limit * between(0.85, 0.94, number))
-    )
-
-
-def _length(rules: RuleSet, interval_s: int, number: pl.Expr) -> pl.Expr:
-    """Readings: what the rule needs, and up to an hour and a half more."""
-    needed = {
-        name: _needed(getattr(rules, name), interval_s) for name in RULES if _fits(getattr(rules, name), interval_s)
-    }
-    least = pl.col("kind").replace_strict(needed, default=3, return_dtype=pl.Int64)
-    return least + (number * max(1, 5400 // interval_s)).cast(pl.Int64)
+    return pl.when(measure.is_in(_OF_SUPPLY)).then(pl.lit("total")).when(measure.is_not_null()).then(one)

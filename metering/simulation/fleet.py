@@ -10,7 +10,7 @@ from datetime import date
 
 import polars as pl
 
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.simulation.draws import around, between, choose, uniform
 from metering.simulation.industries import INDUSTRIES, SHARES
 from metering.tables.warehouse import CUSTOMERS, METERS

@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from metering.settings.figures import MeteringSettings, in_force
+from metering.events.measures import MEASURES
+from metering.settings import MeteringSettings
 from metering.simulation import faults
 from metering.simulation.fleet import Fleet
 from metering.simulation.loads import currents, instants_of, moments, power, voltages
@@ -54,7 +55,7 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Day:
-    """A local day from `begin` to `end` (UTC instants): its meters with their faults, and the capacity rule's limit."""
+    """A local day from `begin` to `end` (UTC instants): its meters with their faults, the least capacity limit."""
 
     begin: datetime
     end: datetime
@@ -99,7 +100,7 @@ def _day(fleet: Fleet, day: date, interval_s: int, settings: MeteringSettings) -
         interval_s=interval_s,
         meters=fleet.traits.drop(_COUNTED.values()).join(plan, on="meter", how="left", maintain_order="left"),
         labels=_labels(plan, fleet, begin, interval_s),
-        capacity_limit=in_force(settings.rulesets, day).over_capacity.limit,
+        capacity_limit=faults.least_capacity(settings.rules, day),
     )
 
 
@@ -123,6 +124,7 @@ def _slice(
         .with_columns(faults.strike_voltages())
         .with_columns(pl.col(VOLTAGES).round(2))
         .with_columns(currents())
+        .with_columns(faults.strike_currents())
         .with_columns(pl.col(CURRENTS).round(3))
         .with_columns(_counters(day.interval_s))
         .with_columns(_registers())
@@ -177,13 +179,11 @@ def _labels(plan: pl.DataFrame, fleet: Fleet, begin: datetime, interval_s: int) 
     base = pl.lit(begin).cast(TIMESTAMP)
     arrives = base + pl.duration(seconds=pl.col("last") * interval_s + pl.col("delay_s"))
     strength, limit = (pl.col(name).round(4) for name in ("strength", "limit"))
+    units = {name: measure.unit for name, measure in MEASURES.items()}
+    unit = pl.col("measure").replace_strict(units, default=None).replace("1", "")
     detail = (
-        pl.when(pl.col("kind").str.ends_with("voltage"))
-        .then(filled("{} of nominal voltage, limit {}", strength, limit))
-        .when(pl.col("kind") == "over_capacity")
-        .then(filled("{} of contract capacity, limit {}", strength, limit))
-        .when(pl.col("kind") == "low_power_factor")
-        .then(filled("power factor {}, standard {}", strength, limit))
+        pl.when(pl.col("measure").is_not_null())
+        .then(filled("{} {}, limit {} {}", strength, unit, limit, unit).str.replace_all(" (,|$)", "$1"))
         .when(pl.col("kind") == faults.LATE)
         .then(filled("arrives at {}", arrives.dt.to_string("%Y-%m-%dT%H:%M:%SZ")))
         .otherwise(pl.lit("never arrives"))

@@ -14,7 +14,7 @@ from datetime import date, timedelta
 import polars as pl
 
 from metering.calendar import local_date
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.supply.power_factor import power_factor
 from metering.supply.voltage import qualification
 from metering.tables.lake import COMPLIANCE, MOST_KWH

@@ -1,14 +1,16 @@
 """Which phases a meter measures, by its wiring.
 
-Not here: what their voltages mean (`voltage`, `metering.events`).
+Not here: what their voltages and currents mean (`voltage`, `metering.events`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import polars as pl
 
 from metering.supply.voltage import PHASES_OF_WIRING
-from metering.tables.lake import PHASES
+from metering.tables.lake import PHASES, VOLTAGES
 
 
 def phase_voltages(readings: pl.DataFrame, meter_versions: pl.DataFrame) -> list[pl.Series]:
@@ -17,13 +19,24 @@ def phase_voltages(readings: pl.DataFrame, meter_versions: pl.DataFrame) -> list
     `readings`: `version` (row in `meter_versions`) and the voltages. A three-wire meter may still send something for
     the phase b it does not have.
     """
-    wirings = meter_versions["wiring"].unique().to_list()
-    return [_of_wirings(readings, meter_versions, phase, wirings) for phase in PHASES]
+    return phase_values(readings, meter_versions, VOLTAGES)
 
 
-def _of_wirings(readings: pl.DataFrame, meter_versions: pl.DataFrame, phase: str, wirings: list[str]) -> pl.Series:
-    voltage = readings[f"u{phase}_v"]
-    without = [wiring for wiring in wirings if phase not in PHASES_OF_WIRING[wiring]]
-    return (
-        voltage.set(meter_versions["wiring"].is_in(without).gather(readings["version"]), None) if without else voltage
-    )
+def phase_values(readings: pl.DataFrame, meter_versions: pl.DataFrame, names: Sequence[str]) -> list[pl.Series]:
+    """Values of phases, named like ua_v and ia_a; null for a phase that a meter's wiring has not."""
+    absent = dict(_absent(readings, meter_versions))
+    values = [(name, readings[name]) for name in names]
+    return [value.set(absent[name[1]], None) if name[1] in absent else value for name, value in values]
+
+
+def _absent(readings: pl.DataFrame, meter_versions: pl.DataFrame) -> Iterator[tuple[str, pl.Series]]:
+    """For each phase that a wiring lacks, whether a reading's meter lacks it; at the cost of the fewer of the two."""
+    wiring, version = meter_versions["wiring"], readings["version"]
+    few = readings.height < meter_versions.height
+    wiring = wiring.gather(version) if few else wiring
+    wirings = wiring.unique().to_list()
+    for phase in PHASES:
+        without = [name for name in wirings if phase not in PHASES_OF_WIRING[name]]
+        if without:
+            lacks = wiring.is_in(without)
+            yield phase, lacks if few else lacks.gather(version)

@@ -12,7 +12,7 @@ from itertools import pairwise
 import polars as pl
 
 from metering.calendar import local_date, month_of
-from metering.settings.figures import MeteringSettings, PowerFactorAdjustment, in_force
+from metering.settings import MeteringSettings, PowerFactorAdjustment, in_force
 from metering.tables.schema import finite
 from metering.tables.warehouse import POWER_FACTOR_MONTHLY
 

@@ -11,7 +11,7 @@ from datetime import date
 import polars as pl
 
 from metering.calendar import day_bounds
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.lake import PHASES
 from metering.tables.warehouse import VOLTAGE_DAILY
 

@@ -186,7 +186,7 @@ WINDOWS = Table(
     ),
 )
 
-RULES = ("over_voltage", "under_voltage", "over_capacity", "low_power_factor")
+SEVERITIES = ("info", "warning", "critical")
 
 VIOLATIONS = Table(
     "violations",
@@ -202,19 +202,19 @@ VIOLATIONS = Table(
             allowed=("raised", "updated", "cleared", "withdrawn"),
         ),
         _REVISION,
-        Column("rule", pl.String, "The rule that was broken", nullable=False, allowed=RULES),
+        Column("rule", pl.String, "The rule that was broken, as listed in docs/rules.md", nullable=False),
         Column("phase", pl.String, "Phase, or total", nullable=False, allowed=(*PHASES, "total")),
         Column("started_at", TIMESTAMP, "Start of the first interval of the run that raised it", "UTC", nullable=False),
         Column("ended_at", TIMESTAMP, "Start of the first interval of the run that cleared it", "UTC"),
         Column("value", pl.Float64, "Most extreme value since started_at, in `unit`", nullable=False),
         Column("limit_value", pl.Float64, "The limit that was broken, in `unit`", nullable=False),
         Column("unit", pl.String, "Unit of value and limit_value (1: a pure number)", nullable=False),
-        Column("severity", pl.String, "How bad it is", nullable=False, allowed=("info", "warning", "critical")),
+        Column("severity", pl.String, "How bad it is", nullable=False, allowed=SEVERITIES),
         _METER,
         _CUSTOMER,
         Column("message_zh", pl.String, "What happened, in Chinese", nullable=False),
         Column("message_en", pl.String, "What happened, in English", nullable=False),
-        Column("ruleset", pl.String, "The effective-dated rule set that judged it", nullable=False),
+        Column("ruleset", pl.String, "The version of the rule that judged it", nullable=False),
         Column("at", TIMESTAMP, "Event time of the reading that caused this change", "UTC", nullable=False),
         _DATE,
     ),

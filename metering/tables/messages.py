@@ -7,6 +7,7 @@ Here: keys, bytes, JSON Schemas (draft 2020-12). Not here: sending them (`sinks.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -144,22 +145,26 @@ def _field_name(column: Column) -> str:
     return f"{column.name}_base64" if column.dtype.is_(pl.Binary) else column.name
 
 
-def json_schemas() -> dict[str, dict[str, Any]]:
-    """JSON Schema of every kind of message, in and out, by file name. Within a version fields are only added."""
+def json_schemas(rules: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
+    """JSON Schema of every kind of message, in and out, by file name. Within a version fields are only added.
+
+    `rules`: ids of the limit rules that violations may name; none: any.
+    """
+    named = VIOLATIONS.allowing(rule=rules)
     return {
         "meter.readings.v1.schema.json": _reading_schema(),
-        **{kind.file: _message_schema(kind) for kind in MESSAGE_TYPES},
+        **{kind.file: _message_schema(kind, named if kind is VIOLATION else kind.table) for kind in MESSAGE_TYPES},
     }
 
 
-def _message_schema(kind: MessageType) -> dict[str, Any]:
+def _message_schema(kind: MessageType, table: Table) -> dict[str, Any]:
     tag = {
         "type": "object",
         "description": "Name and version of this schema",
         "properties": {"name": {"const": kind.name}, "version": {"const": kind.version}},
         "required": ["name", "version"],
     }
-    columns = {_field_name(column): _property(column) for column in kind.table.columns}
+    columns = {_field_name(column): _property(column) for column in table.columns}
     truncated = {
         "type": "array",
         "items": {"type": "string"},

@@ -5,7 +5,8 @@ Here: the `Column` and `Table` types. Not here: the tables themselves (`lake`, `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -84,6 +85,11 @@ class Table:
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
+
+    def allowing(self, **values: Iterable[str]) -> Table:
+        """This table with columns that allow the values given, where those depend on settings."""
+        columns = (replace(c, allowed=tuple(values[c.name])) if c.name in values else c for c in self.columns)
+        return replace(self, columns=tuple(columns))
 
     def empty(self) -> pl.DataFrame:
         return no_rows(self.schema)

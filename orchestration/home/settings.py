@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from datetime import UTC, date, datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -31,13 +31,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 import metering.kpi
 from metering.errors import SettingsError
+from metering.events.catalogue import rulebook
 from metering.events.lifecycle import LOOK_BACK, RUN_UP
 from metering.kpi.catalogue import problems
-from metering.settings.figures import (
+from metering.settings import (
     ForecastSettings,
     MeteringSettings,
     PowerFactorAdjustment,
-    RuleSet,
+    Rulebook,
     Tariff,
     VeeSettings,
     VoltageLimits,
@@ -142,7 +143,8 @@ class Settings(BaseSettings):
     retention: Retention
     forecast: ForecastSettings
     vee: VeeSettings
-    rulesets: tuple[RuleSet, ...]
+    rules: tuple[dict[str, Any], ...] = ()
+    rulesets: tuple[dict[str, Any], ...] = ()
     voltage: tuple[VoltageLimits, ...]
     power_factor: tuple[PowerFactorAdjustment, ...]
     calendar: Calendar
@@ -182,13 +184,6 @@ class Settings(BaseSettings):
                     raise ValueError(f"{tariff.name}: period '{period}' must be a name such as deep_valley")
         return value
 
-    @field_validator("rulesets")
-    @classmethod
-    def _told_apart(cls, value: tuple[RuleSet, ...]) -> tuple[RuleSet, ...]:
-        if len({ruleset.name for ruleset in value}) < len(value):
-            raise ValueError("two rule sets have one name")
-        return value
-
     @field_validator("forecast")
     @classmethod
     def _enough_history(cls, value: ForecastSettings) -> ForecastSettings:
@@ -216,15 +211,22 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (env_settings, init_settings)
 
+    @cached_property
+    def rulebook(self) -> Rulebook:
+        """Kilowatch's limit rules with the home's own rows. Raises SettingsError naming the row and the key."""
+        return rulebook(self.rules, self.rulesets)
+
     @property
     def metering(self) -> MeteringSettings:
         """The figures, as the core takes them: each is the setting of its name, wherever that stands."""
         places = (self, self.stream, self.calendar.days)
         return MeteringSettings(
+            rules=self.rulebook,
             **{
                 name: next(getattr(place, name) for place in places if hasattr(place, name))
                 for name in (field.name for field in fields(MeteringSettings))
-            }
+                if name != "rules"
+            },
         )
 
 
@@ -288,7 +290,11 @@ def load_settings(home: Path) -> Settings:
     product = _read(DEFAULTS) | {"kpi": _read(KPIS)}
     values = _merged(product, _read(own) if own.exists() else {})
     try:
-        return Settings(**values)
+        settings = Settings(**values)
+        _ = settings.rulebook  # a row that cannot be used is said now
+        return settings
+    except SettingsError as error:
+        raise SettingsError(f"{own.name} or KILOWATCH_* settings: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

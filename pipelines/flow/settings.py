@@ -12,7 +12,7 @@ from typing import Annotated, Protocol
 from pydantic import ConfigDict, Field
 
 from metering.registry.index import MeterIndex
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 
 
 class Registry(Protocol):

@@ -21,7 +21,7 @@ from metering.calendar import month_of
 from metering.events import judge
 from metering.events.lifecycle import NAME, PAIR, RUN_UP, STATE_SCHEMA, advance
 from metering.load.windows import latest
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.supply import compliance
 from metering.tables.schema import no_rows
 from pipelines.shard import compliance as days_of

@@ -16,11 +16,11 @@ from typing import Protocol
 import polars as pl
 
 from metering.calendar import local_date, window_end
-from metering.events.judge import CHECKS
+from metering.events.catalogue import check_frame, values_read
 from metering.events.lifecycle import CHANGE_SCHEMA, last_emitted
 from metering.load.windows import USED
 from metering.registry.index import MeterIndex
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.supply.compliance import remembered
 from metering.tables.lake import MEASURED, READINGS, WINDOW_S, WINDOWS
 from metering.tables.schema import TIMESTAMP
@@ -94,14 +94,10 @@ class Context:
         return held_columns(self.naming)
 
 
-def naming_of(index: MeterIndex, settings: MeteringSettings) -> Naming:  # noqa: ARG001 - the rules are the product's
+def naming_of(index: MeterIndex, settings: MeteringSettings) -> Naming:
     """What numbers in a state stand for under a registry and settings."""
-    checks = pl.DataFrame(
-        [(check.code, check.rule, check.phase, check.side) for check in CHECKS],
-        schema={"code": pl.UInt32, "rule": pl.String, "phase": pl.String, "side": pl.Int8},
-        orient="row",
-    )
-    return Naming(index, checks, USED)
+    needed = {*USED, *values_read(settings)}
+    return Naming(index, check_frame(settings), tuple(name for name in MEASURED if name in needed))
 
 
 def held_columns(naming: Naming) -> list[str]:

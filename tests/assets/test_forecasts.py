@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 from assets.batch import Batch
 from assets.forecasts import forecasts
 from assets.learner import Boosted
-from metering.settings.figures import ForecastSettings
+from metering.settings import ForecastSettings
 from sinks.marts import day_partition
 
 

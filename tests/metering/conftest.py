@@ -12,7 +12,7 @@ import pytest
 
 from metering.calendar import quarter_hours
 from metering.registry.meter_versions import METER_VERSIONS, meter_versions
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.lake import WINDOWS
 from metering.tables.schema import TIMESTAMP
 from metering.tables.warehouse import CUSTOMERS, DAILY_CURVE, METERS

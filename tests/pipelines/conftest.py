@@ -15,7 +15,7 @@ import pytest
 from metering.readings.decode import Lines, Messages
 from metering.registry.index import MeterIndex
 from metering.registry.meter_versions import meter_versions
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.lake import COMPLIANCE, VIOLATIONS, WINDOWS
 from metering.tables.warehouse import CUSTOMERS, METERS
 from pipelines.flow.metrics import Metrics

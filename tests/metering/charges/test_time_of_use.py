@@ -10,7 +10,7 @@ import pytest
 
 from metering.charges.time_of_use import period_of, periods_of_day
 from metering.errors import SettingsError
-from metering.settings.figures import MeteringSettings, Tariff, TariffHours
+from metering.settings import MeteringSettings, Tariff, TariffHours
 from metering.tables.schema import TIMESTAMP
 
 

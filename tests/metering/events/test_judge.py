@@ -11,23 +11,18 @@ from typing import Any
 import polars as pl
 import pytest
 
-from metering.events.judge import CHECKS, END, JUDGED_SCHEMA, NEITHER, START, judge, starts
-from metering.settings.figures import MeteringSettings, Rule, RuleSet
-from metering.tables.lake import MEASURED, RULES
+from metering.events.catalogue import checks, default_rules, rulebook
+from metering.events.judge import END, JUDGED_SCHEMA, NEITHER, START, judge, starts
+from metering.settings import ABOVE, BELOW, MeteringSettings
+from metering.tables.lake import MEASURED
 from metering.tables.schema import TIMESTAMP
 
 Frame = pl.DataFrame
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
-CODES = pl.Series([check.code for check in CHECKS], dtype=pl.UInt32)
-BY_NAME = {(check.rule, check.phase): check.code for check in CHECKS}
-RULES_NOW = RuleSet(
-    name="now",
-    effective_from=date(2020, 1, 1),
-    over_voltage=Rule(limit=1.2, hold_s=60.0, clear_hold_s=90.0),
-    under_voltage=Rule(limit=0.78),
-    over_capacity=Rule(limit=1.0, hold_s=900.0, clear_hold_s=900.0),
-    low_power_factor=Rule(limit=1.0, hold_s=900.0, min_load=0.05),
-)
+CODES = pl.Series(range(1, 9), dtype=pl.UInt32)
+BY_NAME = {(rule.id, phase): 0 for rule in default_rules().rules for phase in rule.phases}
+BY_NAME = {name: code for code, name in enumerate(BY_NAME, 1)}
+RULES_NOW = rulebook([{"id": "over_voltage", "clear_hold_s": 90, "version": "now"}], ())
 OVER_V, UNDER_V, CAPACITY_KVA, STANDARD = 220 * 1.2, 220 * 0.78, 1000.0, 0.9
 
 
@@ -42,7 +37,7 @@ def meter_versions(make_customers: Callable[..., Frame], make_meter_versions: Ca
 
 @pytest.fixture(scope="module")
 def figures(metering_settings: MeteringSettings) -> MeteringSettings:
-    return replace(metering_settings, rulesets=(RULES_NOW,))
+    return replace(metering_settings, rules=RULES_NOW)
 
 
 def _readings(*rows: dict[str, Any]) -> Frame:
@@ -60,12 +55,11 @@ def _said(readings: Frame, meter_versions: Frame, figures: MeteringSettings, rul
     return judged.filter(pl.col("code") == BY_NAME[rule, phase])["verdict"].to_list()
 
 
-def test_every_rule_of_the_lake_has_checks_and_codes_stay() -> None:
-    assert {check.rule for check in CHECKS} == set(RULES)
-    assert [(c.code, c.rule, c.phase) for c in CHECKS] == [
-        (1, "over_voltage", "a"), (2, "over_voltage", "b"), (3, "over_voltage", "c"),
-        (4, "under_voltage", "a"), (5, "under_voltage", "b"), (6, "under_voltage", "c"),
-        (7, "over_capacity", "total"), (8, "low_power_factor", "total"),
+def test_checks_are_the_rules_on_their_phases(figures: MeteringSettings) -> None:
+    assert [(c.code, c.rule, c.phase, c.unit, c.side) for c in checks(figures)][:8] == [
+        *((code, "over_voltage", phase, "V", ABOVE) for code, phase in enumerate("abc", 1)),
+        *((code, "under_voltage", phase, "V", BELOW) for code, phase in enumerate("abc", 4)),
+        (7, "over_capacity", "total", "kVA", ABOVE), (8, "low_power_factor", "total", "1", BELOW),
     ]  # fmt: skip
 
 
@@ -141,7 +135,8 @@ def test_each_wiring_has_its_phases(meter_versions: Frame, figures: MeteringSett
 
 def test_a_row_carries_what_it_was_judged_by(meter_versions: Frame, figures: MeteringSettings) -> None:
     row = judge(_readings({"ub_v": 300.0}), meter_versions, figures, CODES).row(0, named=True)
-    expected = {"value": 300.0, "limit_value": OVER_V, "hold_s": 60.0, "clear_hold_s": 90.0, "ruleset": "now"}
+    expected = {"value": 300.0, "limit_value": OVER_V, "hold_s": 60.0, "clear_hold_s": 90.0, "ruleset": "now",
+                "side": ABOVE}  # fmt: skip
     assert {name: row[name] for name in expected} == expected
 
 
@@ -155,11 +150,11 @@ def test_only_the_wanted_checks_are_judged_in_order(meter_versions: Frame, figur
 
 
 def test_threshold_0_disables_a_rule(meter_versions: Frame, figures: MeteringSettings) -> None:
-    off = replace(RULES_NOW, over_voltage=Rule(limit=0), low_power_factor=Rule(limit=0))
+    off = rulebook([{"id": name, "start": 0} for name in ("over_voltage", "low_power_factor")], ())
     rows = _readings({"ua_v": 300.0, "p_kw": 100.0, "q_kvar": 900.0}, {"ua_v": 10.0})
-    judged = judge(rows, meter_versions, replace(figures, rulesets=(off,)), CODES)
+    judged = judge(rows, meter_versions, replace(figures, rules=off), CODES)
     assert sorted(set(judged["code"])) == [4, 7]
-    assert starts(rows, meter_versions, replace(figures, rulesets=(off,))).rows() == [(0, 4)]
+    assert starts(rows, meter_versions, replace(figures, rules=off)).rows() == [(0, 4)]
 
 
 def test_starts_are_the_pairs_that_judging_finds(meter_versions: Frame, figures: MeteringSettings) -> None:
@@ -175,10 +170,9 @@ def test_starts_are_the_pairs_that_judging_finds(meter_versions: Frame, figures:
 
 def test_each_local_day_has_its_rule_set(meter_versions: Frame, figures: MeteringSettings) -> None:
     """The interval that ends at local midnight belongs to the day before."""
-    newer = replace(
-        RULES_NOW, name="newer", effective_from=date(2026, 2, 1), over_voltage=Rule(limit=1.1, hold_s=300.0)
-    )
-    both = replace(figures, rulesets=(newer, RULES_NOW))
+    now = {"id": "over_voltage", "version": "now", "clear_hold_s": 90}
+    newer = {"id": "over_voltage", "version": "newer", "effective_from": date(2026, 2, 1), "start": 1.1, "hold_s": 300}
+    both = replace(figures, rules=rulebook([newer, now], ()))
     midnight = datetime(2026, 1, 31, 16, tzinfo=UTC)  # 00:00 of 1 February in Shanghai
     second = timedelta(seconds=1)
     times = [

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metering.events.judge import CHECKS, END, JUDGED_SCHEMA, NEITHER, START
+from metering.events.judge import END, JUDGED_SCHEMA, NEITHER, START
 from metering.events.lifecycle import CHANGE_SCHEMA, STATE_SCHEMA, advance
+from metering.settings import ABOVE, BELOW
 
 Frame = pl.DataFrame
 Said = tuple[float, int, float]
@@ -23,6 +24,7 @@ T0 = datetime(2026, 1, 1, tzinfo=UTC)
 HOLD_S, CLEAR_S, GAP = 120.0, 180.0, 1.5
 OVER = 1  # over-voltage, phase a
 UNDER = 4  # under-voltage, phase a
+SIDES = {OVER: ABOVE, UNDER: BELOW}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,8 @@ def meter_versions(make_customers: Callable[..., Frame], make_meter_versions: Ca
 def _judged(said: list[Said], code: int = OVER, meter: int = 0, hold_s: float = HOLD_S, **other: Any) -> Frame:
     rows = [
         {
-            "meter": meter, "version": meter, "ts": T0 + timedelta(minutes=minute), "code": code, "verdict": says,
+            "meter": meter, "version": meter, "ts": T0 + timedelta(minutes=minute), "code": code,
+            "side": SIDES[code], "verdict": says,
             "value": value, "limit_value": 264.0, "hold_s": hold_s, "clear_hold_s": CLEAR_S, "ruleset": "rules",
             **other,
         }
@@ -212,7 +215,7 @@ def _last_of_each(account: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**9), code=st.sampled_from([OVER, UNDER]), meter=st.sampled_from([0, 2]))
 def test_as_if_kept_reading_by_reading(meter_versions: Frame, seed: int, code: int, meter: int) -> None:
-    side = next(check.side for check in CHECKS if check.code == code)
+    side = SIDES[code]
     interval_s = float(meter_versions["interval_s"][meter])
     said = _random_said(seed, interval_s / 60, side)
     _, changes = advance(_judged(said, code=code, meter=meter), _none(), meter_versions, GAP)

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from metering.forecast import accuracy, day_ahead, fit, predict
 from metering.forecast.history import FEATURES, features, history
 from metering.forecast.model import LAST_DAY, LAST_WEEK
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.warehouse import DAILY_CURVE, FORECAST
 
 Builder = Callable[..., pl.DataFrame]

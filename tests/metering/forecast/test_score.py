@@ -11,7 +11,7 @@ import pytest
 
 from metering.calendar import day_bounds
 from metering.forecast import accuracy
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.warehouse import DAILY_CURVE, FORECAST, FORECAST_ACCURACY
 
 Builder = Callable[..., pl.DataFrame]

@@ -12,7 +12,7 @@ import pytest
 import assets
 import metering
 from metering.kpi.catalogue import METER_DAYS, problems, sources
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables import warehouse
 
 

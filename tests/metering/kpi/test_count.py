@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from metering.kpi.count import daily_kpis, meter_days, monthly_kpis
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.settings.kpis import Kpi
 from metering.supply.power_factor import power_factor_monthly
 from metering.tables.lake import VIOLATIONS, WINDOWS

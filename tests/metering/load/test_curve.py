@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.load.curve import daily_curve, scope_curve
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.lake import WINDOWS
 from metering.tables.warehouse import DAILY_CURVE
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from metering.calendar import quarter_hours
 from metering.load.indices import daily_load, sliding_demand
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.lake import READINGS, WINDOWS
 from metering.tables.warehouse import DAILY_CURVE, warehouse
 

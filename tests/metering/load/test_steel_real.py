@@ -13,7 +13,7 @@ import pytest
 from metering.calendar import day_bounds
 from metering.load.curve import daily_curve
 from metering.load.indices import daily_load
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.supply.power_factor import power_factor_monthly
 from metering.tables.lake import WINDOWS
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from metering.errors import RegistryError
 from metering.registry.parse import METER_VERSIONS, parse_registry
-from metering.settings.figures import MeteringSettings, VoltageClass, VoltageLimits
+from metering.settings import MeteringSettings, VoltageClass, VoltageLimits
 from metering.tables.warehouse import CUSTOMERS, METERS
 
 CUSTOMER = {

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.supply.compliance import DAYS_SCHEMA, advance, contributions, forget, forgotten, recalled
 from metering.tables.lake import COMPLIANCE, MOST_KWH, WINDOWS
 

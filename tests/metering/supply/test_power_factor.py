@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.supply.power_factor import (
     adjustment_pct,
     capacitor_kvar,

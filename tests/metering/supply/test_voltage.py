@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.supply.voltage import qualification, voltage_daily
 from metering.tables.lake import READINGS
 from metering.tables.warehouse import VOLTAGE_DAILY

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.vee.intervals import STATUS_BY_RANK, estimate, expected_intervals, meters_on
 
 Builder = Callable[..., pl.DataFrame]

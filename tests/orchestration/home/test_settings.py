@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import fields
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,12 @@ def test_every_setting_of_the_stream_is_explained_with_its_bounds() -> None:
             "25:00",
         ),
         ("[[tariffs]]\nname = 'x'\neffective_from = 2020-01-01\ndefault_period = 'Flat X'", "Flat X"),
+        (
+            "[[rules]]\nid = 'over_voltage'\nstart = '1.2'",
+            "kilowatch.toml or KILOWATCH_* settings: rules 1 (over_voltage)",
+        ),
+        ("rules = 1", "rules"),
+        ("[[rulesets]]\nname = 'x'", "rulesets 1: a rule set needs a name and effective_from"),
         ("not toml", "not valid TOML"),
     ],
 )
@@ -116,3 +123,16 @@ def test_variables_of_the_product_that_are_no_settings_are_known(
         monkeypatch.setenv(variable, "Europe/Berlin")
     monkeypatch.setenv("KILOWATCH_KAFKA__CLIENT_ID", "x")
     assert load_settings(tmp_path).timezone == "Europe/Berlin"
+
+
+def test_rules_of_a_home_are_rows_or_rule_sets_of_old(tmp_path: Path) -> None:
+    old = "[[rulesets]]\nname = 'city'\neffective_from = 2020-01-01\n[rulesets.over_voltage]\nlimit = 1.1\n"
+    row = "[[rules]]\nid = 'over_voltage'\nsegment = 'important'\nstart = 1.05\neffective_from = 2026-06-01\n"
+    (tmp_path / "kilowatch.toml").write_text(old + row, "utf-8")
+    rules = load_settings(tmp_path).metering.rules
+    assert (rules.by_id["over_voltage"].start, rules.by_id["over_voltage"].version) == (1.1, "city")
+    (override,) = rules.overrides
+    assert (override.segment, override.effective_from, dict(override.values)) == (
+        "important", date(2026, 6, 1), {"start": 1.05}
+    )  # fmt: skip
+    assert rules.by_id["low_power_factor"].version == "default-2020"

@@ -27,7 +27,7 @@ from metering.load.windows import latest, windows
 from metering.readings.decode import Lines
 from metering.registry.index import MeterIndex
 from metering.registry.meter_versions import meter_versions
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.lake import LAKE
 from metering.tables.warehouse import CUSTOMERS, METERS
 from orchestration.home.registry_files import registry_paths, save

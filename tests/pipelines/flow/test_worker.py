@@ -15,7 +15,7 @@ from metering.errors import OperationError
 from metering.readings.decode import Messages
 from metering.registry.index import MeterIndex
 from metering.registry.meter_versions import meter_versions
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.warehouse import CUSTOMERS, METERS
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.settings import ResultTopics, StreamSettings

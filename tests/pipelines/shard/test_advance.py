@@ -18,7 +18,7 @@ from metering.load.windows import latest, windows
 from metering.readings.decode import Lines, decode
 from metering.registry.index import MeterIndex
 from metering.registry.meter_versions import meter_versions
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.warehouse import CUSTOMERS, METERS
 from pipelines.shard.advance import Results, advance
 from pipelines.shard.state import ShardState, dump, load

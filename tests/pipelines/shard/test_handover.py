@@ -19,7 +19,7 @@ from metering.errors import OperationError
 from metering.readings.decode import Messages
 from metering.registry.index import MeterIndex
 from metering.registry.meter_versions import meter_versions
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.lake import COMPLIANCE, READINGS, VIOLATIONS, WINDOWS
 from metering.tables.schema import Table
 from metering.tables.warehouse import CUSTOMERS, METERS

@@ -14,7 +14,7 @@ from pipelines.shard.history import LakeHistory
 
 from metering.load.windows import latest, windows
 from metering.registry.index import MeterIndex
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.lake import COMPLIANCE, VIOLATIONS, WINDOWS
 from sinks.lake.reader import LakeReader
 from tests.pipelines.logs import LATE_METERS, LATE_START, LATE_STEPS, Rows, late_log

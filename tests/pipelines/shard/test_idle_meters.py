@@ -13,7 +13,7 @@ from pipelines.shard.environment import Environment
 from pipelines.shard.idle_meters import dismiss, recall
 
 from metering.registry.index import MeterIndex
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from pipelines.shard.state import ShardState, load
 from sinks.lake.commits import CommitLog
 from sinks.lake.owner import take

@@ -12,7 +12,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from metering.registry.index import MeterIndex
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from pipelines.flow.settings import StreamSettings
 from pipelines.shard.recovery import rebuild
 from pipelines.shard.state import ShardState, load, rows_of

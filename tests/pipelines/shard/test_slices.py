@@ -14,7 +14,7 @@ from pipelines.flow.steps import Step
 from polars.testing import assert_frame_equal
 
 from metering.registry.index import MeterIndex
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.lake import LAKE
 from pipelines.flow.dataflow import Run, build, run_flow
 from pipelines.flow.settings import StreamSettings

@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal
 from metering.errors import OperationError
 from metering.readings.decode import Lines, decode
 from metering.registry.index import MeterIndex
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from pipelines.shard.advance import Environment, advance
 from pipelines.shard.state import (
     HELD_SCHEMA,

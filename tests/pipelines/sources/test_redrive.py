@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 
 from metering.readings.decode import Messages
 from metering.registry.index import MeterIndex
-from metering.settings.figures import MeteringSettings
+from metering.settings import MeteringSettings
 from metering.tables.lake import LAKE, READINGS
 from pipelines.flow.dataflow import Run, build, run_flow
 from pipelines.flow.settings import StreamSettings

@@ -1,0 +1,45 @@
+"""The whole of the figures, as it is handed down.
+
+Not here: the parts, each in the module of its subject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+
+from metering.settings.charges import PowerFactorAdjustment, Tariff, periods_of
+from metering.settings.forecast import ForecastSettings
+from metering.settings.kpis import Kpi
+from metering.settings.rules import Rulebook
+from metering.settings.vee import VeeSettings
+from metering.settings.voltage import VoltageLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeteringSettings:
+    """Everything that `metering` functions take their figures from.
+
+    `holidays` are local days off by decree, weekends that they join included; `workdays` are weekend days that are
+    worked instead; both with their names.
+    """
+
+    timezone: str
+    lateness_s: int
+    future_tolerance_s: int
+    gap_intervals: float
+    rules: Rulebook
+    voltage: tuple[VoltageLimits, ...]
+    power_factor: tuple[PowerFactorAdjustment, ...]
+    tariffs: tuple[Tariff, ...]
+    holidays: Mapping[date, str]
+    workdays: Mapping[date, str]
+    kpi: dict[str, Kpi]
+    forecast: ForecastSettings = field(default_factory=ForecastSettings)
+    vee: VeeSettings = field(default_factory=VeeSettings)
+
+    @property
+    def periods(self) -> tuple[str, ...]:
+        """Time-of-use periods of the tariffs."""
+        return periods_of(self.tariffs)
