@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ def command(home: Path, customers: int, days: int, kafka: bool) -> None:
     configure(default="WARNING")
     _clear(home)
     settings = load_settings(home)
+    if kafka and settings.bootstrap_servers:
+        settings = _with_own_topics(settings)
     with _broker(home, settings, wanted=kafka):
         with _step(f"1/4 simulating {customers} customers, {days} days, a reading a minute"):
             expected = _simulate(home, settings, customers, days, kafka)
@@ -87,19 +90,31 @@ def _step(title: str) -> Iterator[None]:
     click.echo(f"    {time.monotonic() - start:.1f} s\n")
 
 
+def _with_own_topics(settings: Settings) -> Settings:
+    """Topics of this run alone: those of a cluster may hold what an earlier demo, or somebody's meters, sent."""
+    prefix = f"demo-{secrets.token_hex(4)}."
+    names = ("readings", "windows", "violations", "compliance", "rejected")
+    own = {name: prefix + getattr(settings.topics, name) for name in names}
+    click.echo(f"    topics of this run: {prefix}*\n")
+    return settings.model_copy(update={"topics": settings.topics.model_copy(update=own)})
+
+
 @contextmanager
 def _broker(home: Path, settings: Settings, wanted: bool) -> Iterator[None]:
-    """The cluster of the settings, or a local broker: one that was not running is stopped again."""
+    """The cluster of the settings, or a local broker without any topics: one that was not running is stopped again."""
     from orchestration.kafka import broker
 
-    if not wanted or settings.bootstrap_servers or broker.status(home):
+    if not wanted or settings.bootstrap_servers:
         yield
         return
+    was_running = broker.stop(home)
+    shutil.rmtree(home / "broker" / "data", ignore_errors=True)  # what an earlier demo sent
     broker.start(home)
     try:
         yield
     finally:
-        broker.stop(home)
+        if not was_running:
+            broker.stop(home)
 
 
 def _simulate(home: Path, settings: Settings, customers: int, days: int, kafka: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import polars as pl
 import pytest
 from confluent_kafka import Producer
 
+from sinks.kafka.topics import ensure_topics
 from tests.faults.topics import read_topic
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
@@ -26,6 +28,8 @@ METERS = "".join(f"M{i},C1,3p4w,57.7,100,20,5,6,8,60,1,2020-01-01,\n" for i in r
 TOPICS = ("readings", "windows", "violations", "compliance", "rejected")
 START = datetime(2026, 3, 1, tzinfo=UTC)
 MINUTES = 60
+LARGE = 300_000
+"""Bytes of a reject that is larger than the topic of the rejects takes."""
 
 
 def _reading(meter: int, minute: int) -> dict[str, Any]:
@@ -53,7 +57,15 @@ def _produce(address: str, topic: str) -> int:
             table.with_columns(pl.col("ts").str.to_datetime(time_zone="UTC")).write_ipc_stream(buffer)
             producer.produce(topic, buffer.getvalue(), "group-b", headers=arrow)
         producer.flush()
-    bad = [b"not json", b'{"meter_id": 7}', b'{"meter_id": "M0"}', b'{"meter_id": "X", "ts": 1}', b"\xff\xfe", b""]
+    bad = [
+        b"x" * LARGE,
+        b"not json",
+        b'{"meter_id": 7}',
+        b'{"meter_id": "M0"}',
+        b'{"meter_id": "X", "ts": 1}',
+        b"\xff\xfe",
+        b"",
+    ]
     for value in bad:
         producer.produce(topic, value, "bad")
     producer.produce(topic, b"not arrow", "bad", headers=arrow)
@@ -74,6 +86,7 @@ def test_telemetry_in_results_out(make_home: Callable[..., Any], kafka: str) -> 
         METERS,
         f'bootstrap_servers = "{kafka}"\n[topics]\npartitions = 3\n{topics}[stream]\ncommit_interval_s = 1\n',
     )
+    ensure_topics({"bootstrap.servers": kafka}, {names["rejected"]: {"max.message.bytes": "100000"}}, 3, 1)
     readings = 6 * MINUTES
     with home.running("stream", "--kafka") as process:
         home.wait_for(lambda: "metrics" in (home.path / "process.log").read_text("utf-8"))
@@ -92,6 +105,12 @@ def test_telemetry_in_results_out(make_home: Callable[..., Any], kafka: str) -> 
             validator.validate(value)
 
     assert len(published["rejected"]) == rejects
+    (cut,) = (value for _, value in published["rejected"] if "truncated" in value)
+    assert (cut["truncated"], set(base64.b64decode(cut["payload_base64"]))) == (["payload_base64"], set(b"x"))
+    whole = duckdb.sql(
+        f"SELECT max(octet_length(payload)) FROM read_parquet('{home.path}/lake/rejects/*/*.parquet')"
+    ).fetchall()
+    assert whole == [(LARGE,)]
     final = dict(published["violations"])
     over = [v for v in final.values() if v["rule"] == "over_voltage"]
     assert [(v["meter_id"], v["phase"], v["state"], v["started_at"], v["value"]) for v in over] == [
