@@ -48,10 +48,11 @@ violations, reading by reading) is compared with the lake and with what a keyed 
 The table holds the runs that were made, no others, on a busy machine of two cores.
 The run of `make soak` is 200 kill cycles over 1,000,000 readings; `make soak CYCLES=30 READINGS=200000 SEED=7` is a
 smaller one. A run of 6 cycles, and the replay of its log into a second home with other batches, which must end in the
-same bytes, is part of `make test` (`tests/faults/test_kills.py`). Full disks, owners that stall, a topic that
-grows while meters move, and a log in files are tested there too (`test_disk.py`, `test_owner.py`,
-`test_growth.py`, `test_files.py`), brokers that are killed for 10 s or, with `OUTAGE_S=300`, as long as you like (`test_outage.py`),
-and topics that are made anew (`test_gap.py`). A run writes its own row here, whatever it finds.
+same bytes, is part of `make test` (`tests/faults/test_kills.py`).
+Full disks, owners that stall, a topic that grows while meters move, and a log in files are tested there too
+(`test_disk.py`, `test_owner.py`, `test_growth.py`, `test_files.py`), brokers that are killed for 10 s or, with
+`OUTAGE_S=300`, as long as you like (`test_outage.py`), and topics that are made anew (`test_gap.py`).
+A run writes its own row here, whatever it finds.
 
 ## Input from hell
 
