@@ -10,7 +10,7 @@ READINGS ?= 1000000
 SEED ?= 1
 VERY_LATE ?= 0
 INPUTS ?= 1000000
-HOURS ?= 24
+HOURS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test soak fuzz bench bench-quick check format lock clean
@@ -43,7 +43,7 @@ fuzz: $(READY) ## Put a million inputs from hell through the decoding; figures g
 	@$(BIN)/python -m tests.faults.fuzz --inputs $(INPUTS) --seed $(SEED)
 
 bench: $(READY) ## Measure speed against other engines; figures go to docs/performance.md (ROWS=file,kafka: some)
-	@$(BIN)/python -m tests.benchmarks --rows "$(ROWS)" --hours $(HOURS)
+	@$(BIN)/python -m tests.benchmarks --rows "$(ROWS)" $(if $(HOURS),--hours $(HOURS)) $(if $(BEFORE),--before)
 
 bench-quick: $(READY) ## Show how speed has drifted from the recorded figures, in under 2 minutes (RECORD=1: record)
 	@$(BIN)/python -m tests.benchmarks --quick --rows "$(ROWS)" $(if $(RECORD),--record)

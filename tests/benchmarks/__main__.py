@@ -1,6 +1,6 @@
 """`make bench`: run rows, keep what was found in docs/performance.json, and write the report from it.
 
-python -m tests.benchmarks [--rows file,kafka] [--hours 24]
+python -m tests.benchmarks [--rows file,kafka] [--hours 24] [--before]
 python -m tests.benchmarks --quick           compare with the recorded quick run; write nothing
 python -m tests.benchmarks --quick --record  record one
 python -m tests.benchmarks --render          the report again, from what is recorded
@@ -21,7 +21,7 @@ from tests.benchmarks.bench import Bench
 from tests.benchmarks.measure import ContenderError
 from tests.benchmarks.targets import BY_NAME, ROWS
 
-QUICK = ("file", "kafka", "arrow")
+QUICK = ("file", "kafka", "arrow", "pace")
 
 
 def main() -> int:
@@ -36,18 +36,20 @@ def main() -> int:
     if unknown := sorted(set(names) - set(BY_NAME)):
         sys.stderr.write(f"there is no row '{unknown[0]}'; there are {', '.join(BY_NAME)}\n")
         return 2
-    found, failed = run(names, options.quick, options.hours)
+    found, failed = run(names, options.quick, options.hours, options.runs)
     if options.quick and not options.record:
         drift.show(found, _say)
     else:
-        record.merge(found, quick=options.quick)
+        record.merge(found, "quick" if options.quick else "before" if options.before else "rows")
         report.write()
     return 1 if failed else 0
 
 
-def run(names: list[str], quick: bool, hours: int) -> tuple[dict[str, Any], list[str]]:
+def run(
+    names: list[str], quick: bool, hours: float | None, runs: int | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """What was found by row, and the rows that failed."""
-    bench = Bench(_say, quick=quick, hours=hours)
+    bench = Bench(_say, quick=quick, hours=hours, most_runs=runs)
     found: dict[str, Any] = {}
     failed = []
     try:
@@ -81,7 +83,13 @@ def _tell(name: str, row: dict[str, Any]) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--rows", default="", help=f"comma-separated, of {', '.join(BY_NAME)} (default: all)")
-    parser.add_argument("--hours", type=int, default=24, help="of the outage that is caught up with (default: 24)")
+    parser.add_argument(
+        "--hours", type=float, help="of the outage that is caught up with (default: 24), of the pace (default: 4 min)"
+    )
+    parser.add_argument("--runs", type=int, help="of each contender (default: 5, or 3 of those that take long)")
+    parser.add_argument(
+        "--before", action="store_true", help="record as what was before, which the report shows beside"
+    )
     parser.add_argument("--quick", action="store_true", help="small loads; shows drift against the recorded quick run")
     parser.add_argument("--record", action="store_true", help="with --quick: record it")
     parser.add_argument("--render", action="store_true", help="only write the report again")

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
 
@@ -48,11 +49,13 @@ class Found:
 
 @dataclass
 class Bench:
-    """One run of the benchmark. `quick`: small loads, few runs; `hours`: of the outage that is caught up with."""
+    """One run of the benchmark. `quick`: small loads, few runs; `hours`: of the outage that is caught up with, of the
+    pace that is kept up; None: what the row takes by itself; `most_runs` of a contender."""
 
     say: Callable[[str], None]
     quick: bool = False
-    hours: int = 24
+    hours: float | None = None
+    most_runs: int | None = None
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="kilowatch-bench-")))
     cache: Path = field(default_factory=cache_folder)
 
@@ -65,14 +68,18 @@ class Bench:
         """The rivals' Python, or why there is none."""
         return rivals.python(self.say)
 
+    def unique(self) -> str:
+        """A name for topics that no other run has."""
+        return uuid4().hex
+
     @property
     def runs(self) -> int:
-        return 3 if self.quick else 5
+        return self.most_runs or (3 if self.quick else 5)
 
     @property
     def long_runs(self) -> int:
         """Of contenders that take a minute and more each time."""
-        return 1 if self.quick else 3
+        return min(self.runs, 1 if self.quick else 3)
 
     def load(self, load: Load, quick: Load) -> Load:
         return quick if self.quick else load

@@ -13,20 +13,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
+import psutil
 
 from tests.benchmarks.data import Load
 from tests.benchmarks.measure import KILOWATCH, Cost, process
 
+SUBFOLDERS_ARE_SHARDS = False
+"""Whether `stream --source FOLDER` takes a folder's files as one log, its subfolders as shards; or each file."""
 TOPICS = ("readings", "windows", "violations", "compliance", "rejected")
 
 
 @dataclass
 class Home:
-    """A home for `load` in `path`; `settings` are lines for its kilowatch.toml."""
+    """A home for `load` in `path`; `settings` are lines for its kilowatch.toml, `topics` the names in them."""
 
     path: Path
     load: Load
     settings: str = ""
+    topics: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     cores: set[int] | None = None
 
@@ -48,9 +52,9 @@ class Home:
             environment={"KILOWATCH_STREAM__METRICS_PORT": "-1", **self.environment}, log=self.log, cores=self.cores,
         )  # fmt: skip
 
-    def kafka(self, readings: int, *options: str) -> Cost:
-        """Run the stream on Kafka until it has taken `readings` readings, then end it by SIGTERM."""
-        return self.until(lambda: self.metric("kilowatch_readings_received_total") >= readings, *options)
+    def kafka(self, *options: str) -> Cost:
+        """Run the stream on Kafka until it has taken all of the load, then end it by SIGTERM."""
+        return self.until(lambda: self.metric("kilowatch_readings_received_total") >= self.load.received, *options)
 
     def until(self, done: Callable[[], bool], *options: str) -> Cost:
         """Run the stream on Kafka until `done`, which is asked now and then; then end it by SIGTERM."""
@@ -59,6 +63,12 @@ class Home:
             environment={"KILOWATCH_STREAM__METRICS_PORT": str(self.port), **self.environment},
             done=done, log=self.log, cores=self.cores,
         )  # fmt: skip
+
+    def cpu_s(self) -> float:
+        """CPU time of the running stream so far, all its processes; 0 while none runs."""
+        streams = [child for child in psutil.Process().children() if child.name() == "kilowatch"]
+        running = [process for stream in streams for process in (stream, *stream.children(recursive=True))]
+        return sum(sum(process.cpu_times()[:2]) for process in running)
 
     def metrics(self) -> dict[str, float]:
         """All metrics of the running stream, by name and labels; empty while it does not answer."""
@@ -82,11 +92,15 @@ class Home:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def topic_settings(address: str, prefix: str, readings: str, partitions: int) -> str:
-    """A kilowatch.toml for `address`, with result topics of its own and the log of all runs, `readings`."""
-    names = {name: f"{prefix}.{name}" for name in TOPICS} | {"readings": readings}
-    topics = "".join(f'{name} = "{topic}"\n' for name, topic in names.items())
-    return f'bootstrap_servers = "{address}"\n[topics]\npartitions = {partitions}\n{topics}'
+def result_topics(prefix: str, readings: str) -> dict[str, str]:
+    """Names of topics for results of its own, and for the log of all runs, `readings`."""
+    return {name: f"{prefix}.{name}" for name in TOPICS} | {"readings": readings}
+
+
+def topic_settings(address: str, topics: Mapping[str, str], partitions: int) -> str:
+    """A kilowatch.toml for `address` with topics of these names."""
+    names = "".join(f'{name} = "{topic}"\n' for name, topic in topics.items())
+    return f'bootstrap_servers = "{address}"\n[topics]\npartitions = {partitions}\n{names}'
 
 
 def free_port() -> int:

@@ -1,4 +1,5 @@
-"""docs/performance.json: what the benchmark found, row by row, with machine and versions; the baseline of quick runs.
+"""docs/performance.json: what the benchmark found, row by row, with machine and versions; what it found before a large
+change of the product; the baseline of quick runs.
 
 Not here: what it means (`report`, `scaling`).
 """
@@ -21,15 +22,15 @@ PACKAGES = ("bytewax", "confluent-kafka", "duckdb", "polars", "pyarrow")
 
 
 def load(path: Path = FILE) -> dict[str, Any]:
-    """`rows` and `quick`: what was found by row, of full and of quick runs; `machine`, `versions`."""
-    empty: dict[str, Any] = {"rows": {}, "quick": {}, "machine": {}, "versions": {}}
-    return json.loads(path.read_text("utf-8")) if path.exists() else empty
+    """`rows`, `before`, `quick`: figures by row, of full runs (now, before) and quick ones; `machine`, `versions`."""
+    empty: dict[str, Any] = {"rows": {}, "before": {}, "quick": {}, "machine": {}, "versions": {}}
+    return empty | (json.loads(path.read_text("utf-8")) if path.exists() else {})
 
 
-def merge(found: dict[str, Any], quick: bool, path: Path = FILE) -> None:
-    """Take rows into the file, each in place of the one before."""
+def merge(found: dict[str, Any], where: str, path: Path = FILE) -> None:
+    """Take rows into the file (`where`: rows, before, quick), each in place of the one that was there."""
     known = load(path)
-    known["quick" if quick else "rows"] |= found
+    known[where] |= found
     known |= {"machine": machine(), "versions": versions()}
     path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", "utf-8")
 

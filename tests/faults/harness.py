@@ -39,10 +39,12 @@ class Home:
         self._environment = {**os.environ, "KILOWATCH_HOME": str(path), "KILOWATCH_STREAM__METRICS_PORT": "-1"}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *options: str) -> subprocess.Popen[bytes]:
+    def start(self, *options: str, source: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start the stream, on Kafka or on files from `source`."""
+        of = ["--kafka"] if source is None else ["--source", source]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [KILOWATCH, "stream", "--kafka", *options], env=self._environment, stdout=log, stderr=subprocess.STDOUT
+                [KILOWATCH, "stream", *of, *options], env=self._environment, stdout=log, stderr=subprocess.STDOUT
             )
         return self.process
 

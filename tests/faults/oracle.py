@@ -3,7 +3,8 @@
 Here: which lines count, final windows, compliance sums, and (reading by reading) violations. Nothing of `metering`,
 `pipelines` or `sinks` is used. Not here: reading topics and lake, and comparing (`verdict`).
 
-Rules: watermark = running maximum of ts in offset order, by partition, less five minutes; a reading is late when its
+Rules: a reading belongs to the version of its meter that is valid then, and registers are continuous within one;
+watermark = running maximum of ts in offset order, by partition, less five minutes; a reading is late when its
 window's end is not after the watermark at that reading; a window's revision is the number of late readings folded in,
 those at its start edge included. Voltage limits: GB/T 12325-2008, 4.2.
 """
@@ -25,20 +26,21 @@ FIELDS = (
 
 _READINGS = f"""
 create table parsed as
-select partition, "offset", row, logged_us, f.*,
+select partition, "offset", row, logged_us,
   json_extract_string(j, [{", ".join(f"'$.{n}'" for n in ("meter_id", "ts", *FIELDS))}]) as v,
-  json_type(j, [{", ".join(f"'$.{n}'" for n in ("meter_id", "ts", *FIELDS))}]) as t
-from (select *, case when json_valid(line) then line::json end as j from log)
-left join meter_versions f on f.meter_id = case when json_type(j, '$.meter_id') = 'VARCHAR' then j->>'$.meter_id' end;
+  json_type(j, [{", ".join(f"'$.{n}'" for n in ("meter_id", "ts", *FIELDS))}]) as t,
+  case when t[1] = 'VARCHAR' then v[1] end as named,
+  case when t[2] = 'VARCHAR' then epoch_us(try_cast(v[2] as timestamptz))
+    when t[2] in ('DOUBLE', 'UBIGINT', 'BIGINT') then round(try_cast(v[2] as double) * 1000)::bigint end as ts
+from (select *, case when json_valid(line) then line::json end as j from log);
 
 create table judged as
-select partition, "offset", row, logged_us, meter_id, customer_no, wiring, nominal_v, interval_s,
-  epoch_us(try_cast(v[2] as timestamptz)) as ts, {", ".join(f"try_cast(v[{i}] as double) as {n}" for i, n in enumerate(FIELDS, 3))},
-  coalesce(meter_id is not null and t[2] = 'VARCHAR' and try_cast(v[2] as timestamptz) is not null
-    and epoch_us(try_cast(v[2] as timestamptz)) <= logged_us + 300000000
+select partition, "offset", row, logged_us, meter_id, customer_no, wiring, nominal_v, interval_s, from_us, ts,
+  {", ".join(f"try_cast(v[{i}] as double) as {n}" for i, n in enumerate(FIELDS, 3))},
+  coalesce(meter_id is not null and ts <= logged_us + 300000000
     and {" and ".join(f"(t[{i}] is null or t[{i}] in ('NULL', 'DOUBLE', 'UBIGINT', 'BIGINT')) and coalesce(isfinite(try_cast(v[{i}] as double)), true)" for i in range(3, 3 + len(FIELDS)))}
     , false) as good
-from parsed;
+from parsed left join meter_versions on meter_id = named and ts > from_us and ts <= coalesce(to_us, 9e18::bigint);
 
 create table r as
 select *, (ts + 899999999) // 900000000 * 900000000 as w, row_number() over log_order as pos,
@@ -68,13 +70,14 @@ create table windows as
 with shut as (select partition, max(wm) as wm from r group by all),
 u as (
   select c.*, case wiring when '1p' then [ua_v] when '3p3w' then [ua_v, uc_v] else [ua_v, ub_v, uc_v] end as u
-  from counted c join shut using (partition) where c.w <= shut.wm
+  from counted c join shut using (partition) join limits on true where c.w <= shut.wm or ends
 ), g as (
   select meter_id, any_value(customer_no) as customer_no, w, count(*) as n,
     ceil(900 / any_value(interval_s))::int as n_expected, any_value(nominal_v) as nominal_v,
+    any_value(from_us) as from_us,
     avg(p_kw) as p_mean_kw, max(p_kw) as p_max_kw, min(p_kw) as p_min_kw, avg(q_kvar) as q_mean_kvar,
-    sum(p_kw * interval_s / 3600) as p_kwh, sum(greatest(q_kvar, 0) * interval_s / 3600) as q_import_kvarh,
-    sum(greatest(-q_kvar, 0) * interval_s / 3600) as q_export_kvarh,
+    sum(p_kw * interval_s / 3600) as p_kwh, sum(greatest(q_kvar, 0) * interval_s / 3600) filter (q_kvar is not null) as q_import_kvarh,
+    sum(greatest(-q_kvar, 0) * interval_s / 3600) filter (q_kvar is not null) as q_export_kvarh,
     avg(ua_v) as ua_mean_v, avg(case wiring when '3p4w' then ub_v end) as ub_mean_v,
     avg(case when wiring <> '1p' then uc_v end) as uc_mean_v, min(list_min(u)) as u_min_v, max(list_max(u)) as u_max_v,
     sum(len(list_filter(u, lambda x : x between nominal_v * 0.7 and nominal_v * 1.2)) * interval_s / 60) as u_monitored_min,
@@ -85,10 +88,10 @@ u as (
   select g.*, step(s.import_kwh, t.import_kwh) as imported, step(s.export_kwh, t.export_kwh) as exported,
     s.export_kwh is null and t.export_kwh is null as no_export,
     step(s.import_kvarh, t.import_kvarh) as import_kvarh, step(s.export_kvarh, t.export_kvarh) as export_kvarh
-  from g left join counted s on s.meter_id = g.meter_id and s.ts = g.w - 900000000
-    left join counted t on t.meter_id = g.meter_id and t.ts = g.w
+  from g left join counted s on s.meter_id = g.meter_id and s.from_us = g.from_us and s.ts = g.w - 900000000
+    left join counted t on t.meter_id = g.meter_id and t.from_us = g.from_us and t.ts = g.w
 )
-select e.* exclude (imported, exported, no_export, p_kwh, nominal_v),
+select e.* exclude (imported, exported, no_export, p_kwh, nominal_v, from_us),
   coalesce(imported - case when no_export then 0 else exported end, p_kwh) as energy_kwh,
   case when imported - case when no_export then 0 else exported end is not null then 'register'
     when p_kwh is not null then 'power' end as energy_basis,
@@ -102,9 +105,9 @@ _COMPLIANCE = """
 create table compliance as
 with day as (
   select meter_id, date, max(w) as as_of, sum(emissions) as emissions, sum(u_monitored_min) as monitored_min,
-    sum(u_over_min) as over_min, sum(u_under_min) as under_min, sum(energy_kwh) as active_kwh,
-    sum(coalesce(import_kvarh, q_import_kvarh)) as import_kvarh,
-    sum(coalesce(export_kvarh, q_export_kvarh)) as export_kvarh
+    sum(u_over_min) as over_min, sum(u_under_min) as under_min, coalesce(sum(energy_kwh), 0) as active_kwh,
+    coalesce(sum(coalesce(import_kvarh, q_import_kvarh)), 0) as import_kvarh,
+    coalesce(sum(coalesce(export_kvarh, q_export_kvarh)), 0) as export_kvarh
   from windows group by meter_id, date
 ), sums as (
   select meter_id, date, as_of, sum(emissions) over m - 1 as revision, {day}, {month}
@@ -150,14 +153,21 @@ class Expected:
 
 
 def expected(
-    log: pl.DataFrame, meter_versions: Sequence[dict[str, Any]], capacity_kva: float, pf_standard: float
+    log: pl.DataFrame,
+    meter_versions: Sequence[dict[str, Any]],
+    capacity_kva: float,
+    pf_standard: float,
+    ends: bool = False,
 ) -> Expected:
-    """What comes of `log` (partition, offset, row, logged_us, line) for meters with `meter_versions`."""
+    """What comes of `log` (partition, offset, row, logged_us, line) for meters with `meter_versions`.
+
+    `ends`: nothing will follow (files), so every window is closed.
+    """
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         connection.register("log", log.to_arrow())
         connection.register("meter_versions", pl.DataFrame(list(meter_versions)).to_arrow())
-        limits = pl.DataFrame({"capacity_kva": [capacity_kva], "pf_standard": [pf_standard]})
+        limits = pl.DataFrame({"capacity_kva": [capacity_kva], "pf_standard": [pf_standard], "ends": [ends]})
         connection.register("limits", limits.to_arrow())
         spans = {
             "day": ", ".join(f"{name} as day_{name}" for name in _SUMS),
@@ -165,7 +175,7 @@ def expected(
         }
         for script in (_READINGS, _WINDOWS, _COMPLIANCE.format(**spans)):
             connection.execute(script)
-        positions = 'select partition, "offset", row, good, ts, p_kw from judged'
+        positions = 'select partition, "offset", row, good, meter_id, ts, p_kw from judged'
         frames = [_frame(connection, query) for query in (positions, "from windows", "from compliance")]
         said = connection.execute(_SAID).fetchall()
     return Expected(*frames, pl.DataFrame(list(_violations(said)), schema=_VIOLATION_SCHEMA, orient="row"))

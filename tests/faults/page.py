@@ -27,8 +27,9 @@ with the record in place and parts not revealed. Those moments are found by watc
 has no hook for them. Every tenth cycle the stream is ended by SIGTERM besides and started again.
 
 The log holds what meters do: jitter within the allowed lateness, readings up to 95 minutes late, repeats,
-corrections, gaps, registers that roll over, bursts over every limit, head-end messages with many readings, and lines
-that cannot be used; with VERY_LATE=0.001 that share of readings comes up to ten hours late besides, when the state has
+corrections, gaps, registers that roll over, meters exchanged at a local midnight (some for ones that report more
+often), intervals of 1, 5 and 15 minutes, bursts over every limit, head-end messages with many readings, and lines that
+cannot be used; with VERY_LATE=0.001 that share of readings comes up to ten hours late besides, when the state has
 let go of their windows. In the end an independent account (DuckDB SQL over the messages as they stand in the topic; for
 violations, reading by reading) is compared with the lake and with what a keyed consumer of each topic ends with:
 
@@ -47,10 +48,11 @@ violations, reading by reading) is compared with the lake and with what a keyed 
 The table holds the runs that were made, no others, on a busy machine of two cores.
 The run of `make soak` is 200 kill cycles over 1,000,000 readings; `make soak CYCLES=30 READINGS=200000 SEED=7` is a
 smaller one. A run of 6 cycles, and the replay of its log into a second home with other batches, which must end in the
-same bytes, is part of `make test` (`tests/faults/test_kills.py`). Full disks, owners that stall, and a topic that
-grows while meters move are tested there too (`test_disk.py`, `test_owner.py`,
-`test_growth.py`), brokers that are killed for 10 s or, with `OUTAGE_S=300`, as long as you like (`test_outage.py`), and
-topics that are made anew (`test_gap.py`). A run writes its own row here, whatever it finds.
+same bytes, is part of `make test` (`tests/faults/test_kills.py`).
+Full disks, owners that stall, a topic that grows while meters move, and a log in files are tested there too
+(`test_disk.py`, `test_owner.py`, `test_growth.py`, `test_files.py`), brokers that are killed for 10 s or, with
+`OUTAGE_S=300`, as long as you like (`test_outage.py`), and topics that are made anew (`test_gap.py`).
+A run writes its own row here, whatever it finds.
 
 ## Input from hell
 

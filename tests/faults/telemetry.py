@@ -1,7 +1,11 @@
 """A seeded log of telemetry for the fault runs: messages in the order in which they reach the topic.
 
-Here: what meters send, and everything that goes wrong on the way. Not here: producing it (`producer`), what it should
-come to (`oracle`). The same seed gives the same bytes.
+Here: what meters send, and everything that goes wrong on the way; the same log in files. Not here: producing it
+(`topics`), what it should come to (`oracle`). The same seed gives the same bytes.
+
+Ids have twelve digits, stamps are epoch milliseconds (of every seventh meter RFC 3339), intervals are 1, 5 and 15
+minutes. At the first local midnight some meters are exchanged: their registers begin anew, and the new ones of some
+report more often.
 """
 
 from __future__ import annotations
@@ -9,15 +13,22 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 START = datetime(2026, 2, 28, 14, 30, tzinfo=UTC)
 """An hour and a half before a local day and month end."""
+LOCAL = timezone(timedelta(hours=8))
+VALID_FROM, EXCHANGED_ON = date(2020, 1, 1), date(2026, 3, 1)
 CAPACITY_KVA, PF_STANDARD, REGISTER_MODULUS = 630.0, 0.9, 1e6
 WIRINGS = (("3p4w", 57.7), ("3p3w", 100.0), ("1p", 220.0), ("3p4w", 57.7))
+MIDNIGHT_MIN = 90
+"""Minutes from START to the local midnight at which meters are exchanged."""
+SUBFOLDERS_ARE_SHARDS = False
+"""Whether `stream --source FOLDER` takes a folder's files as one log in order of name, and its subfolders as shards."""
 LATEST_MIN = 100.0
 """How late a reading may come; eight closed windows, two hours, are held."""
 VERY_LATE_MIN = (150.0, 600.0)
@@ -31,11 +42,18 @@ _METERS = (
     "valid_from,valid_to\n"
 )
 _BAD = (
-    b"not json", b"", b"\xff\xfe\x00", b'{"meter_id": 7, "ts": "2026-03-01T00:00:00Z"}', b'{"meter_id": "M0000"}',
-    b'{"meter_id": "STRANGER", "ts": "2026-02-28T15:00:00Z"}', b'{"meter_id": "M0001", "ts": "yesterday"}', b"[1, 2]",
-    b'{"meter_id": "M0001", "ts": "2026-02-28T15:00:00Z", "p_kw": "12"}', b'{"ts": "2026-02-28T15:00:00Z"}',
-    b'{"meter_id": "M0002", "ts": "2026-02-28T15:00:00Z", "p_kw": 1e999}', b'{"meter_id": "M0002", "ts": "2026-',
+    b"not json", b"", b"\xff\xfe\x00", b'{"meter_id": 7, "ts": "2026-03-01T00:00:00Z"}',
+    b'{"meter_id": "310106000000"}',
+    b'{"meter_id": "999900000001", "ts": 1772290800000}', b'{"meter_id": "310106000001", "ts": "yesterday"}', b"[1, 2]",
+    b'{"meter_id": "310106000001", "ts": 1772290800000, "p_kw": "12"}', b'{"ts": "2026-02-28T15:00:00Z"}',
+    b'{"meter_id": "310106000002", "ts": 1772290800000, "p_kw": 1e999}', b'{"meter_id": "310106000002", "ts": 17722',
+    b'{"meter_id": "310106000002", "ts": 1772290800, "p_kw": 12}', b'{"meter_id": 310106000001, "ts": 1772290800000}',
 )  # fmt: skip
+
+
+def meter_id(number: int) -> str:
+    """The id of a fleet's meter."""
+    return str(310_106_000_000 + number)
 
 
 class Sent(NamedTuple):
@@ -56,12 +74,29 @@ class _Meter:
     every_min: int
     register: float
     kvarh: float = 0.0
+    export_kvarh: float = 7.0
     burst: str = ""
     left: int = 0
 
     @property
     def name(self) -> str:
-        return f"M{self.number:04d}"
+        return meter_id(self.number)
+
+    @property
+    def exchanged(self) -> bool:
+        return self.number % 10 == 3 or self.number % 16 == 7
+
+    @property
+    def every_min_then(self) -> int:
+        """How often it reports once it is exchanged."""
+        return 1 if self.number % 16 == 7 else self.every_min
+
+    def due(self, minute: int) -> bool:
+        """Whether it reports in this minute; what begins anew with the exchange does so after that of midnight."""
+        if minute == MIDNIGHT_MIN + 1 and self.exchanged:
+            self.register, self.kvarh, self.export_kvarh = 3.0, 0.0, 0.0
+            self.every_min = self.every_min_then
+        return minute % self.every_min == 0
 
     @property
     def customer_no(self) -> str:
@@ -87,10 +122,14 @@ class _Meter:
             self.kvarh = (self.kvarh + q * self.every_min / 60) % REGISTER_MODULUS
         ub = "" if self.number % 3 else f'"ub_v":{u:.2f},'
         return (
-            f'{{"meter_id":"{self.name}","ts":"{_at(minute):%Y-%m-%dT%H:%M:%SZ}","ua_v":{ua:.2f},{ub}"uc_v":{u:.2f},'
+            f'{{"meter_id":"{self.name}","ts":{self._stamp(minute)},"ua_v":{ua:.2f},{ub}"uc_v":{u:.2f},'
             f'"p_kw":{p:.3f},"q_kvar":{q:.3f},"import_kwh":{self.register:.3f},"import_kvarh":{self.kvarh:.3f},'
-            f'"export_kvarh":0,"status":1}}'
+            f'"export_kvarh":{self.export_kvarh:g},"status":1}}'
         )
+
+    def _stamp(self, minute: int) -> str:
+        at = _at(minute)
+        return f'"{at:%Y-%m-%dT%H:%M:%SZ}"' if self.number % 7 == 2 else str(round(at.timestamp() * 1000))
 
     def go_on(self, rng: random.Random) -> None:
         self.left -= 1
@@ -99,6 +138,26 @@ class _Meter:
         if not self.burst and rng.random() < 0.01:
             self.burst = rng.choice(("capacity", "power_factor", "over", "under", "high", "low"))
             self.left = rng.randint(1, 40)
+
+
+def _every_min(number: int) -> int:
+    return 15 if number % 16 == 11 else 5 if number % 8 == 7 else 1
+
+
+def _spans(meter: _Meter) -> Iterator[tuple[int, date, date | None]]:
+    """Of each version of a meter how often it reports, its first local day, and the day after its last."""
+    if not meter.exchanged:
+        yield meter.every_min, VALID_FROM, None
+        return
+    yield meter.every_min, VALID_FROM, EXCHANGED_ON
+    yield meter.every_min_then, EXCHANGED_ON, None
+
+
+def _us(local_midnight: date | None) -> int | None:
+    """Epoch microseconds of a local midnight."""
+    if local_midnight is None:
+        return None
+    return round(datetime.combine(local_midnight, datetime.min.time(), LOCAL).timestamp() * 1e6)
 
 
 def _at(minute: float) -> datetime:
@@ -123,16 +182,16 @@ class Fleet:
 
     def _made(self) -> list[_Meter]:
         return [
-            _Meter(i, *WIRINGS[i % len(WIRINGS)], 5 if i % 8 == 7 else 1, 999_950.0 if i % 4 == 0 else 1000.0)
+            _Meter(i, *WIRINGS[i % len(WIRINGS)], _every_min(i), 999_950.0 if i % 4 == 0 else 1000.0)
             for i in range(self.meters)
         ]
 
     def meter_versions(self) -> list[dict[str, object]]:
-        """What the oracle needs to know of each meter."""
+        """What the oracle needs to know of each version of each meter: it is valid after `from_us` until `to_us`."""
         return [
             {"meter_id": m.name, "customer_no": m.customer_no, "wiring": m.wiring, "nominal_v": m.nominal_v,
-             "interval_s": 60 * m.every_min}
-            for m in self._made()
+             "interval_s": 60 * every_min, "from_us": _us(first), "to_us": _us(last)}
+            for m in self._made() for every_min, first, last in _spans(m)
         ]  # fmt: skip
 
     def write_registry(self, home: Path) -> None:
@@ -144,11 +203,23 @@ class Fleet:
             for i in range(-(-len(meters) // 4))
         )
         rows = "".join(
-            f"{m.name},{m.customer_no},{m.wiring},{m.nominal_v},100,20,5,6,6,{60 * m.every_min},1,2020-01-01,\n"
+            f"{m.name},{m.customer_no},{m.wiring},{m.nominal_v},100,20,5,6,6,{60 * every_min},1,{first},"
+            f"{'' if last is None else last - timedelta(days=1)}\n"
             for m in meters
+            for every_min, first, last in _spans(m)
         )
         (folder / "customers.csv").write_text(_CUSTOMERS + customers, "utf-8")
         (folder / "meters.csv").write_text(_METERS + rows, "utf-8")
+
+    def write_files(self, folder: Path, shards: int, subfolders: bool = SUBFOLDERS_ARE_SHARDS) -> None:
+        """The log as files: a subfolder a shard, in it a file an hour (a meter is in many); else a file a shard."""
+        for sent in self.messages():
+            hour = datetime.fromtimestamp(sent.logged_ms / 1000, UTC)
+            shard = folder / f"shard-{crc32(sent.key.encode()) % shards}"
+            path = shard / f"{hour:%Y%m%dT%H}.ndjson" if subfolders else shard.with_suffix(".ndjson")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                file.write(sent.value + b"\n")
 
     def messages(self) -> Iterator[Sent]:
         """The log: jitter within the allowed lateness, late readings, corrections, repeats, gaps, useless lines."""
@@ -159,7 +230,7 @@ class Fleet:
         last = VERY_LATE_MIN[1] + LATEST_MIN if self.very_late else LATEST_MIN
         for minute in range(1, self.minutes + int(last) + 10):
             for meter in meters if minute <= self.minutes else ():
-                if minute % meter.every_min == 0:
+                if meter.due(minute):
                     for arrival, line in _arrivals(meter, minute, rng, self.very_late):
                         number += 1
                         heappush(waiting, (arrival, number, meter.key, line))
@@ -198,13 +269,13 @@ def _sent(waiting: list[tuple[float, int, str, str]], until: int, rng: random.Ra
             yield Sent("bad", _bad(arrival, rng), _logged(arrival))
     for key, lines in together.items():
         if rng.random() < 0.05:
-            lines.insert(rng.randrange(len(lines)), b'{"meter_id": "M0003", "ts": ')
+            lines.insert(rng.randrange(len(lines)), b'{"meter_id": "310106000003", "ts": ')
         yield Sent(key, b"\n".join(lines), _logged(until))
 
 
 def _bad(arrival: float, rng: random.Random) -> bytes:
     if rng.random() < 0.2:  # a clock that is ahead
-        return f'{{"meter_id":"M0004","ts":"{_at(arrival + rng.choice((6, 1440))):%Y-%m-%dT%H:%M:%SZ}"}}'.encode()
+        return f'{{"meter_id":"{meter_id(4)}","ts":{_logged(arrival + rng.choice((6, 1440)))}}}'.encode()
     return rng.choice(_BAD)
 
 

@@ -14,13 +14,13 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 
 from tests.faults.harness import Home
 from tests.faults.oracle import expected
-from tests.faults.telemetry import CAPACITY_KVA, PF_STANDARD, START, Fleet, Sent
+from tests.faults.telemetry import CAPACITY_KVA, PF_STANDARD, START, Fleet, Sent, meter_id
 from tests.faults.topics import Feed, make_topic, read_log
 from tests.faults.verdict import final, judge
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
 
-LAST = ("M0061", "M0062", "M0063")
+LAST = (meter_id(61), meter_id(62), meter_id(63))
 """Meters that send nothing but what closes all windows of a partition in the end."""
 
 
@@ -37,7 +37,7 @@ def close_all_windows(address: str, topic: str) -> None:
     producer = Producer({"bootstrap.servers": address})
     for partition, meter in enumerate(LAST):
         end = START + timedelta(days=5)
-        value = f'{{"meter_id":"{meter}","ts":"{end:%Y-%m-%dT%H:%M:%SZ}","p_kw":1.0}}'
+        value = f'{{"meter_id":"{meter}","ts":{round(end.timestamp() * 1000)},"p_kw":1.0}}'
         producer.produce(topic, value, meter, partition, timestamp=int(end.timestamp() * 1000))
     assert producer.flush(30) == 0
 
@@ -48,7 +48,7 @@ def moved(home: Home) -> int:
 
 def stay(log: pl.DataFrame) -> pl.Series:
     """Meters whose readings are all in one partition."""
-    named = log.select("partition", meter_id=pl.col("line").str.extract(r'"meter_id": ?"(M\d+)"'))
+    named = log.select("partition", meter_id=pl.col("line").str.extract(r'"meter_id": ?"(\d{12})"'))
     counted = named.group_by("meter_id").agg(pl.col("partition").n_unique())
     return counted.filter(pl.col("partition") == 1)["meter_id"].drop_nulls()
 

@@ -16,14 +16,14 @@ import pytest
 from pipelines.sources.redrive_requests import Requests
 from tests.faults.harness import KILOWATCH, Home
 from tests.faults.oracle import Expected, expected
-from tests.faults.telemetry import CAPACITY_KVA, PF_STANDARD, Fleet
+from tests.faults.telemetry import CAPACITY_KVA, PF_STANDARD, Fleet, meter_id
 from tests.faults.topics import Feed, make_topic, read_log
 from tests.faults.verdict import judge
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
 
 PARTITIONS = 3
-FIRST, SECOND, THIRD = ("M0001", "M0006"), ("M0010",), ("M0003", "M0008")
+FIRST, SECOND, THIRD = (meter_id(1), meter_id(6)), (meter_id(10),), (meter_id(3), meter_id(8))
 CHANGED = {"readings and rejects", "topic of rejects"}
 """What a replay does change for good: rejects stay where they are, in the lake and on their topic."""
 

@@ -1,4 +1,5 @@
-"""Topics as a plain client sees them: producing the log in the background, reading it back, the compacted view.
+"""Topics as a plain client sees them: producing the log in the background, reading it back, the compacted view; a
+log in files.
 
 Not here: what is in the log (`telemetry`), what should come of it (`oracle`).
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 
 import polars as pl
@@ -110,6 +112,19 @@ def read_log(address: str, topic: str) -> pl.DataFrame:
         for m in read_topic(address, topic)
         for row, line in enumerate((m.value() or b"").decode("utf-8", "replace").split("\n"))
     ]
+    return pl.DataFrame(rows, schema=LOG_SCHEMA, orient="row")
+
+
+def read_files(folder: Path) -> pl.DataFrame:
+    """The lines of `Fleet.write_files` (LOG_SCHEMA): a shard is a partition, whose files follow each other by name; no
+    line is ahead of the machine's clock, which is all that files have.
+    """
+    shards = sorted(path for path in folder.iterdir())
+    rows = []
+    for partition, shard in enumerate(shards):
+        files = sorted(shard.iterdir()) if shard.is_dir() else [shard]
+        lines = [line for file in files for line in file.read_text("utf-8", "replace").split("\n")]
+        rows += [(partition, at, 0, 2**61, line) for at, line in enumerate(lines) if line.strip()]
     return pl.DataFrame(rows, schema=LOG_SCHEMA, orient="row")
 
 

@@ -65,6 +65,29 @@ def judge(home: Home, address: str, prefix: str, account: Expected) -> Verdict:
     return verdict
 
 
+def judge_files(home: Home, account: Expected) -> Verdict:
+    """Compare the lake that a stream over files left; where a line stood is the stream's to say, so what it said is."""
+    verdict = Verdict()
+    place = "source, source_partition, source_offset, source_row"
+    held = home.frame(
+        f"select {place}, meter_id, epoch_us(ts) as ts, p_kw, true as good from {home.lake('readings')} union all "
+        f"select {place}, null, null, null, false from {home.lake('rejects')}"
+    )
+    verdict.duplicated = held.height - held.select(place.split(", ")).n_unique()
+    verdict.lost = max(0, account.positions.height - held.height)
+    value = ["meter_id", "ts", "p_kw"]
+    wanted = account.positions.filter("good").group_by(value).agg(due=pl.len())
+    found = held.filter("good").group_by(value).agg(here=pl.len())
+    both = wanted.join(found, on=value, how="full", coalesce=True, nulls_equal=True)
+    verdict.note("readings", both.filter(~pl.col("due").eq_missing(pl.col("here"))), wanted.height)
+    for table in KEYS:
+        _revisions(home, table, verdict)
+    _windows(home, account, verdict)
+    _compliance(home, account, verdict)
+    _violations(home, account, verdict)
+    return verdict
+
+
 def _positions(home: Home, account: Expected, verdict: Verdict) -> None:
     place = "source_partition as partition, source_offset as offset, source_row as row"
     accepted = home.frame(f"select {place}, epoch_us(ts) as ts, p_kw, true as good from {home.lake('readings')}")

@@ -3,7 +3,7 @@
     python daily_sql.py HOME DAY OUT.duckdb
 
 It leaves out what the day does not need: gaps are not estimated (there are none), tariffs and limits are written in as
-figures, registers do not roll over.
+figures, registers do not roll over. Meters are exchanged at midnight, so a day has one version of each.
 """
 
 import sys
@@ -16,7 +16,8 @@ TABLES = (
 
 _INPUT = """
 create table customers as from read_csv('{home}/registry/customers.csv');
-create table meters as from read_csv('{home}/registry/meters.csv');
+create table meters as from read_csv('{home}/registry/meters.csv', types = {{'meter_id': 'VARCHAR'}})
+where valid_from <= date '{day}' and coalesce(valid_to >= date '{day}', true);
 create temp table r as
 select meter_id, ts, to_timestamp(ceil(epoch(ts) / 900) * 900) as window_end, p_kw, q_kvar, ua_v, ub_v, uc_v,
   import_kwh, import_kvarh, meters.customer_no, nominal_v, interval_s

@@ -18,7 +18,7 @@ def run(bench: Bench) -> Found:
         "duckdb batch": lambda: batch(bench, "duckdb_batch.py", source, expected),
     }
     found = alternate(contenders, dict.fromkeys(contenders, bench.runs), load.readings, bench.say)
-    stages = bench.stages(kafka_home(bench, load, topic, PARTITIONS).path, "--kafka", str(load.readings))
+    stages = bench.stages(kafka_home(bench, load, topic, PARTITIONS).path, "--kafka", str(load.received))
     return Found(
         load=f"{load.readings:,} readings in Arrow messages of 1,000, {PARTITIONS} partitions",
         measures={"of_duckdb": found["kilowatch"].per_cpu_s / found["duckdb batch"].per_cpu_s},

@@ -43,26 +43,13 @@ def _by_meters(bench: Bench) -> tuple[Result, Result]:
 
         return stream
 
-    def start_up(load: Load) -> Callable[[], Cost]:
-        one = bench.folder / "one.ndjson"
-        with bench.file(load).open("rb") as file:
-            one.write_bytes(file.readline())
-
-        def stream() -> Cost:
-            home = Home(bench.folder / "growth", load)
-            cost = home.files(one)
-            home.remove()
-            return cost
-
-        return stream
-
     contenders = {
         f"{few.meters:,} meters": over(few), f"{many.meters:,} meters": over(many),
-        "start-up, few": start_up(few), "start-up, many": start_up(many),
+        "start-up, few": start_up_of(bench, few), "start-up, many": start_up_of(bench, many),
     }  # fmt: skip
     found = alternate(contenders, dict.fromkeys(contenders, bench.runs), few.readings, bench.say)
     a, b, start_a, start_b = found.values()
-    return _without(a, start_a), _without(b, start_b)
+    return without(a, start_a), without(b, start_b)
 
 
 def _by_partitions(bench: Bench) -> tuple[Result, Result]:
@@ -81,10 +68,25 @@ def _by_partitions(bench: Bench) -> tuple[Result, Result]:
     }  # fmt: skip
     found = alternate(contenders, dict.fromkeys(contenders, bench.runs), load.readings, bench.say)
     one, many, start = found.values()
-    return _without(one, start), _without(many, start)
+    return without(one, start), without(many, start)
 
 
-def _without(result: Result, start: Result) -> Result:
+def start_up_of(bench: Bench, load: Load) -> Callable[[], Cost]:
+    """A run over one reading of the load, with all of its registry."""
+    one = bench.folder / f"one-of-{load.name}.ndjson"
+    with bench.file(load).open("rb") as file:
+        one.write_bytes(file.readline())
+
+    def stream() -> Cost:
+        home = Home(bench.folder / "growth", load)
+        cost = home.files(one)
+        home.remove()
+        return cost
+
+    return stream
+
+
+def without(result: Result, start: Result) -> Result:
     """Its runs without the start-up's median CPU time."""
     runs = tuple(Cost(run.cpu_s - start.cpu_s, run.wall_s, run.peak_bytes) for run in result.runs)
     return Result(result.name, result.amount, runs)

@@ -7,14 +7,13 @@ import shutil
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
 
 import polars as pl
 
 from tests.benchmarks.answers import check_lake, check_rows, check_windows
 from tests.benchmarks.bench import CONTENDERS, Bench, Found
-from tests.benchmarks.data import START, Load
-from tests.benchmarks.homes import Home, topic_settings
+from tests.benchmarks.data import Load
+from tests.benchmarks.homes import Home, result_topics, topic_settings
 from tests.benchmarks.measure import Cost, alternate, process
 from tests.benchmarks.topics import make_topic, values
 
@@ -40,7 +39,7 @@ def run(bench: Bench) -> Found:
         skipped = dict.fromkeys(("bytewax", "quix streams"), bench.rival)
     found = alternate(contenders, runs, load.readings, bench.say)
     own = found["kilowatch"].per_cpu_s
-    stages = bench.stages(kafka_home(bench, load, topic, PARTITIONS).path, "--kafka", str(load.readings))
+    stages = bench.stages(kafka_home(bench, load, topic, PARTITIONS).path, "--kafka", str(load.received))
     names = {"bytewax": "x_bytewax", "quix streams": "x_quix"}
     return Found(
         load=f"{load.readings:,} messages in {PARTITIONS} partitions",
@@ -57,24 +56,23 @@ def run(bench: Bench) -> Found:
 
 def closed_by(load: Load) -> datetime:
     """Up to where windows are closed once the whole load is read and more may come."""
-    return START + timedelta(minutes=(load.minutes - LATENESS_MIN) // 15 * 15)
+    return load.start + timedelta(minutes=(load.minutes - LATENESS_MIN) // 15 * 15)
 
 
 def kafka_home(bench: Bench, load: Load, topic: str, partitions: int, name: str = "kafka", **settings: object) -> Home:
     """A home with result topics of its own."""
     address = bench.brokers.address
     stream = "".join(f"{key} = {value}\n" for key, value in settings.items())
-    text = f"{topic_settings(address, uuid4().hex, topic, partitions)}[stream]\n{stream}"
-    return Home(bench.folder / name, load, text)
+    topics = result_topics(bench.unique(), topic)
+    return Home(bench.folder / name, load, f"{topic_settings(address, topics, partitions)}[stream]\n{stream}", topics)
 
 
 def kilowatch(bench: Bench, load: Load, topic: str, expected: pl.DataFrame, partitions: int) -> Cost:
     """The stream over the whole topic, its lake and its windows topic checked."""
     home = kafka_home(bench, load, topic, partitions)
-    cost = home.kafka(load.readings)
+    cost = home.kafka()
     check_lake(load, expected, home.path, closed_by(load))
-    names = [line.split('"')[1] for line in home.settings.splitlines() if line.startswith("windows")]
-    keys = {key for key, _ in values(bench.brokers.address, names[0])}
+    keys = {key for key, _ in values(bench.brokers.address, home.topics["windows"])}
     due = expected.filter(pl.col("window_end") <= closed_by(load)).height
     check_rows(due, len(keys), "kilowatch", "windows on the topic")
     home.remove()
@@ -92,7 +90,7 @@ def _bytewax(bench: Bench, topic: str, expected: pl.DataFrame) -> Cost:
 
 
 def _quix(bench: Bench, load: Load, topic: str, expected: pl.DataFrame) -> Cost:
-    results, state, log = f"quix-{uuid4().hex}", bench.folder / "quix", bench.folder / "quix.log"
+    results, state, log = f"quix-{bench.unique()}", bench.folder / "quix", bench.folder / "quix.log"
     address = bench.brokers.address
     make_topic(address, results, PARTITIONS)
     closed = expected.filter(pl.col("window_end") <= closed_by(load))  # it counts what comes out, not what goes in
@@ -100,7 +98,7 @@ def _quix(bench: Bench, load: Load, topic: str, expected: pl.DataFrame) -> Cost:
         [bench.rival, CONTENDERS / "quix_windows.py", address, topic, results, state, str(closed.height)], log=log
     )
     shutil.rmtree(state, ignore_errors=True)
-    names = ("n", "p", "p_max_kw", "p_min_kw", "q", "u_min_v", "u_max_v")
+    names = ("n", "p", "p_max_kw", "p_min_kw", "q", "u_min_v", "u_max_v", "minutes")
     rows = []
     for key, value in values(address, results):
         window = json.loads(value)

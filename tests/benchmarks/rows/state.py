@@ -53,7 +53,7 @@ def _resident(bench: Bench, load: Load) -> tuple[int, Cost, int]:
 
     def done() -> bool:
         resident.append(_resident_now() or resident[-1])
-        if not over and home.committed() >= load.readings:
+        if not over and home.committed() >= load.accepted:
             over.append(time.monotonic())
         return bool(over) and time.monotonic() - over[0] > AT_REST_S
 
