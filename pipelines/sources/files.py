@@ -227,9 +227,10 @@ class LineFile:
 
     def __init__(self, path: Path, position: Mapping[str, int]) -> None:
         self.path = path
-        self.row, self.read_bytes = position.get("row", 0), position.get("byte", 0)
+        self.row = position.get("row", 0)
         self.total_bytes = path.stat().st_size
         self._file: BinaryIO | None = None
+        self.read_bytes = position["byte"] if "byte" in position else self._bytes_of(self.row)
         self._bytes_per_row = float(_GUESSED_LINE_BYTES)
         mark = position.get("mark")
         self.changed = self.read_bytes > self.total_bytes or (mark is not None and mark != self._mark())
@@ -269,6 +270,14 @@ class LineFile:
         if self._file is None:
             self._file = self.path.open("rb")
         return self._file
+
+    def _bytes_of(self, rows: int) -> int:
+        """What so many lines take, for positions made anew from the lake; more than all where there are fewer."""
+        file = self._opened()
+        for _ in range(rows):
+            if not file.readline():
+                return self.total_bytes + 1
+        return file.tell()
 
     def _mark(self) -> int:
         """Checksum of the first bytes that have been read, so that a file that grew is still the same."""

@@ -273,6 +273,8 @@ def _decode_of_shard(data: bytes, path: Path) -> Record:
 def _decode_joint(data: bytes, path: Path) -> Iterator[Record]:
     at = 0
     while at < len(data):
+        if len(data) - at < 8:
+            raise _damaged(path)
         (length,) = struct.unpack_from("<Q", data, at)
         yield _decode_of_shard(data[at + 8 : at + 8 + length], path)
         at += 8 + length

@@ -254,6 +254,20 @@ def test_a_folder_read_when_each_file_was_a_shard_goes_on_as_one_log(tmp_path: P
     assert {s.shard: s.after["next"] for s in segments(batches)} == {".": 6, "sub": 3}
 
 
+def test_positions_that_tell_rows_alone_go_on_after_them(tmp_path: Path) -> None:
+    """As they are made anew from the lake."""
+    (tmp_path / "a.ndjson").write_bytes(b"\xef\xbb\xbf1\n\n3\n4")
+    (tmp_path / "b.ndjson").write_bytes(b"5\n6\n")
+    position = {"next": 9, "files": {"a.ndjson": {"row": 3}, "b.ndjson": {"row": 2}}}
+    batches = read(tmp_path, 10, {".": position})
+    assert (joined(batches), places(batches)) == (b"4\n", [("a.ndjson", 3, 9)])
+    after = batches[-1].segments[-1].after
+    assert (after["next"], after["files"]["a.ndjson"]["byte"]) == (10, 9)
+    assert joined(read(tmp_path, 10, {".": after})) == b""
+    with pytest.raises(UserError, match="is not the file that was read before"):
+        read(tmp_path, 10, {".": {"next": 9, "files": {"b.ndjson": {"row": 3}}}})
+
+
 # --- Parquet ----------------------------------------------------------------------------------------------------------
 
 
