@@ -107,7 +107,7 @@ def check_frame(settings: MeteringSettings) -> pl.DataFrame:
 
 def values_read(settings: MeteringSettings) -> tuple[str, ...]:
     """The measured values of a reading that rules in use look at, in the order of MEASURED."""
-    used = [rule for rule in settings.rules.rules if settings.rules.variants(rule.id)]
+    used = settings.rules.in_use
     names = {rule.measure for rule in used} | {rule.guard.measure for rule in used if rule.guard}
     read = frozenset[str]().union(*(MEASURES[name].reads for name in names))
     return tuple(name for name in MEASURED if name in read)
@@ -124,7 +124,8 @@ def _checks(rules: Rulebook) -> tuple[Check, ...]:
 
 @lru_cache(maxsize=8)
 def _in_use(rules: Rulebook) -> tuple[Check, ...]:
-    return tuple(check for check in _checks(rules) if rules.variants(check.rule))
+    used = {rule.id for rule in rules.in_use}
+    return tuple(check for check in _checks(rules) if check.rule in used)
 
 
 @cache

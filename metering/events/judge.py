@@ -72,7 +72,7 @@ def starts(readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: Meter
     judged = checks_in_use(settings)
     if readings.is_empty() or not judged:
         return no_rows(_STARTS_SCHEMA)
-    near = _known(readings, meter_versions, settings.rules.rules).filter(_any_start(settings.rules))
+    near = _known(readings, meter_versions, settings.rules.in_use).filter(_any_start(settings.rules))
     if near.is_empty():
         return no_rows(_STARTS_SCHEMA)
     near, figures = _figures(near, meter_versions, settings, judged)
@@ -125,17 +125,16 @@ def _beyond(value: pl.Expr, limit: pl.Expr, side: str) -> pl.Expr:
 def _any_start(rules: Rulebook) -> pl.Expr:
     """Whether any rule may start at a reading: rules that look alike are one comparison, with the loosest limit."""
     alike: dict[tuple[Any, ...], list[Rule]] = {}
-    for rule in rules.rules:
-        if rules.variants(rule.id):
-            guard = rule.guard and (rule.guard.measure, rule.guard.side, rule.guard.base)
-            alike.setdefault((rule.measure, rule.phases, rule.side, rule.base, guard), []).append(rule)
+    for rule in rules.in_use:
+        guard = rule.guard and (rule.guard.measure, rule.guard.side, rule.guard.base)
+        alike.setdefault((rule.measure, rule.phases, rule.side, rule.base, guard), []).append(rule)
     return pl.any_horizontal(_may_start(group, rules) for group in alike.values())
 
 
 def _may_start(alike: Sequence[Rule], rules: Rulebook) -> pl.Expr:
     first = alike[0]
     loosest = min if first.sign == ABOVE else max
-    limit = _of_base(first.base, loosest(start for rule in alike for start in rules.variants(rule.id)))
+    limit = _of_base(first.base, loosest(start for rule in alike for start in rules.starts(rule.id)))
     begins = pl.any_horizontal(_beyond(_value(first.measure, phase), limit, first.side) for phase in first.phases)
     guard = first.guard
     if guard is None or MEASURES[guard.measure].phases != (TOTAL,):

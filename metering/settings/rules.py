@@ -113,6 +113,11 @@ class Rulebook:
         return {rule.id: rule for rule in self.rules}
 
     @cached_property
+    def in_use(self) -> tuple[Rule, ...]:
+        """Rules that are not switched off for everybody, always."""
+        return tuple(rule for rule in self.rules if self.starts(rule.id))
+
+    @cached_property
     def overrides_of(self) -> dict[str, tuple[Override, ...]]:
         """The overrides of each rule that has any."""
         found: dict[str, list[Override]] = {}
@@ -147,7 +152,7 @@ class Rulebook:
             found.setdefault((override.rule, override.meter_id), []).append(override)
         return found
 
-    def variants(self, name: str) -> tuple[float, ...]:
+    def starts(self, name: str) -> tuple[float, ...]:
         """All values of `start` that the rule has for anyone at any time, but 0."""
         rule = self.by_id[name]
         values = [rule.start, *(dict(o.values).get("start", 0.0) for o in self.overrides_of.get(name, ()))]

@@ -193,6 +193,17 @@ def test_currents_are_read_only_where_a_rule_needs_them(metering_settings: Meter
     assert values_read(_with(metering_settings, *off, {**off[0], "segment": "important", "start": 1.1})) == product[:3]
 
 
+def test_what_no_rule_reads_need_not_be_there(meter_versions: Frame, metering_settings: MeteringSettings) -> None:
+    """Readings that are kept have the values that rules in use look at, and no others."""
+    off = {"id": "over_voltage", "start": 0}
+    for settings in (_with(metering_settings, {**OWN, "start": 0}), _with(metering_settings, off, {**OWN, "start": 0})):
+        kept = _readings({"meter": 0, "ua_v": 300.0, "p_kw": 1.0, "q_kvar": 1.0})
+        kept = kept.select("meter", "version", "ts", *values_read(settings))
+        judged = judge(kept, meter_versions, settings, check_frame(settings)["code"])
+        assert (judged["verdict"] == START).sum() == starts(kept, meter_versions, settings).height
+        assert judged.height > 0
+
+
 # --- rule sets of old -------------------------------------------------------------------------------------------------
 
 OLD = """
