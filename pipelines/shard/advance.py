@@ -16,8 +16,9 @@ import polars as pl
 
 from metering.calendar import local_date
 from metering.tables.lake import WINDOWS
-from pipelines.shard import compliance, events, meters, windows
-from pipelines.shard.state import FLOORS, METERS, NEVER, Frame, State
+from pipelines.shard import checks, compliance, events, meters, windows
+from pipelines.shard.chunks import NEVER
+from pipelines.shard.state import FLOORS, METERS, Frame, State
 from pipelines.shard.store import Context
 
 FRAMES: tuple[Frame, ...] = (
@@ -27,10 +28,10 @@ FRAMES: tuple[Frame, ...] = (
     windows.CLOSED,
     windows.EMITTED,
     compliance.DAYS,
-    events.RUNS,
-    events.BASE,
-    events.EVENTS,
-    events.SUSPECTS,
+    checks.RUNS,
+    checks.BASE,
+    checks.EVENTS,
+    checks.SUSPECTS,
 )
 """All that the state is made of."""
 

@@ -14,8 +14,9 @@ from metering.calendar import local_date, window_end
 from metering.supply import compliance
 from metering.tables.lake import COMPLIANCE
 from metering.tables.schema import TIMESTAMP, no_rows
+from pipelines.shard.chunks import NEVER
 from pipelines.shard.meters import Turn
-from pipelines.shard.state import NEVER, Frame, State
+from pipelines.shard.state import Frame, State
 from pipelines.shard.store import KEY, WINDOW_US, Context
 from pipelines.shard.windows import EMITTED, forgotten, unknown
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from pipelines.shard.state import FLOORS, METERS, NEVER, Bound, Frame, State, without
+from pipelines.shard.chunks import NEVER, Bound
+from pipelines.shard.state import FLOORS, METERS, Frame, State, without
 from pipelines.shard.store import WINDOW_US, Context, with_window
 
 

@@ -25,22 +25,12 @@ from metering.settings import MeteringSettings
 from metering.supply import compliance
 from metering.tables.schema import no_rows
 from pipelines.shard import compliance as days_of
-from pipelines.shard import events, windows
+from pipelines.shard import windows
 from pipelines.shard.advance import FRAMES
-from pipelines.shard.state import (
-    FLOORS,
-    METERS,
-    NEVER,
-    Bound,
-    Chunks,
-    Naming,
-    Shards,
-    State,
-    dump,
-    load,
-    of_shards,
-    readable,
-)
+from pipelines.shard.checks import BASE, EVENTS, RUNS, in_reach, judged, suspected
+from pipelines.shard.chunks import NEVER, Bound, Chunks
+from pipelines.shard.disputed import past_of
+from pipelines.shard.state import FLOORS, METERS, Naming, Shards, State, dump, load, of_shards, readable
 from pipelines.shard.store import KEY, WINDOW_US, Context, LakePast, as_instant
 from pipelines.shard_names import is_telemetry, shard_of
 from sinks.lake.commits import CommitLog
@@ -195,22 +185,22 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
     ended = known["ended_at"].to_physical()
     known = known.filter((ended > starts).fill_null(True))  # what ended before may have been cleared after
     suspects = judge.starts(rows, context.meter_versions, context.settings)
-    state = events.suspected(state, rows.with_columns(held=pl.lit(True)), suspects)
+    state = suspected(state, rows.with_columns(held=pl.lit(True)), suspects)
     pairs = pl.concat([known.select(PAIR), suspects.select(PAIR)]).unique().sort(PAIR)
     if pairs.is_empty():
         return state
     meters = pairs["meter"].unique().sort()
-    begin = pl.Series("ts", held_from.of(meters)).cast(events.RUNS.schema["last_ts"])
-    past_rows = events.past_of(pl.DataFrame([meters, begin]), known, context).rows
-    judged = events.judged(latest(past_rows), pairs, context)
-    old = judged["ts"].to_physical() <= held_from.of(judged["meter"])
+    begin = pl.Series("ts", held_from.of(meters)).cast(RUNS.schema["last_ts"])
+    past_rows = past_of(pl.DataFrame([meters, begin]), known, context).rows
+    said = judged(latest(past_rows), pairs, context)
+    old = said["ts"].to_physical() <= held_from.of(said["meter"])
     versions, gap = context.meter_versions, context.settings.gap_intervals
-    base, _ = advance(judged.filter(old), no_rows(STATE_SCHEMA), versions, gap)
-    now, _ = advance(judged.filter(~old), base, versions, gap)
-    frames = {events.RUNS: _counted(now, known), events.BASE: _counted(base, known)}
+    base, _ = advance(said.filter(old), no_rows(STATE_SCHEMA), versions, gap)
+    now, _ = advance(said.filter(~old), base, versions, gap)
+    frames = {RUNS: _counted(now, known), BASE: _counted(base, known)}
     state = state.having(frames)
-    reached = events.in_reach(known, now, base, held_from)
-    return state.having({events.EVENTS: reached})
+    reached = in_reach(known, now, base, held_from)
+    return state.having({EVENTS: reached})
 
 
 def _counted(runs: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:

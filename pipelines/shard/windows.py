@@ -19,8 +19,9 @@ from metering.load.windows import latest, windows
 from metering.supply.compliance import DAYS_SCHEMA, SUMS
 from metering.tables.lake import WINDOWS
 from metering.tables.schema import TIMESTAMP, no_rows
+from pipelines.shard.chunks import Bound, Chunks
 from pipelines.shard.meters import Turn
-from pipelines.shard.state import Bound, Chunks, Frame, State
+from pipelines.shard.state import Frame, State
 from pipelines.shard.store import HELD_SCHEMA, KEY, POSITION, WINDOW_US, Context, as_instant
 
 OPEN = Frame("open", 1, HELD_SCHEMA, dated="ts", growing=True)

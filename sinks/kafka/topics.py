@@ -18,9 +18,9 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 
 from metering.errors import OperationError, SettingsError
 from metering.tables.messages import shortened
+from sinks.kafka.partitioner import TRUSTED_S, Key, Partitions, in_bytes
 
 ClientConfig = Mapping[str, Any]
-Key = str | bytes
 
 LARGEST_MESSAGE = 4_194_304
 """Bytes. Kafka's own limit is 1 MiB; rejects carry up to that, in base64, and more around it."""
@@ -34,14 +34,13 @@ _PREFERRED = {"linger.ms": 5, "compression.type": "lz4", "message.max.bytes": LA
 _REQUIRED = {
     "enable.idempotence": True,
     "acks": "all",
-    "partitioner": "murmur2_random",  # as Java clients do, and as `_Partitions` does for partition keys
+    "partitioner": "murmur2_random",  # as Java clients do, and as `partitioner.Partitions` does for partition keys
     "delivery.report.only.error": True,  # failures are reported; what is neither reported nor queued was delivered
 }
 _LIMIT_WHERE_UNKNOWN = 1_048_588  # what Kafka's brokers take unless told otherwise
 _AROUND_A_MESSAGE = 512  # bytes that a batch of one message has besides its key and value, and some to spare
 _LIMITS_TIMEOUT_S = 5.0
 _METADATA_TIMEOUT_S = 10.0
-_PARTITIONS_TRUSTED_S = 60.0
 _PARTITIONS_TIMEOUT_S = 0.5
 _FORBIDDEN = {
     KafkaError._AUTHENTICATION,
@@ -61,7 +60,6 @@ LASTING = {
 }
 """Why a message is refused that would be refused again."""
 _LAST_WORDS_S = 1.0
-_KEYS_REMEMBERED = 1_000_000
 _FAILURES_KEPT = 100
 
 
@@ -98,7 +96,7 @@ class TopicSink:
         self._client_config = {name: value for name, value in client_config.items() if name not in _OF_TRANSACTIONS}
         self._largest = int(own["message.max.bytes"])
         self._limits: dict[str, int] = {}
-        self._partitions: dict[str, _Partitions] = {}
+        self._partitions: dict[str, Partitions] = {}
         self.look_up(topics)
 
     def look_up(self, topics: Sequence[str]) -> None:
@@ -106,7 +104,7 @@ class TopicSink:
 
         Raises OperationError when one does not exist or no broker answers.
         """
-        self._partitions |= {topic: _Partitions(partition_count(self._producer, topic)) for topic in topics}
+        self._partitions |= {topic: Partitions(partition_count(self._producer, topic)) for topic in topics}
         self._limits |= message_limits(self._client_config, topics) if topics else {}
 
     def publish(
@@ -233,12 +231,12 @@ class TopicSink:
     def _partitions_of(self, topic: str, partition_keys: Sequence[Key | None] | None) -> Any:
         known = self._partitions.get(topic)
         if known is None:
-            known = self._partitions[topic] = _Partitions(partition_count(self._producer, topic))
+            known = self._partitions[topic] = Partitions(partition_count(self._producer, topic))
         elif time.monotonic() > known.trusted_until:
             known = self._partitions[topic] = self._renewed(topic, known)
         return repeat(-1) if partition_keys is None else map(known.__getitem__, partition_keys)
 
-    def _renewed(self, topic: str, known: _Partitions) -> _Partitions:
+    def _renewed(self, topic: str, known: Partitions) -> Partitions:
         """The topic's partitions as they are now; as they were, where no broker answers at once."""
         try:
             count = partition_count(self._producer, topic, _PARTITIONS_TIMEOUT_S)
@@ -247,46 +245,9 @@ class TopicSink:
                 raise
             count = known.count
         if count != known.count:
-            return _Partitions(count)
-        known.trusted_until = time.monotonic() + _PARTITIONS_TRUSTED_S
+            return Partitions(count)
+        known.trusted_until = time.monotonic() + TRUSTED_S
         return known
-
-
-class _Partitions(dict[Key | None, int]):
-    """Partition of each partition key, worked out once; -1 (the client chooses by message key) where there is none."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__({None: -1})
-        self.count = count
-        self.trusted_until = time.monotonic() + _PARTITIONS_TRUSTED_S
-
-    def __missing__(self, key: Key) -> int:
-        if len(self) > _KEYS_REMEMBERED:
-            self.clear()
-            self[None] = -1
-        value = self[key] = partition_of(key, self.count)
-        return value
-
-
-def partition_of(key: Key, count: int) -> int:
-    """The partition Kafka's default partitioner (murmur2 of the key's bytes, sign bit dropped) gives `key`."""
-    return (murmur2(_bytes(key)) & 0x7FFFFFFF) % count
-
-
-def murmur2(data: bytes) -> int:
-    """32-bit MurmurHash2 with Kafka's seed, unsigned."""
-    m, mask = 0x5BD1E995, 0xFFFFFFFF
-    length = len(data)
-    h = 0x9747B28C ^ length
-    whole = length & ~3
-    for i in range(0, whole, 4):
-        k = int.from_bytes(data[i : i + 4], "little") * m & mask
-        k = (k ^ (k >> 24)) * m & mask
-        h = (h * m & mask) ^ k
-    if whole < length:
-        h = (h ^ int.from_bytes(data[whole:], "little")) * m & mask
-    h = (h ^ (h >> 13)) * m & mask
-    return h ^ (h >> 15)
 
 
 def partition_count(client: Producer | AdminClient, topic: str, timeout_s: float = _METADATA_TIMEOUT_S) -> int:
@@ -400,11 +361,7 @@ def _cut_to(room: int, key: Key | None, value: bytes) -> tuple[Key | None, bytes
 
 
 def _size(key: Key | None) -> int:
-    return 0 if key is None else len(_bytes(key))
-
-
-def _bytes(key: Key) -> bytes:
-    return key.encode() if isinstance(key, str) else key
+    return 0 if key is None else len(in_bytes(key))
 
 
 def _refused(topic: str, key: Key | None, value: bytes, error: KafkaException) -> str:

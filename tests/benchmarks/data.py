@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from sinks.kafka.topics import partition_of
+from sinks.kafka.partitioner import partition_of
 
 START = datetime(2026, 3, 1, 14, 0, tzinfo=UTC)
 """Two hours before a local midnight in the default time zone."""

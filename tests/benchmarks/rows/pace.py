@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 
-from sinks.kafka.topics import partition_of
+from sinks.kafka.partitioner import partition_of
 from tests.benchmarks.answers import check_lake, windows_of
 from tests.benchmarks.bench import Bench, Found
 from tests.benchmarks.data import FIELDS, Load, head_ends, ipc

@@ -359,7 +359,7 @@ def test_absurd_energies_are_no_data_for_their_scopes_alone(
         ]
     )
     scores = accuracy(("A", -1.7e308, 96, 0), ("B", 99.0, 96, 0))
-    table = daily_kpis(windows, voltage(), scores, meter_versions, customers, DAY, metering_settings)
+    table = kpis_of(windows, voltage(), scores, meter_versions, customers, DAY, metering_settings)
     rows = of(table)
     assert table.select(pl.col(pl.Float64).is_finite().all()).row(0) == (True,) * 5
     assert (rows["power_factor", "A"]["value"], rows["power_factor", "A"]["status"]) == (None, "no_data")

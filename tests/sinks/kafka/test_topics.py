@@ -17,8 +17,9 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from metering.errors import OperationError
 from metering.tables.lake import REJECTS
 from metering.tables.messages import Outbound, reject_messages
-from sinks.kafka import topics
-from sinks.kafka.topics import TopicSink, ensure_topics, murmur2, partition_of
+from sinks.kafka import partitioner, topics
+from sinks.kafka.partitioner import murmur2, partition_of
+from sinks.kafka.topics import TopicSink, ensure_topics
 from sinks.kafka.transactions import TransactionalSink
 
 NOBODY = {"bootstrap.servers": "127.0.0.1:1", "message.timeout.ms": 1500, "retry.backoff.ms": 50}
@@ -129,7 +130,7 @@ def test_headers_go_with_every_message(kafka: str, kafka_topic: Callable[..., st
 
 def test_a_message_over_the_clients_limit_names_its_key() -> None:
     sink = TopicSink({**NOBODY, "message.max.bytes": 2000})
-    sink._partitions["t"] = topics._Partitions(1)
+    sink._partitions["t"] = partitioner.Partitions(1)
     with pytest.raises(OperationError, match=r"topic t, key M1/x: message of 3000 bytes refused"):
         sink.publish("t", ["M1/x"], [b"x" * 3000], ["M1"])
     sink.close()
@@ -201,7 +202,7 @@ def test_a_topic_that_is_absent_is_named(kafka: str) -> None:
 def test_flush_tells_when_no_broker_took_the_messages() -> None:
     told: list[str] = []
     sink = TopicSink(NOBODY, told.append)
-    sink._partitions["t"] = topics._Partitions(1)
+    sink._partitions["t"] = partitioner.Partitions(1)
     sink.publish("t", ["k"], [b"1"], ["k"])
     with pytest.raises(OperationError, match="1 messages could not be delivered to t within 0 s"):
         sink.flush(0.1)
@@ -212,7 +213,7 @@ def test_flush_tells_when_no_broker_took_the_messages() -> None:
 
 def test_unequal_lengths_are_a_programming_error() -> None:
     sink = TopicSink(NOBODY)
-    sink._partitions["t"] = topics._Partitions(1)
+    sink._partitions["t"] = partitioner.Partitions(1)
     with pytest.raises(ValueError, match="2 keys, 1 values"):
         sink.publish("t", ["a", "b"], [b"1"], ["a", "b"])
     sink.close()
