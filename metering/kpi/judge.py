@@ -11,6 +11,7 @@ import polars as pl
 
 from metering.settings.kpis import Kpi
 from metering.supply.power_factor import half_up
+from metering.tables.schema import finite
 from metering.tables.warehouse import KPI
 
 MET, MISSED, NO_DATA = "met", "missed", "no_data"
@@ -24,16 +25,17 @@ _ROW: dict[str, type[pl.DataType] | pl.DataType] = {
 def judged(counts: pl.DataFrame, scopes: pl.DataFrame, kpis: Mapping[str, Kpi], period: str) -> pl.DataFrame:
     """KPI rows of one `period`: each of `kpis` in each of `scopes` (scope, kind) whose kind it has.
 
-    `counts`: kpi_id, scope, numerator, denominator, coverage. A value needs a denominator above 0. status is no_data
-    without a value, and also, with the value given, for a KPI without a target: it can be neither met nor missed.
+    `counts`: kpi_id, scope, numerator, denominator, coverage; what is no finite number is none. A value needs a
+    denominator above 0. status is no_data without a value, and also, with the value given, for a KPI without a target: it can be neither met nor missed.
     """
     value, target = pl.col("value"), pl.col("target")
     reached = pl.when(pl.col("direction") == "at_most").then(value <= target).otherwise(value >= target)
     rows = (
         _rows(kpis)
         .join(scopes, left_on="kind", right_on="kind")
-        .join(counts, on=["kpi_id", "scope"], how="left")
+        .join(finite(counts), on=["kpi_id", "scope"], how="left")
         .with_columns(_value(kpis).alias("value"), pl.col("coverage").fill_null(0).clip(0, 1))
+        .pipe(finite)
         .with_columns(
             pl.when(value.is_null() | target.is_null())
             .then(pl.lit(NO_DATA))
