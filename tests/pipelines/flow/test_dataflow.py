@@ -37,7 +37,7 @@ from pipelines.flow.dataflow import Run, build, run_flow
 from pipelines.flow.settings import Registry, StreamSettings
 from pipelines.flow.worker import Sinks
 from pipelines.sources.files import FileSource
-from pipelines.sources.poll import Poll, Positions, Source
+from pipelines.sources.poll import Batch, Positions, Segment, Source
 from sinks.lake.commits import CommitLog
 from sinks.lake.owner import take
 from sinks.lake.reader import LakeReader, current
@@ -255,17 +255,22 @@ class _Scripted:
         self.stale_since = None
         self.closed = False
 
+    def worker_of(self, shard: str, workers: int) -> int | None:  # noqa: ARG002 - the protocol's
+        return 0
+
     def open(self, worker: int, workers: int, positions: Positions) -> _Scripted:  # noqa: ARG002 - the protocol's
         self._row = (positions("scripted") or {}).get("row", 0)
         return self
 
-    def poll(self) -> list[Poll]:
+    def poll(self) -> list[Batch]:
         self._before(self._at)
         if self._at == self._boom:
             raise ConnectionError("the source broke")
         data = self._batches[self._at]
         first, self._row, self._at = self._row, self._row + data.count(b"\n") + 1, self._at + 1
-        return [Poll("scripted", "scripted", 0, Lines(data, first), first, {"row": self._row}, end=self.finished)]
+        after = {"row": self._row}
+        segment = Segment("scripted", "scripted", 0, self._row - first, after, first, end=self.finished)
+        return [Batch(Lines(data), (segment,))]
 
     @property
     def finished(self) -> bool:
