@@ -205,8 +205,9 @@ class Pair:
                 break
         new_count = len(runs)
         old_count = new_count - len(came) + known
-        expected = _stories(before, runs, cleared, [*came, *rest], reached)
-        emitted = _stories(before, old_runs[:old_count], old_cleared[:old_count], old_readings, reached)
+        version = [*came, *old_readings][0].version  # of what is put in or taken out: there may be no reading after it
+        expected = _stories(before, version, runs, cleared, [*came, *rest], reached)
+        emitted = _stories(before, version, old_runs[:old_count], old_cleared[:old_count], old_readings, reached)
         self._readings[at:] = [*came, *rest]
         self._times[at : at + known] = [each.ts_us for each in came]
         self._runs[at:] = [*runs, *old_runs[old_count:]]
@@ -256,17 +257,18 @@ def _story(stories: dict[int, tuple[Story, int]], started_us: int) -> Story | No
 
 def _stories(
     before: Run | None,
+    version: int,
     runs: Sequence[Run | None],
     cleared: Sequence[tuple[int, Story] | None],
     readings: Sequence[Judged],
     goes_on: bool,
 ) -> dict[int, tuple[Story, int]]:
-    """Violations of a stretch of readings, by start: story, and the meter's version then. One that is open at the end
-    of a stretch that `goes_on` as ever is left out: nothing has changed in it.
+    """Violations of a stretch of readings, by start: story, and the meter's version then (`version` at its beginning).
+    One that is open at the end of a stretch that `goes_on` as ever is left out: nothing has changed in it.
     """
     found: dict[int, tuple[Story, int]] = {}
     if before is not None and before.active:
-        found[before.started_us] = (_open(before), readings[0].version if readings else 0)
+        found[before.started_us] = (_open(before), version)
     for run, clear, reading in zip(runs, cleared, readings, strict=False):
         if clear is not None:
             found[clear[0]] = (clear[1], reading.version)

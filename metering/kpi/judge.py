@@ -26,7 +26,8 @@ def judged(counts: pl.DataFrame, scopes: pl.DataFrame, kpis: Mapping[str, Kpi], 
     """KPI rows of one `period`: each of `kpis` in each of `scopes` (scope, kind) whose kind it has.
 
     `counts`: kpi_id, scope, numerator, denominator, coverage; what is no finite number is none. A value needs a
-    denominator above 0. status is no_data without a value, and also, with the value given, for a KPI without a target: it can be neither met nor missed.
+    denominator above 0. status is no_data without a value, and also, with the value given, for a KPI without a target:
+    it can be neither met nor missed.
     """
     value, target = pl.col("value"), pl.col("target")
     reached = pl.when(pl.col("direction") == "at_most").then(value <= target).otherwise(value >= target)

@@ -1,19 +1,12 @@
-"""The dataflow from files to the lake: whole, resumed, stopped, killed, and under a registry that changes."""
+"""The dataflow from files to the lake in this process: whole, resumed, stopped, and under a registry that changes."""
 
 from __future__ import annotations
 
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -26,130 +19,24 @@ from metering.errors import GapError, UserError
 from metering.load.windows import latest, windows
 from metering.readings.decode import Lines
 from metering.registry.index import MeterIndex
-from metering.registry.meter_versions import meter_versions
-from metering.settings import MeteringSettings
 from metering.tables.lake import LAKE
-from metering.tables.warehouse import CUSTOMERS, METERS
 from orchestration.home.registry_files import registry_paths, save
 from orchestration.home.registry_watch import RegistryWatch
 from orchestration.home.settings import Settings
-from pipelines.flow.dataflow import Run, build, run_flow
-from pipelines.flow.settings import Registry, StreamSettings
-from pipelines.flow.worker import Sinks
-from pipelines.sources.files import FileSource
-from pipelines.sources.poll import Poll, Positions, Source
-from sinks.lake.commits import CommitLog
-from sinks.lake.owner import take
-from sinks.lake.reader import LakeReader, current
-
-START = datetime(2026, 1, 1, 10, tzinfo=UTC)
-REVISED = ("windows", "violations", "compliance")
-APPENDED = ("readings", "rejects")
-
-CUSTOMER = {
-    "customer_no": "C1", "name": "Rolling mill", "segment": "large", "industry": "steel", "voltage_level_kv": 10.0,
-    "pf_standard": 0.9, "contract_capacity_kva": 1000.0, "tariff": "large_industry", "dual_supply": False,
-    "controllable": False,
-}  # fmt: skip
-METER = {
-    "customer_no": "C1", "wiring": "3p4w", "nominal_v": 57.7, "pt_ratio": 100.0, "ct_ratio": 40.0, "rated_a": 5.0,
-    "max_a": 6.0, "register_digits": 6, "interval_s": 60, "source_no": 1, "valid_from": date(2020, 1, 1),
-}  # fmt: skip
-
-
-def _meters(*names: str) -> pl.DataFrame:
-    return METERS.conform(pl.DataFrame([{**METER, "meter_id": name} for name in names]))
-
-
-def _customers() -> pl.DataFrame:
-    return CUSTOMERS.conform(pl.DataFrame([CUSTOMER]))
-
-
-def _lines(meters: int, minutes: int, seed: int = 0) -> list[bytes]:
-    """Readings of M0, M1, ... in order of arrival: bursts over limits, some late by minutes or hours, some broken."""
-    rng = random.Random(seed)
-    arrivals: list[tuple[float, float, bytes]] = []
-    for meter in range(meters):
-        high = False
-        for minute in range(1, minutes):
-            high ^= rng.random() < 0.03
-            reading = {
-                "meter_id": f"M{meter}", "ts": (START + timedelta(minutes=minute)).isoformat(),
-                "p_kw": 1100.0 if high else rng.uniform(100, 300), "q_kvar": rng.uniform(0, 200),
-                "ua_v": 75.0 if high else 57.7, "ub_v": 57.7, "uc_v": rng.uniform(52, 63), "import_kwh": float(minute),
-            }  # fmt: skip
-            late = rng.choice((8, 30, 400)) if rng.random() < 0.01 else rng.random()
-            arrivals.append((minute + late, rng.random(), json.dumps(reading).encode()))
-            if rng.random() < 0.005:
-                arrivals.append((minute, rng.random(), json.dumps({**reading, "p_kw": "much"}).encode()))
-    return [line for *_, line in sorted(arrivals)]
-
-
-class _Fixed:
-    def __init__(self, index: MeterIndex) -> None:
-        self._index = index
-
-    def index(self) -> MeterIndex:
-        return self._index
-
-
-@pytest.fixture(scope="module")
-def index(metering_settings: MeteringSettings) -> MeterIndex:
-    return MeterIndex.of(meter_versions(_customers(), _meters(*(f"M{i}" for i in range(6))), metering_settings))
-
+from pipelines.flow.dataflow import Run
+from pipelines.sources.poll import Batch, Positions, Segment
+from sinks.lake.reader import LakeReader
+from tests.pipelines.flow.flows import customers_of, lake_of, log_of, meters_of, same
 
 Stream = Callable[..., Run]
 
 
-@pytest.fixture
-def stream(index: MeterIndex, metering_settings: MeteringSettings) -> Stream:
-    """Runs the flow in this process: stream(home, source, registry=..., commit_rows=..., run=...)."""
-
-    def go(
-        home: Path, source: Path | Source, batch_rows: int = 10**6, commit_rows: int = 10**9,
-        registry: Registry | None = None, run: Run | None = None,
-    ) -> Run:  # fmt: skip
-        run = run or Run()
-        owner = take(home)
-        try:
-            settings = StreamSettings(metering_settings, windows_kept=8, commit_interval_s=1e9, commit_rows=commit_rows)
-            sinks = Sinks(LakeReader(home), CommitLog(home, owner))
-            files = FileSource(source, batch_rows) if isinstance(source, Path) else source
-            run_flow(build(files, sinks, settings, registry or _Fixed(index), run), run)
-        finally:
-            owner.release()
-        return run
-
-    return go
-
-
-def _lake(home: Path) -> dict[str, pl.DataFrame]:
-    """Every table's final rows: of revised ones the highest revision, of others each row, which must be there once."""
-    lake = LakeReader(home)
-    tables = {name: current(lake.scan(name), LAKE[name].key).collect() for name in REVISED}
-    for name in APPENDED:
-        key = LAKE[name].key
-        rows = lake.scan(name).collect()
-        assert rows.select(key).is_unique().all(), f"{name} hold a row twice"
-        tables[name] = rows.sort(key)
-    return tables
-
-
-def _same(a: dict[str, pl.DataFrame], b: dict[str, pl.DataFrame], without: tuple[str, ...] = ()) -> None:
-    for name in (*REVISED, *APPENDED):
-        left, right = (frame.drop(without, strict=False) for frame in (a[name], b[name]))
-        assert_frame_equal(left, right, check_exact=True)
-
-
-# --- in this process ------------------------------------------------------------------------------------------------
-
-
 def test_a_file_becomes_a_lake(tmp_path: Path, stream: Stream, index: MeterIndex) -> None:
-    lines = _lines(3, 120)
+    lines = log_of(3, 120)
     file = tmp_path / "day.ndjson"
     file.write_bytes(b"\n".join(lines))
     run = stream(tmp_path / "home", file, batch_rows=50, commit_rows=100)
-    tables = _lake(tmp_path / "home")
+    tables = lake_of(tmp_path / "home")
     assert tables["readings"].height + tables["rejects"].height == len(lines)
     assert run.metrics.readings == tables["readings"].height
     assert run.metrics.rejected_by_reason() == {"wrong_type": tables["rejects"].height}
@@ -167,19 +54,19 @@ def test_a_file_becomes_a_lake(tmp_path: Path, stream: Stream, index: MeterIndex
 
 def test_neither_batches_nor_commits_change_the_lake(tmp_path: Path, stream: Stream) -> None:
     file = tmp_path / "day.ndjson"
-    file.write_bytes(b"\n".join(_lines(2, 100)) + b"\n")
+    file.write_bytes(b"\n".join(log_of(2, 100)) + b"\n")
     stream(tmp_path / "whole", file)
-    whole = _lake(tmp_path / "whole")
+    whole = lake_of(tmp_path / "whole")
     for batch_rows, commit_rows in ((10, 1), (37, 90)):
         home = tmp_path / f"{batch_rows}"
         stream(home, file, batch_rows=batch_rows, commit_rows=commit_rows)
-        _same(_lake(home), whole)
+        same(lake_of(home), whole)
 
 
 def test_a_folder_is_as_many_shards_as_files(tmp_path: Path, stream: Stream, index: MeterIndex) -> None:
     folder = tmp_path / "telemetry"
     (folder / "north").mkdir(parents=True)
-    by_meter = {f"M{m}": [line for line in _lines(3, 60) if f'"M{m}"'.encode() in line] for m in range(3)}
+    by_meter = {f"M{m}": [line for line in log_of(3, 60) if f'"M{m}"'.encode() in line] for m in range(3)}
     (folder / "a.ndjson").write_bytes(b"\n".join(by_meter["M0"]))
     (folder / "north" / "b.jsonl").write_bytes(b"\n".join(by_meter["M1"]))
     rows = [json.loads(line) for line in by_meter["M2"] if b"much" not in line]
@@ -188,18 +75,18 @@ def test_a_folder_is_as_many_shards_as_files(tmp_path: Path, stream: Stream, ind
     pq.write_table(table, folder / "c.parquet")
     (folder / "readme.txt").write_text("not telemetry", "utf-8")
     stream(tmp_path / "home", folder)
-    tables = _lake(tmp_path / "home")
+    tables = lake_of(tmp_path / "home")
     counted = dict(tables["readings"].group_by("source").len().iter_rows())
     expected = {"a.ndjson": "M0", "north/b.jsonl": "M1", "c.parquet": "M2"}
     assert counted == {name: sum(b"much" not in line for line in by_meter[m]) for name, m in expected.items()}
     assert dict(tables["readings"].select("source", "meter_id").unique().iter_rows()) == expected
     again = stream(tmp_path / "home", folder)
     assert again.metrics.readings == 0
-    _same(_lake(tmp_path / "home"), tables)
+    same(lake_of(tmp_path / "home"), tables)
 
 
 def test_an_appended_file_is_read_on_from_where_it_ended(tmp_path: Path, stream: Stream) -> None:
-    lines = _lines(2, 120)
+    lines = log_of(2, 120)
     file = tmp_path / "day.ndjson"
     home = tmp_path / "home"
     file.write_bytes(b"\n".join(lines[:100]) + b"\n")
@@ -210,7 +97,7 @@ def test_an_appended_file_is_read_on_from_where_it_ended(tmp_path: Path, stream:
     stream(home, file)
     stream(tmp_path / "whole", file)
     # The first end closed its windows early, so that what followed revised them.
-    _same(_drop_violations(_lake(home)), _drop_violations(_lake(tmp_path / "whole")), without=("revision",))
+    same(_drop_violations(lake_of(home)), _drop_violations(lake_of(tmp_path / "whole")), without=("revision",))
 
 
 def _drop_violations(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
@@ -219,7 +106,7 @@ def _drop_violations(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]
 
 def test_another_file_under_the_same_name_is_refused(tmp_path: Path, stream: Stream) -> None:
     file = tmp_path / "day.ndjson"
-    lines = _lines(1, 30)
+    lines = log_of(1, 30)
     file.write_bytes(b"\n".join(lines))
     stream(tmp_path / "home", file)
     file.write_bytes(b"\n".join(reversed(lines)))
@@ -229,7 +116,7 @@ def test_another_file_under_the_same_name_is_refused(tmp_path: Path, stream: Str
 
 def test_told_to_stop_it_commits_what_it_has(tmp_path: Path, stream: Stream) -> None:
     file = tmp_path / "day.ndjson"
-    file.write_bytes(b"\n".join(_lines(2, 120)))
+    file.write_bytes(b"\n".join(log_of(2, 120)))
     polls = []
 
     def stop_soon(_: object) -> None:
@@ -239,11 +126,11 @@ def test_told_to_stop_it_commits_what_it_has(tmp_path: Path, stream: Stream) -> 
 
     run = Run(on_poll=stop_soon)
     stream(tmp_path / "home", file, batch_rows=20, run=run)
-    first = _lake(tmp_path / "home")
+    first = lake_of(tmp_path / "home")
     assert 0 < first["readings"].height < 120
     stream(tmp_path / "home", file)
     stream(tmp_path / "whole", file)
-    _same(_lake(tmp_path / "home"), _lake(tmp_path / "whole"))
+    same(lake_of(tmp_path / "home"), lake_of(tmp_path / "whole"))
 
 
 class _Scripted:
@@ -255,17 +142,22 @@ class _Scripted:
         self.stale_since = None
         self.closed = False
 
+    def worker_of(self, shard: str, workers: int) -> int | None:  # noqa: ARG002 - the protocol's
+        return 0
+
     def open(self, worker: int, workers: int, positions: Positions) -> _Scripted:  # noqa: ARG002 - the protocol's
         self._row = (positions("scripted") or {}).get("row", 0)
         return self
 
-    def poll(self) -> list[Poll]:
+    def poll(self) -> list[Batch]:
         self._before(self._at)
         if self._at == self._boom:
             raise ConnectionError("the source broke")
         data = self._batches[self._at]
         first, self._row, self._at = self._row, self._row + data.count(b"\n") + 1, self._at + 1
-        return [Poll("scripted", "scripted", 0, Lines(data, first), first, {"row": self._row}, end=self.finished)]
+        after = {"row": self._row}
+        segment = Segment("scripted", "scripted", 0, self._row - first, after, first, end=self.finished)
+        return [Batch(Lines(data), (segment,))]
 
     @property
     def finished(self) -> bool:
@@ -276,22 +168,22 @@ class _Scripted:
 
 
 def test_what_breaks_in_a_stage_is_raised_as_it_was(tmp_path: Path, stream: Stream) -> None:
-    lines = _lines(1, 30)
+    lines = log_of(1, 30)
     source = _Scripted([b"\n".join(lines[:10]), b"\n".join(lines[10:])], boom=1)
     run = Run()
     with pytest.raises(ConnectionError, match="the source broke"):
         stream(tmp_path, source, run=run)
     assert isinstance(run.failure, ConnectionError)
-    assert _lake(tmp_path)["readings"].is_empty()  # nothing had been committed
+    assert lake_of(tmp_path)["readings"].is_empty()  # nothing had been committed
     stream(tmp_path, _Scripted([b"\n".join(lines)]))
-    assert _lake(tmp_path)["readings"].height == sum(b"much" not in line for line in lines)
+    assert lake_of(tmp_path)["readings"].height == sum(b"much" not in line for line in lines)
 
 
 # --- the registry ---------------------------------------------------------------------------------------------------
 
 
 def test_what_was_read_counts_when_the_source_can_go_no_further(tmp_path: Path, stream: Stream) -> None:
-    lines = _lines(2, 30)
+    lines = log_of(2, 30)
 
     def break_off(at: int) -> None:
         if at == 1:
@@ -305,21 +197,21 @@ def test_what_was_read_counts_when_the_source_can_go_no_further(tmp_path: Path, 
 @pytest.fixture
 def watch(tmp_path: Path, default_settings: Settings) -> RegistryWatch:
     """Of a home with meter M0, looked at at every turn."""
-    save(tmp_path, _customers(), _meters("M0"))
+    save(tmp_path, customers_of(), meters_of("M0"))
     often = replace(default_settings.stream, registry_check_s=0.0)
     return RegistryWatch(tmp_path, default_settings.model_copy(update={"stream": often}))
 
 
 def test_a_changed_registry_is_taken_up_while_running(tmp_path: Path, stream: Stream, watch: RegistryWatch) -> None:
-    lines = [line for line in _lines(2, 60) if b"much" not in line]
+    lines = [line for line in log_of(2, 60) if b"much" not in line]
     parts = [b"\n".join(lines[:40]), b"\n".join(lines[40:])]
 
     def change(at: int) -> None:
         if at == 1:
-            save(tmp_path, _customers(), _meters("A comes first", "M0", "M1"))
+            save(tmp_path, customers_of(), meters_of("A comes first", "M0", "M1"))
 
     stream(tmp_path, _Scripted(parts, before=change), registry=watch)
-    tables = _lake(tmp_path)
+    tables = lake_of(tmp_path)
     known = [line for at, line in enumerate(lines) if b'"M0"' in line or at >= 40]
     assert tables["readings"].height == len(known)
     assert set(tables["rejects"]["reason"]) == {"unknown_meter"}
@@ -331,7 +223,7 @@ def test_a_changed_registry_is_taken_up_while_running(tmp_path: Path, stream: St
 def test_a_bad_registry_is_refused_and_told_once_and_the_last_good_one_stays(
     tmp_path: Path, stream: Stream, watch: RegistryWatch
 ) -> None:
-    lines = [line for line in _lines(1, 60) if b"much" not in line]
+    lines = [line for line in log_of(1, 60) if b"much" not in line]
     parts = [b"\n".join(lines[at : at + 10]) for at in range(0, len(lines), 10)]
     _, path = registry_paths(tmp_path)
     good = path.read_bytes()
@@ -344,7 +236,7 @@ def test_a_bad_registry_is_refused_and_told_once_and_the_last_good_one_stays(
 
     with structlog.testing.capture_logs() as logs:
         stream(tmp_path, _Scripted(parts, before=change), registry=watch)
-    assert _lake(tmp_path)["readings"].height == len(lines)
+    assert lake_of(tmp_path)["readings"].height == len(lines)
     told = [(entry["log_level"], entry["event"]) for entry in logs if "registry" in entry["event"]]
     assert told == [
         ("error", "registry refused, the last good one stays in force"), ("info", "registry taken up")
@@ -360,98 +252,3 @@ def test_a_registry_that_is_gone_for_a_moment_stays_in_force(tmp_path: Path, wat
     assert watch.index() is before
     (tmp_path / "elsewhere").rename(path)
     assert watch.index().meter_versions.equals(before.meter_versions)
-
-
-# --- as a process ---------------------------------------------------------------------------------------------------
-
-ENV = {
-    "KILOWATCH_STREAM__BATCH_ROWS": "150", "KILOWATCH_STREAM__COMMIT_ROWS": "300",
-    "KILOWATCH_STREAM__METRICS_PORT": "-1", "POLARS_MAX_THREADS": "1",
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def telemetry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fifteen hours of six meters at one minute, in one file."""
-    file = tmp_path_factory.mktemp("telemetry") / "six.ndjson"
-    file.write_bytes(b"\n".join(_lines(6, 900, seed=1)) + b"\n")
-    return file
-
-
-@pytest.fixture
-def uninterrupted(tmp_path: Path, telemetry: Path, stream: Stream) -> dict[str, pl.DataFrame]:
-    stream(tmp_path / "uninterrupted", telemetry)
-    return _lake(tmp_path / "uninterrupted")
-
-
-def _start(home: Path, telemetry: Path) -> subprocess.Popen[str]:
-    save(home, _customers(), _meters(*(f"M{i}" for i in range(6))))
-    command = [Path(sys.executable).with_name("kilowatch"), "stream", "--source", telemetry, "--home", home]
-    return subprocess.Popen(
-        command, env={**os.environ, **ENV}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def _until_commits(home: Path, process: subprocess.Popen[str], more_than: float) -> None:
-    """Wait until the home holds more than so many parts of readings, or the process is over."""
-    end = time.monotonic() + 60
-    while process.poll() is None and len(list(home.glob("lake/readings/*/*.parquet"))) <= more_than:
-        assert time.monotonic() < end, "the stream commits nothing"
-        time.sleep(0.005)
-
-
-def _ended(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=120)
-    return output
-
-
-def test_sigterm_commits_ends_with_0_and_the_next_run_goes_on(
-    tmp_path: Path, telemetry: Path, uninterrupted: dict[str, pl.DataFrame]
-) -> None:
-    home = tmp_path / "home"
-    process = _start(home, telemetry)
-    _until_commits(home, process, 2)
-    process.send_signal(signal.SIGTERM)
-    output = _ended(process)
-    assert process.returncode == 0, output
-    assert "Traceback" not in output
-    stopped = _lake(home)
-    assert 0 < stopped["readings"].height < uninterrupted["readings"].height
-    second = _start(home, telemetry)
-    output = _ended(second)
-    assert second.returncode == 0, output
-    _same(_lake(home), uninterrupted)
-
-
-def test_killed_at_any_moment_nothing_is_lost_and_nothing_stands_twice(
-    tmp_path: Path, telemetry: Path, uninterrupted: dict[str, pl.DataFrame]
-) -> None:
-    home = tmp_path / "home"
-    rng = random.Random()
-    seen = pl.DataFrame(schema=LAKE["readings"].schema)
-    killed = 0
-    for _ in range(3):
-        process = _start(home, telemetry)
-        _until_commits(home, process, len(list(home.glob("lake/readings/*/*.parquet"))) + rng.randrange(4))
-        time.sleep(rng.random() * 0.1)
-        process.kill()
-        _ended(process)
-        killed += process.returncode == -signal.SIGKILL
-        here = _lake(home)["readings"]
-        assert seen.join(here, on=LAKE["readings"].key, how="anti").is_empty(), "rows that were seen are gone"
-        seen = here
-    assert killed
-    last = _start(home, telemetry)
-    output = _ended(last)
-    assert last.returncode == 0, output
-    _same(_lake(home), uninterrupted)
-
-
-def test_a_second_stream_is_refused_in_one_line(tmp_path: Path, telemetry: Path) -> None:
-    owner = take(tmp_path)
-    process = _start(tmp_path, telemetry)
-    output: Any = _ended(process)
-    owner.release()
-    assert process.returncode == 2
-    assert f"pid {os.getpid()}" in output
-    assert "Traceback" not in output

@@ -20,7 +20,7 @@ from metering.tables.warehouse import CUSTOMERS, METERS
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.settings import ResultTopics, StreamSettings
 from pipelines.flow.worker import Sinks, Worker
-from pipelines.sources.poll import Poll
+from pipelines.sources.poll import Batch, Segment
 from sinks.lake.commits import CommitLog
 from sinks.lake.owner import take
 from sinks.lake.reader import LakeReader
@@ -102,17 +102,18 @@ def make_worker(tmp_path: Path, index: MeterIndex, metering_settings: MeteringSe
     owner.release()
 
 
-def poll(first: int, count: int, gap: tuple[int, int] | None = None) -> Poll:
+def batch(first: int, count: int, gap: tuple[int, int] | None = None) -> Batch:
     """So many minutes of one meter, a message each, that begin at offset and minute `first`."""
     offsets = list(range(first, first + count))
     at = [START + timedelta(minutes=offset) for offset in offsets]
     values = [json.dumps({"meter_id": "M1", "ts": ts.isoformat(), "p_kw": 100.0}).encode() for ts in at]
     content = Messages(values, offsets, [int(ts.timestamp() * 1000) for ts in at], [b"M1"] * count)
-    return Poll("t-0", "t", 0, content, first, {"offset": first + count}, newest_offset=first + count - 1, gap=gap)
+    end = first + count
+    return Batch(content, (Segment("t-0", "t", 0, count, {"offset": end}, newest_offset=end - 1, gap=gap),))
 
 
-def work(worker: Worker, polled: Poll) -> None:
-    worker.deliver(worker.advance(worker.decode(polled)))
+def work(worker: Worker, *batches: Batch) -> None:
+    worker.deliver([worker.advance(worker.decode(batches))])
 
 
 def rows(home: Path, table: str = "readings") -> int:
@@ -122,10 +123,10 @@ def rows(home: Path, table: str = "readings") -> int:
 def test_nothing_is_committed_before_it_is_acknowledged(tmp_path: Path, make_worker: MakeWorker) -> None:
     brokers = Brokers()
     worker = make_worker(brokers)
-    work(worker, poll(0, 40))
+    work(worker, batch(0, 40))
     assert (rows(tmp_path), worker.position("t-0"), worker.held) == (40, {"offset": 40}, False)
     brokers.away = True
-    work(worker, poll(40, 40))
+    work(worker, batch(40, 40))
     for _ in range(3):
         worker.tick()
     assert (rows(tmp_path), worker.position("t-0"), worker.held) == (40, {"offset": 40}, True)
@@ -140,7 +141,7 @@ def test_nothing_is_committed_before_it_is_acknowledged(tmp_path: Path, make_wor
 def test_brokers_that_said_no_are_not_asked_again_at_once(make_worker: MakeWorker) -> None:
     brokers = Brokers(away=True)
     worker = make_worker(brokers, retry_s=60.0)
-    work(worker, poll(0, 40))
+    work(worker, batch(0, 40))
     for _ in range(5):
         worker.tick()
     assert brokers.asked == 1
@@ -150,7 +151,7 @@ def test_no_more_is_published_or_read_before_the_brokers_have_settled(tmp_path: 
     brokers = Brokers(away=True)
     worker = make_worker(brokers, commit_rows=10**9)
     for first in range(0, 200, 40):
-        work(worker, poll(first, 40))
+        work(worker, batch(first, 40))
     ends = [str(key) for topic, key in brokers.sent if topic == "windows"]
     assert 0 < len(ends) < 5
     assert worker.held
@@ -166,9 +167,9 @@ def test_no_more_is_published_or_read_before_the_brokers_have_settled(tmp_path: 
 def test_a_stop_while_brokers_are_away_says_what_does_not_count(tmp_path: Path, make_worker: MakeWorker) -> None:
     brokers = Brokers()
     worker = make_worker(brokers)
-    work(worker, poll(0, 40))
+    work(worker, batch(0, 40))
     brokers.away = True
-    work(worker, poll(40, 30))
+    work(worker, batch(40, 30))
     with pytest.raises(OperationError, match="30 readings since the last commit do not count"):
         worker.finish()
     worker.close()
@@ -176,17 +177,17 @@ def test_a_stop_while_brokers_are_away_says_what_does_not_count(tmp_path: Path, 
     assert (rows(tmp_path), worker.position("t-0")) == (40, {"offset": 40})
 
     again = make_worker(Brokers())
-    work(again, poll(40, 30))
+    work(again, batch(40, 30))
     assert rows(tmp_path) == 70
 
 
 def test_an_accepted_gap_is_a_row_of_the_same_commit(tmp_path: Path, make_worker: MakeWorker) -> None:
     brokers = Brokers()
     worker = make_worker(brokers)
-    work(worker, poll(0, 10))
+    work(worker, batch(0, 10))
     brokers.away = True
-    work(worker, poll(25, 0, gap=(10, 24)))
-    work(worker, poll(25, 5))
+    work(worker, batch(25, 0, gap=(10, 24)))
+    work(worker, batch(25, 5))
     assert (rows(tmp_path), rows(tmp_path, "gaps")) == (10, 0)
     brokers.away = False
     worker.tick()

@@ -21,7 +21,7 @@ from metering.tables.lake import LAKE, READINGS
 from pipelines.flow.dataflow import Run, build, run_flow
 from pipelines.flow.settings import StreamSettings
 from pipelines.flow.worker import Sinks
-from pipelines.sources.poll import OwnShard, Poll, Positions
+from pipelines.sources.poll import Batch, OwnShard, Positions, Segment
 from pipelines.sources.redrive import AtRest, Replayed
 from pipelines.sources.redrive_requests import Requests
 from sinks.lake.commits import CommitLog
@@ -91,12 +91,15 @@ class Script:
         self._log, self._before = log, before
         self._spans = list(enumerate(pairwise([0, *cuts, len(log)])))
 
+    def worker_of(self, _: str, __: int) -> int | None:
+        return 0
+
     def open(self, _: int, __: int, positions: Positions) -> Script:
         position = positions(f"{TOPIC}-0") or {"offset": 0}
         self._spans = [span for span in self._spans if span[1][0] >= position["offset"]]
         return self
 
-    def poll(self) -> list[Poll]:
+    def poll(self) -> list[Batch]:
         if self.finished:
             return []
         number, (first, after) = self._spans.pop(0)
@@ -104,7 +107,7 @@ class Script:
         offsets = range(first, after)
         logged = [int((START + timedelta(days=2)).timestamp() * 1000)] * len(offsets)
         content = Messages(self._log[first:after], offsets, logged, [b"key"] * len(offsets))
-        return [Poll(f"{TOPIC}-0", TOPIC, 0, content, first, {"offset": after})]
+        return [Batch(content, (Segment(f"{TOPIC}-0", TOPIC, 0, len(offsets), {"offset": after}),))]
 
     @property
     def finished(self) -> bool:
@@ -230,8 +233,8 @@ def test_a_stream_that_dies_leaves_the_request_to_the_next(
             raise OSError("the process dies here")
         return committed(*arguments, **named)
 
-    committed = CommitLog.commit_together
-    monkeypatch.setattr(CommitLog, "commit_together", dying)
+    committed = CommitLog.commit
+    monkeypatch.setattr(CommitLog, "commit", dying)
     while not Requests(home).answered(asked):
         try:
             stream(home, AtRest(TOPIC, files=False), Registry(whole), commit_rows=1)
