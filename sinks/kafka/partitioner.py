@@ -47,10 +47,10 @@ def murmur2(data: bytes) -> int:
     h = 0x9747B28C ^ length
     whole = length & ~3
     for i in range(0, whole, 4):
-        k = int.fromin_bytes(data[i : i + 4], "little") * m & mask
+        k = int.from_bytes(data[i : i + 4], "little") * m & mask
         k = (k ^ (k >> 24)) * m & mask
         h = (h * m & mask) ^ k
     if whole < length:
-        h = (h ^ int.fromin_bytes(data[whole:], "little")) * m & mask
+        h = (h ^ int.from_bytes(data[whole:], "little")) * m & mask
     h = (h ^ (h >> 13)) * m & mask
     return h ^ (h >> 15)
