@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import time
 
-Key = str | bytes
+from sinks.kafka.limits import Key, raw
 
 _KEYS_REMEMBERED = 1_000_000
 TRUSTED_S = 60.0
 """How long a number of partitions is taken to be right."""
-
-
-def in_bytes(key: Key) -> bytes:
-    """A key as it is sent."""
-    return key.encode() if isinstance(key, str) else key
 
 
 class Partitions(dict[Key | None, int]):
@@ -37,7 +32,7 @@ class Partitions(dict[Key | None, int]):
 
 def partition_of(key: Key, count: int) -> int:
     """The partition Kafka's default partitioner (murmur2 of the key's bytes, sign bit dropped) gives `key`."""
-    return (murmur2(in_bytes(key)) & 0x7FFFFFFF) % count
+    return (murmur2(raw(key)) & 0x7FFFFFFF) % count
 
 
 def murmur2(data: bytes) -> int:

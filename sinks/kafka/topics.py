@@ -1,8 +1,7 @@
 """Kafka topics as a sink: idempotent producing in which no failure goes unseen, and the topics' own set-up.
 
-Here: producer and admin client, and what becomes of a result that is larger than its topic takes. Not here: what
-messages say (`metering.tables.messages`), consuming (`pipelines.sources.kafka`), the local broker
-(`orchestration.kafka.broker`).
+Here: producer and admin client. Not here: what messages say (`metering.tables.messages`), those that are larger than a
+topic takes (`limits`), consuming (`pipelines.sources.kafka`), the local broker (`orchestration.kafka.broker`).
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from itertools import repeat
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from metering.errors import OperationError, SettingsError
-from metering.tables.messages import shortened
-from sinks.kafka.partitioner import TRUSTED_S, Key, Partitions, in_bytes
+from sinks.kafka.limits import Key, fitted, message_limits
+from sinks.kafka.partitioner import TRUSTED_S, Partitions
 
 ClientConfig = Mapping[str, Any]
 
@@ -37,9 +36,6 @@ _REQUIRED = {
     "partitioner": "murmur2_random",  # as Java clients do, and as `partitioner.Partitions` does for partition keys
     "delivery.report.only.error": True,  # failures are reported; what is neither reported nor queued was delivered
 }
-_LIMIT_WHERE_UNKNOWN = 1_048_588  # what Kafka's brokers take unless told otherwise
-_AROUND_A_MESSAGE = 512  # bytes that a batch of one message has besides its key and value, and some to spare
-_LIMITS_TIMEOUT_S = 5.0
 _METADATA_TIMEOUT_S = 10.0
 _PARTITIONS_TIMEOUT_S = 0.5
 _FORBIDDEN = {
@@ -105,7 +101,7 @@ class TopicSink:
         Raises OperationError when one does not exist or no broker answers.
         """
         self._partitions |= {topic: Partitions(partition_count(self._producer, topic)) for topic in topics}
-        self._limits |= message_limits(self._client_config, topics) if topics else {}
+        self._limits |= message_limits(admin_client(self._client_config), topics) if topics else {}
 
     def publish(
         self,
@@ -126,7 +122,7 @@ class TopicSink:
         targets = self._partitions_of(topic, partition_keys)
         produce, failed = self._producer.produce, self._delivered
         extra = (0, list(headers.items())) if headers else ()
-        keys, values = self._fitted(topic, keys, values)
+        keys, values = fitted(keys, values, min(self._largest, self._limits.get(topic, self._largest)))
         sent = 0
         for key, value, partition in zip(keys, values, targets, strict=False):
             try:
@@ -182,22 +178,6 @@ class TopicSink:
                 self._producer.poll(0.05)
         self._failures.clear()
         self._failed, self.lasting = 0, None
-
-    def _fitted(
-        self, topic: str, keys: Sequence[Key | None], values: Sequence[bytes]
-    ) -> tuple[Sequence[Key | None], Sequence[bytes]]:
-        """Keys and values, those cut that the topic does not take."""
-        room = min(self._largest, self._limits.get(topic, self._largest)) - _AROUND_A_MESSAGE
-        longest = max((len(key) for key in keys if key), default=0)
-        if max(map(len, values), default=0) + 4 * longest <= room or len(keys) != len(
-            values
-        ):  # 4: bytes of a character
-            return keys, values
-        pairs = [
-            (key, value) if len(value) + _size(key) <= room else _cut_to(room, key, value)
-            for key, value in zip(keys, values, strict=True)
-        ]
-        return [key for key, _ in pairs], [value for _, value in pairs]
 
     def _produce_when_there_is_room(
         self, topic: str, value: bytes, key: Key | None, partition: int, extra: tuple[Any, ...]
@@ -260,17 +240,6 @@ def partition_count(client: Producer | AdminClient, topic: str, timeout_s: float
         reason = found.error.str() if found is not None and found.error is not None else "it has no partitions"
         raise OperationError(f"topic {topic} cannot be used: {reason}; create it, or check the [topics] settings")
     return len(found.partitions)
-
-
-def message_limits(client_config: ClientConfig, topics: Sequence[str]) -> dict[str, int]:
-    """Bytes that each topic takes in one batch; what brokers take by default where they do not say."""
-    admin = admin_client(client_config)
-    resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
-    limits = dict.fromkeys(topics, _LIMIT_WHERE_UNKNOWN)
-    for resource, answer in admin.describe_configs(resources, request_timeout=_LIMITS_TIMEOUT_S).items():
-        with contextlib.suppress(KafkaException, KeyError, TypeError, ValueError):
-            limits[resource.name] = int(answer.result()["max.message.bytes"].value)
-    return limits
 
 
 def ensure_topics(
@@ -351,17 +320,6 @@ def _await_leaders(admin: AdminClient, topic: str) -> None:
         if led and all(led):
             return
         time.sleep(0.05)
-
-
-def _cut_to(room: int, key: Key | None, value: bytes) -> tuple[Key | None, bytes]:
-    """Key and value of a result in `room` bytes; as they are where it is none."""
-    kept = key if _size(key) <= room // 2 else None
-    short = shortened(value, room - _size(kept))
-    return (key, value) if short is None else (kept, short)
-
-
-def _size(key: Key | None) -> int:
-    return 0 if key is None else len(in_bytes(key))
 
 
 def _refused(topic: str, key: Key | None, value: bytes, error: KafkaException) -> str:

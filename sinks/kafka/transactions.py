@@ -17,7 +17,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 
 from metering.errors import OperationError
-from sinks.kafka.partitioner import Key
+from sinks.kafka.limits import Key
 from sinks.kafka.topics import LASTING, ClientConfig, TopicSink
 
 _OPEN_TIMEOUT_S = 15.0

@@ -73,7 +73,7 @@ class Home:
         return self.log.read_text("utf-8", "replace")[-4000:]
 
     def commits(self) -> Mapping[str, int]:
-        """How often each shard has been committed, with commits whose records a start has yet to put apart."""
+        """The age of the newest record of each shard: it rises with every commit."""
         found: dict[str, int] = {}
         for folder in (self.path / "stream").glob("*/commits"):
             found |= _commits(folder)
@@ -172,7 +172,8 @@ def _commits(folder: Path) -> dict[str, int]:
     for path in sorted(_written(folder), key=lambda name: name.endswith(".joint")):
         with contextlib.suppress(FileNotFoundError):
             for record in commits.records_of(folder / path):
-                found[record.shard] = max(record.sequence, found.get(record.shard, 0))
+                age = record.generation * 1_000_000 + record.sequence
+                found |= {shard: max(age, found.get(shard, 0)) for shard in record.positions}
     return found
 
 
