@@ -1,0 +1,144 @@
+"""Judging, against an account of each reading by itself in plain Python, under rules drawn at random."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metering.events.catalogue import check_frame, rulebook, values_read
+from metering.events.judge import START, judge, starts
+from metering.settings import MeteringSettings, Override
+from metering.tables.schema import TIMESTAMP
+
+Row = dict[str, Any]
+METERS = [(f"3300000000{n:02}", wiring) for n, wiring in enumerate(("3p4w", "3p3w", "1p", "3p4w"))]
+CUSTOMERS = [("large", 10.0), ("important", 10.0), ("important", 35.0), ("sme", 10.0)]
+SINCE = [date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)]
+PHASES = {"3p4w": "abc", "3p3w": "ac", "1p": "a"}
+BASES = {"nominal_v": 220.0, "max_a": 6.0, "rated_a": 5.0, "contract_capacity_kva": 1000.0, "pf_standard": 0.9,
+         "none": 1.0}  # fmt: skip
+LOOKS = {"u": "nominal_v", "i": "max_a", "s_kva": "contract_capacity_kva", "p_kw": "none", "pf": "pf_standard"}
+
+
+@pytest.fixture(scope="module")
+def meter_versions(make_customers: Callable[..., Any], make_meter_versions: Callable[..., Any]) -> pl.DataFrame:
+    customers = {f"C{n}": {"segment": s, "voltage_level_kv": kv} for n, (s, kv) in enumerate(CUSTOMERS)}
+    meters = {m: {"customer_no": f"C{n}", "wiring": wiring} for n, (m, wiring) in enumerate(METERS)}
+    return make_meter_versions(make_customers(customers), meters)
+
+
+def _rows(draw: random.Random) -> list[Row]:
+    """New rules, and overrides of them and of those that Kilowatch brings."""
+    rows: list[Row] = []
+    for number in range(draw.randint(0, 4)):
+        measure = draw.choice(list(LOOKS))
+        row: Row = {
+            "id": f"own_{number}", "name_zh": "x", "name_en": "x", "measure": measure, "base": LOOKS[measure],
+            "side": draw.choice(["above", "below"]), "start": draw.choice([0, 0.5, 0.9, 1.1]), "clear_margin": 0.1,
+        }  # fmt: skip
+        if draw.random() < 0.4:
+            by_phase = measure in ("u", "i") and draw.random() < 0.5
+            look, base = ("i", "rated_a") if by_phase else ("s_kva", "contract_capacity_kva")
+            row["guard"] = {"measure": look, "side": "above", "base": base, "limit": draw.choice([0.1, 0.5])}
+        rows.append(row)
+    ids = [*(row["id"] for row in rows), "over_voltage", "under_voltage", "over_capacity", "low_power_factor"]
+    for number in range(draw.randint(0, 8)):
+        row = {"id": draw.choice(ids), "version": f"v{number}"}
+        row |= {"start": draw.choice([0, 0.4, 0.8, 1.05, 1.2])} if draw.random() < 0.8 else {"hold_s": 300}
+        scopes = {"segment": draw.choice(["important", "large"]), "voltage_level_kv": 10,
+                  "meter_id": draw.choice(METERS)[0], "effective_from": draw.choice(SINCE)}  # fmt: skip
+        rows.append(row | {key: value for key, value in scopes.items() if draw.random() < 0.4})
+    return rows
+
+
+def _readings(draw: random.Random) -> list[Row]:
+    first = datetime(2026, 2, 28, 15, 58, tzinfo=UTC)  # two minutes before a local midnight
+    values = {"u": [0.0, 100.0, 171.6, 200.0, 264.0, 280.0, None], "i": [0.0, 0.5, 3.0, 7.0, None],
+              "p_kw": [0.0, 40.0, 600.0, -900.0, 1200.0, None], "q_kvar": [0.0, 30.0, 700.0, None]}  # fmt: skip
+    names = {**{f"u{p}_v": "u" for p in "abc"}, **{f"i{p}_a": "i" for p in "abc"}, "p_kw": "p_kw", "q_kvar": "q_kvar"}
+    rows = []
+    for number in range(draw.randint(1, 40)):
+        meter = draw.randrange(len(METERS))
+        ts = first + timedelta(days=draw.randint(0, 3), minutes=draw.choice([0, 2, 3]), milliseconds=number)
+        rows.append({"meter": meter, "version": meter, "ts": ts - timedelta(milliseconds=number * draw.randint(0, 1)),
+                     **{name: draw.choice(values[kind]) for name, kind in names.items()}})  # fmt: skip
+    return rows
+
+
+def _measured(reading: Row, measure: str, phase: str) -> float | None:
+    p, q = reading["p_kw"], reading["q_kvar"]
+    if measure in ("u", "i"):
+        has = phase in PHASES[METERS[reading["meter"]][1]]
+        value: float | None = reading[f"{measure}{phase}_{'v' if measure == 'u' else 'a'}"]
+        return value if has else None
+    if measure == "p_kw" or p is None or q is None:
+        return p if measure == "p_kw" else None  # type: ignore[no-any-return]
+    s = float((p * p + q * q) ** 0.5)
+    return s if measure == "s_kva" else abs(p) / s if s else None
+
+
+def _beyond(value: float, limit: float, side: str) -> bool:
+    return value > limit if side == "above" else value < limit
+
+
+def _account(reading: Row, settings: MeteringSettings) -> Iterator[tuple[str, str, int, str, float]]:
+    """(rule, phase, verdict, ruleset, hold) of one reading: each rule by each of its overrides in turn."""
+    zone = ZoneInfo(settings.timezone)
+    day = (reading["ts"] - timedelta(microseconds=1)).astimezone(zone).date()
+    segment, level = CUSTOMERS[reading["meter"]]
+
+    def width(o: Override) -> tuple[int, int, int, date]:
+        return o.meter_id is not None, o.segment is not None, o.voltage_level_kv is not None, o.effective_from
+
+    for rule in settings.rules.rules:
+        start, hold, versions = rule.start, rule.hold_s, {"start": rule.version, "hold_s": rule.version}
+        for o in sorted((o for o in settings.rules.overrides if o.rule == rule.id), key=width):
+            fits = o.segment in (None, segment) and o.voltage_level_kv in (None, level)
+            if fits and o.meter_id in (None, METERS[reading["meter"]][0]) and o.effective_from <= day:
+                said = dict(o.values)
+                start, hold = said.get("start", start), said.get("hold_s", hold)
+                versions |= dict.fromkeys(said, o.version)
+        named = [v for v in dict.fromkeys(versions.values()) if v != rule.version]
+        for phase in rule.phases:
+            value, guard = _measured(reading, rule.measure, phase), rule.guard
+            if guard is not None:
+                look = _measured(reading, guard.measure, phase)
+                if look is None or not _beyond(look, guard.limit * BASES[guard.base], guard.side):
+                    continue
+            if value is None or not start:
+                continue
+            limit = start * BASES[rule.base]
+            inside = limit * (1 - rule.clear_margin if rule.side == "above" else 1 + rule.clear_margin)
+            ends = value <= inside if rule.side == "above" else value >= inside
+            verdict = _beyond(value, limit, rule.side) - ends
+            yield rule.id, phase, verdict, "+".join(sorted(named)) or rule.version, hold
+
+
+@given(seed=st.integers(0, 10**9))
+def test_as_each_reading_by_itself(
+    meter_versions: pl.DataFrame, metering_settings: MeteringSettings, seed: int
+) -> None:
+    draw = random.Random(seed)
+    settings = replace(metering_settings, rules=rulebook(_rows(draw), ()))
+    rows = _readings(draw)
+    schema = {"meter": pl.UInt32, "version": pl.UInt32, "ts": TIMESTAMP,
+              **{name: pl.Float64 for name in rows[0] if name not in ("meter", "version", "ts")}}  # fmt: skip
+    readings = pl.DataFrame(rows, schema=schema).select("meter", "version", "ts", *values_read(settings))
+    names = check_frame(settings).select("code", "rule", "phase")
+    judged = judge(readings, meter_versions, settings, names["code"]).join(names, on="code")
+    plainly = [(row["meter"], row["ts"], *said) for row in rows for said in _account(row, settings)]
+    found = judged.select("meter", "ts", "rule", "phase", "verdict", "ruleset", "hold_s").rows()
+    ordered = [(*row[:5], "+".join(sorted(row[5].split("+"))), row[6]) for row in found]
+    assert sorted(ordered) == sorted(plainly)
+    begun = {(meter, rule, phase) for meter, _, rule, phase, verdict, *_ in plainly if verdict == START}
+    pairs = starts(readings, meter_versions, settings).join(names, on="code")
+    assert set(pairs.select("meter", "rule", "phase").rows()) == begun
