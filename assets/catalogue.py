@@ -84,7 +84,10 @@ def partitions(timezone: str) -> dg.DailyPartitionsDefinition:
 
 
 def batch_assets(
-    timezone: str, tables: Mapping[str, Table], condition: dg.AutomationCondition, first: dg.AutomationCondition
+    timezone: str,
+    tables: Mapping[str, Table],
+    condition: dg.AutomationCondition[dg.AssetKey],
+    first: dg.AutomationCondition[dg.AssetKey],
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """The lake's external assets, one asset for each result, and the warehouse; `condition` automates them.
 
@@ -102,7 +105,7 @@ def _table(result: Result, tables: Mapping[str, Table]) -> Table:
 
 
 def _asset(
-    result: Result, table: Table, days: dg.PartitionsDefinition, condition: dg.AutomationCondition
+    result: Result, table: Table, days: dg.PartitionsDefinition, condition: dg.AutomationCondition[dg.AssetKey]
 ) -> dg.AssetsDefinition:
     @dg.asset(
         name=result.asset,
@@ -118,7 +121,7 @@ def _asset(
         required_resource_keys={"batch"},
         output_required=False,
     )
-    def materialise(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    def materialise(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
         batch = context.resources.batch
         wanted = [date.fromisoformat(key) for key in context.partition_keys]
         if result.lake:
@@ -146,7 +149,7 @@ def _require_whole(batch: Batch, days: Sequence[date]) -> None:
         )
 
 
-def _warehouse(days: dg.PartitionsDefinition, condition: dg.AutomationCondition) -> dg.AssetsDefinition:
+def _warehouse(days: dg.PartitionsDefinition, condition: dg.AutomationCondition[dg.AssetKey]) -> dg.AssetsDefinition:
     @dg.asset(
         name="warehouse",
         deps=[dg.AssetKey(result.asset) for result in RESULTS],
@@ -158,7 +161,7 @@ def _warehouse(days: dg.PartitionsDefinition, condition: dg.AutomationCondition)
         kinds={"duckdb"},
         required_resource_keys={"batch"},
     )
-    def warehouse(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def warehouse(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         batch = context.resources.batch
         rows = build(batch.home, batch.tables)
         batch.told("warehouse", len(context.partition_keys), len(context.partition_keys))

@@ -24,7 +24,7 @@ def upkeep_asset(round_: Callable[[], Report]) -> dg.AssetsDefinition:
         description="Small parts of the lake merged into few; days past `retention.lake_days` taken out.",
         kinds={"parquet"},
     )
-    def lake_upkeep(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def lake_upkeep(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         try:
             report = round_()
         except KilowatchError as error:

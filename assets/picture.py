@@ -10,7 +10,6 @@ import polars as pl
 
 def curve_picture(curve: pl.DataFrame, timezone: str) -> str:
     """Markdown with an embedded PNG: the mean power of the first customer of `curve` (rows of daily_curve, one day)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     customer, day = curve.row(0)[:2]
@@ -27,6 +26,6 @@ def curve_picture(curve: pl.DataFrame, timezone: str) -> str:
     axes.set(xlim=(0, rows.height), ylabel="kW", title=f"{customer.encode('ascii', 'replace').decode()}  {day}")
     axes.grid(alpha=0.3)
     png = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(png)
+    figure.savefig(png, format="png")
     encoded = base64.b64encode(png.getvalue()).decode("ascii")
     return f"![daily curve of {customer} on {day}](data:image/png;base64,{encoded})"

@@ -3,6 +3,8 @@
 Here: the conditions, and the sensor that evaluates them. Not here: noticing new parts (`sensors`).
 """
 
+from typing import Any
+
 import dagster as dg
 
 from assets.lake import LAKE_GROUP, lake_key
@@ -10,7 +12,7 @@ from assets.lake import LAKE_GROUP, lake_key
 _C = dg.AutomationCondition
 
 
-def after_dependencies() -> dg.AutomationCondition:
+def after_dependencies() -> dg.AutomationCondition[Any]:
     """Eager, for every day and not only the latest, and never past a failed blocking check.
 
     A day runs when something that it depends on has been updated, or is there while the day itself is missing. A day
@@ -23,7 +25,7 @@ def after_dependencies() -> dg.AutomationCondition:
     return ((from_lake | from_assets) & idle & _all_deps_sound()).with_label("new data")
 
 
-def with_readings() -> dg.AutomationCondition:
+def with_readings() -> dg.AutomationCondition[Any]:
     """For the registry, which depends on nothing in Dagster: taken anew with every day that gets readings."""
     readings = lake_key("readings")
     due = _due(
@@ -32,7 +34,7 @@ def with_readings() -> dg.AutomationCondition:
     return (due & ~_C.in_progress()).with_label("new readings")
 
 
-def _all_deps_sound() -> dg.AutomationCondition:
+def _all_deps_sound() -> dg.AutomationCondition[Any]:
     """As Dagster's all_deps_blocking_checks_passed, but for what a day lacks for good, and what is requested with it.
 
     What is requested together runs together, and a failed check stops the run there. (Dagster asks whether the check is
@@ -44,7 +46,7 @@ def _all_deps_sound() -> dg.AutomationCondition:
     )
 
 
-def _due(updated: dg.AutomationCondition, present: dg.AutomationCondition) -> dg.AutomationCondition:
+def _due(updated: dg.AutomationCondition[Any], present: dg.AutomationCondition[Any]) -> dg.AutomationCondition[Any]:
     """Days to run: the lake has been `updated`, or is `present` while the day is missing. Holds until the next request.
 
     Not until the next update, as for other dependencies: parts that come while a run is on its way may not be in that

@@ -227,8 +227,8 @@ def _format(java: Path, classpath: str, folder: Path) -> None:
     if (folder / "data" / "meta.properties").exists():
         return
     cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode("ascii").rstrip("=").replace("-", "A", 1)
-    arguments = ["format", "-t", cluster_id, "-c", _properties_path(folder)]
-    command = [java, "-Xmx128m", "-XX:TieredStopAtLevel=1", *LOGGING, "-cp", classpath, "kafka.tools.StorageTool"]
+    arguments = ["format", "-t", cluster_id, "-c", str(_properties_path(folder))]
+    command = [str(java), "-Xmx128m", "-XX:TieredStopAtLevel=1", *LOGGING, "-cp", classpath, "kafka.tools.StorageTool"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         said = _telling_line(done.stdout + done.stderr)

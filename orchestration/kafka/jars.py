@@ -105,7 +105,7 @@ def _fetch_into(maven_executable: Path, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as aside:
         jars = Path(aside) / "jars"
         goal = "org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies"
-        command = [maven_executable, "-q", "-B", "-C", "-f", POM, goal]
+        command = [str(maven_executable), "-q", "-B", "-C", "-f", str(POM), goal]
         try:
             done = subprocess.run(
                 [*command, f"-DoutputDirectory={jars}"],

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -310,7 +310,7 @@ class KafkaReader:
             if error is None:
                 continue
             if error.code() in _OUT_OF_RANGE:
-                self._doubtful.add(message.partition())
+                self._doubtful.add(cast("int", message.partition()))  # as any message has that was consumed
             elif error.code() in GONE:
                 raise OperationError(
                     f"topic {self.topic} partition {message.partition()} is gone from the brokers: {error.str()}"

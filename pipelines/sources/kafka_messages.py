@@ -7,9 +7,10 @@ the messages (`metering.readings.decode`), checking the streams (`arrow`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import cast
 
 from confluent_kafka import Message
 
@@ -18,6 +19,11 @@ from metering.readings.payloads import Columnar, Messages
 ARROW_STREAM = b"application/vnd.apache.arrow.stream"
 
 Headers = list[tuple[str, bytes | None]]
+
+# As messages have them that were consumed; the client's types allow for others.
+_OFFSET = cast("Callable[[Message], int]", Message.offset)
+_PARTITION = cast("Callable[[Message], int]", Message.partition)
+_HEADERS = cast("Callable[[Message], Headers | None]", Message.headers)
 
 
 @dataclass(slots=True)
@@ -35,7 +41,7 @@ class Run:
     def add(self, messages: list[Message]) -> None:
         first = len(self.values)
         self.values += map(Message.value, messages)
-        self.offsets += map(Message.offset, messages)
+        self.offsets += map(_OFFSET, messages)
         self.logged_ms += [milliseconds for _, milliseconds in map(Message.timestamp, messages)]
         self.keys += map(Message.key, messages)
         for number, headers in enumerate(_headers(messages), first):
@@ -62,7 +68,7 @@ def joined(runs: Sequence[Run]) -> Messages:
 def by_partition(messages: list[Message]) -> dict[int, list[Message]]:
     """Messages of each partition, in order of arrival, which within a partition is offset order."""
     found: defaultdict[int, list[Message]] = defaultdict(list)
-    for partition, run in groupby(messages, Message.partition):  # the client hands them over in long runs
+    for partition, run in groupby(messages, _PARTITION):  # the client hands them over in long runs
         found[partition] += run
     return dict(sorted(found.items()))
 
@@ -76,7 +82,7 @@ def _columnar(streams: Mapping[int, bytes]) -> Columnar:
 def _headers(messages: list[Message]) -> list[Headers | None]:
     """Each message's headers; None also where one has a name that is not UTF-8, which the client cannot give."""
     found: list[Headers | None] = []
-    rest = map(Message.headers, messages)  # `map` sees that the client fails: a specialised call does not, and crashes
+    rest = map(_HEADERS, messages)  # `map` sees that the client fails: a specialised call does not, and crashes
     while len(found) < len(messages):
         try:
             found.extend(rest)

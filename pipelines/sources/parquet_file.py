@@ -28,7 +28,7 @@ class ParquetFile:
         self.total_bytes = path.stat().st_size
         self._mark = self._checksum()
         with self._opened() as file:
-            self.rows = file.metadata.num_rows
+            self.rows: int = file.metadata.num_rows
         self.changed = position.get("mark") not in (None, self._mark) or self.row > self.rows
 
     @property

@@ -306,7 +306,8 @@ def admin_client(client_config: ClientConfig, denials: list[str] | None = None) 
             denials.append(error.str())
 
     try:
-        return AdminClient({**_QUIET, **client_config, "error_cb": heard})
+        config: dict[str, Any] = {**_QUIET, **client_config, "error_cb": heard}
+        return AdminClient(config)
     except KafkaException as error:
         raise SettingsError(f"[kafka] settings: {_reason(error)}") from error
 

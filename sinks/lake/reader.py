@@ -77,7 +77,7 @@ def scan_parts(table: Table, day: date, parts: Sequence[Path]) -> pl.LazyFrame:
     """Rows of some parts of a day as the table is declared, `date` included."""
     inside = pl.Schema({name: dtype for name, dtype in table.schema.items() if name != "date"})
     rows = pl.scan_parquet(
-        parts, schema=inside, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
+        list(parts), schema=inside, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
     )
     return rows.with_columns(date=pl.lit(day, pl.Date)).select(table.names)
 
