@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import confluent_kafka
@@ -17,7 +18,7 @@ from metering.readings.decode import Messages
 from orchestration.kafka import broker
 from pipelines.sources import kafka as kafka_source
 from pipelines.sources.kafka import KafkaReader, KafkaSource
-from pipelines.sources.poll import Poll, Position
+from pipelines.sources.poll import Batch, Position, Segment
 from sinks.kafka.topics import TopicSink, ensure_topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
@@ -54,23 +55,53 @@ def reading(kafka: str) -> Iterator[Callable[..., KafkaReader]]:
         reader.close()
 
 
-def take(reader: KafkaReader, messages: int, within_s: float = 20) -> list[Poll]:
-    """Polls until so many messages have come."""
-    polls: list[Poll] = []
+@dataclass
+class Part:
+    """A segment, and its messages."""
+
+    segment: Segment
+    content: Messages
+    batch: Batch
+
+
+def parts_of(batch: Batch) -> list[Part]:
+    """What a batch's messages are by partition, cut by what its segments say."""
+    whole = batch.content
+    assert isinstance(whole, Messages)
+    parts, first = [], 0
+    for segment in batch.segments:
+        here = slice(first, first := first + segment.items)
+        columns = (whole.values[here], whole.offsets[here], whole.logged_ms[here], whole.keys[here])
+        parts.append(Part(segment, Messages(*columns), batch))
+    assert first == len(whole.values) == len(whole.offsets) == len(whole.logged_ms) == len(whole.keys)
+    return parts
+
+
+def polled(reader: KafkaReader) -> list[Part]:
+    batches = reader.poll()
+    assert len(batches) <= 1, "what has come of all partitions is one batch"
+    return [part for batch in batches for part in parts_of(batch)]
+
+
+def take(reader: KafkaReader, messages: int, within_s: float = 20) -> list[Part]:
+    """What polls give until so many messages have come."""
+    parts: list[Part] = []
     deadline = time.monotonic() + within_s
-    while sum(len(content(poll).values) for poll in polls) < messages:
-        assert time.monotonic() < deadline, f"{polls} is all that came"
-        polls += reader.poll()
-    return polls
+    while sum(part.segment.items for part in parts) < messages:
+        assert time.monotonic() < deadline, f"{parts} is all that came"
+        parts += polled(reader)
+    return parts
 
 
-def content(poll: Poll) -> Messages:
-    assert isinstance(poll.content, Messages)
-    return poll.content
+def values(parts: list[Part], partition: int = 0) -> list[bytes | None]:
+    return [value for part in parts if part.segment.partition == partition for value in part.content.values]
 
 
-def values(polls: list[Poll], partition: int = 0) -> list[bytes | None]:
-    return [value for poll in polls if poll.partition == partition for value in content(poll).values]
+def streams(parts: list[Part]) -> list[int]:
+    """The offsets of those messages that are Arrow streams."""
+    batches = {id(part.batch): part.batch.content for part in parts}
+    found = [(c, c.arrow) for c in batches.values() if isinstance(c, Messages) and c.arrow is not None]
+    return [content.offsets[number] for content, arrow in found for number in sorted(arrow.broken)]
 
 
 def numbers(start: int, end: int) -> list[bytes]:
@@ -92,27 +123,28 @@ def test_all_partitions_are_read_from_the_start_in_order(
     for key in METERS:
         send(kafka, topic, [f"{key} {n}".encode() for n in range(500)], key)
     reader = reading(topic, batch_rows=400)
-    polls = take(reader, 500 * len(METERS))
-    assert {poll.partition for poll in polls} == {0, 1, 2}
+    parts = take(reader, 500 * len(METERS))
+    assert {part.segment.partition for part in parts} == {0, 1, 2}
     for partition in range(3):
-        own = [poll for poll in polls if poll.partition == partition]
-        offsets = [offset for poll in own for offset in content(poll).offsets]
+        own = [part for part in parts if part.segment.partition == partition]
+        offsets = [offset for part in own for offset in part.content.offsets]
         assert offsets == list(range(len(offsets)))
-        assert {poll.shard for poll in own} == {f"{topic}-{partition}"}
-        assert [poll.after["offset"] for poll in own] == [content(poll).offsets[-1] + 1 for poll in own]
-        assert own[-1].newest_offset == offsets[-1]
+        assert {part.segment.shard for part in own} == {f"{topic}-{partition}"}
+        assert [part.segment.after["offset"] for part in own] == [part.content.offsets[-1] + 1 for part in own]
+        assert own[-1].segment.newest_offset == offsets[-1]
         for key in METERS:
             of_key = [int((v or b"").split()[1]) for v in values(own, partition) if (v or b"").startswith(key.encode())]
             assert of_key in ([], list(range(500)))
-    for poll in polls:
-        got = content(poll)
-        assert len(got.values) == len(got.offsets) == len(got.logged_ms) == len(got.keys) <= 400
+    for batch in {id(part.batch): part.batch for part in parts}.values():
+        partitions = [segment.partition for segment in batch.segments]
+        assert partitions == sorted(set(partitions)), "each partition once, one after the other"
+        got = batch.content
+        assert isinstance(got, Messages)
+        assert len(got.values) <= 400
         assert all(key == (value or b"").split()[0] for key, value in zip(got.keys, got.values, strict=True))
         assert all(before_ms - 5000 <= ms <= time.time() * 1000 + 5000 for ms in got.logged_ms)
         assert got.arrow is None
-        assert poll.source == topic
-        assert poll.first_row == got.offsets[0]
-        assert not poll.end
+        assert all(segment.source == topic and segment.items and not segment.end for segment in batch.segments)
     assert not reader.finished
     assert reader.poll() == []
 
@@ -127,10 +159,10 @@ def test_workers_share_the_partitions(
     sink.flush()
     readers = [reading(topic, worker=worker, workers=2) for worker in (0, 1)]
     found = [take(readers[0], 1), take(readers[1], 1)]
-    while sum(len(content(poll).values) for polls in found for poll in polls) < 200:
+    while sum(part.segment.items for parts in found for part in parts) < 200:
         for worker in (0, 1):
-            found[worker] += readers[worker].poll()
-    assert [sorted({poll.partition for poll in polls}) for polls in found] == [[0, 2, 4], [1, 3]]
+            found[worker] += polled(readers[worker])
+    assert [sorted({part.segment.partition for part in parts}) for parts in found] == [[0, 2, 4], [1, 3]]
 
 
 def test_reading_goes_on_at_the_position(
@@ -139,7 +171,7 @@ def test_reading_goes_on_at_the_position(
     topic = kafka_topic()
     send(kafka, topic, numbers(0, 100))
     first = take(reading(topic, batch_rows=30), 30)
-    position = first[-1].after
+    position = first[-1].segment.after
     rest = reading(topic, {f"{topic}-0": position}.get)
     assert values(first) + values(take(rest, 100 - position["offset"])) == numbers(0, 100)
     at_end = reading(topic, {f"{topic}-0": {"offset": 100}}.get)
@@ -154,19 +186,11 @@ def test_headers_tell_arrow_from_json(
     send(kafka, topic, [b"{}"])
     send(kafka, topic, [b"{}"], content_type=b"application/json")
     reader = reading(topic)
-    assert [content(poll).arrow for poll in take(reader, 2)] == [None]
+    assert streams(take(reader, 2)) == []
     send(kafka, topic, [b"arrow"], content_type=b"application/vnd.apache.arrow.stream")
     send(kafka, topic, [b"arrow"], Content_Type=b"Application/vnd.apache.arrow.stream; v=1")
     send(kafka, topic, [b"{}"], other=b"application/vnd.apache.arrow.stream")
-    again = take(reading(topic), 5)
-    found = [(message, poll) for poll in again for message in range(len(content(poll).values))]
-    assert [bool((arrow := content(poll).arrow) and message in arrow.broken) for message, poll in found] == [
-        False,
-        False,
-        True,
-        True,
-        False,
-    ]
+    assert streams(take(reading(topic), 5)) == [2, 3]
 
 
 def send_with_headers(address: str, topic: str, value: bytes, *names: bytes) -> None:
@@ -197,10 +221,9 @@ def test_header_names_that_are_no_text_do_not_stop_reading(
     for _ in range(3):
         send_with_headers(kafka, topic, b"bad", b"\xff\xfe", b"content-type")
         send(kafka, topic, [b"arrow"], content_type=b"application/vnd.apache.arrow.stream")
-    polls = take(reading(topic), 26)
-    assert values(polls) == [*numbers(0, 20), *[b"bad", b"arrow"] * 3]
-    streams = [arrow.broken for poll in polls if (arrow := content(poll).arrow)]
-    assert sum(map(len, streams)) == 3
+    parts = take(reading(topic), 26)
+    assert values(parts) == [*numbers(0, 20), *[b"bad", b"arrow"] * 3]
+    assert streams(parts) == [21, 23, 25]
 
 
 def test_tombstones_and_absent_keys_come_as_none(
@@ -211,7 +234,7 @@ def test_tombstones_and_absent_keys_come_as_none(
     sink._producer.produce(topic, None, b"M1")
     sink._producer.produce(topic, b"x", None)
     sink.flush()
-    got = [content(poll) for poll in take(reading(topic), 2)]
+    got = [part.content for part in take(reading(topic), 2)]
     assert [value for part in got for value in part.values] == [None, b"x"]
     assert [key for part in got for key in part.keys] == [b"M1", None]
 
@@ -253,13 +276,13 @@ def test_offsets_deleted_while_reading_are_a_gap(
     # The client fetches ahead, so it must have little room for what it has not been asked for.
     little = {"queued.max.messages.kbytes": 200, "queued.min.messages": 1, "max.partition.fetch.bytes": 100_000}
     reader = reading(topic, batch_rows=1, **little)
-    seen = [offset for poll in take(reader, 1) for offset in content(poll).offsets]
+    seen = [offset for part in take(reader, 1) for offset in part.content.offsets]
     send(kafka, topic, big)
     delete_before(kafka, topic, 110)
 
     def read_on() -> None:
         for _ in range(1000):
-            seen.extend(offset for poll in reader.poll() for offset in content(poll).offsets)
+            seen.extend(offset for part in polled(reader) for offset in part.content.offsets)
 
     with pytest.raises(GapError, match=r"offsets \d+ to 109 are gone") as caught:
         read_on()
@@ -303,16 +326,16 @@ def test_accepted_gaps_are_handed_out_once_and_reading_goes_on(kafka: str, kafka
     source = KafkaSource({"bootstrap.servers": kafka}, topic, 1000, 50, accept_gap=True)
     reader = source.open(0, 1, positions.get)
     try:
-        gaps = reader.poll()
-        assert {(poll.partition, poll.gap, poll.after["offset"]) for poll in gaps} == {
+        gaps = [part.segment for part in polled(reader)]
+        assert {(segment.partition, segment.gap, segment.after["offset"]) for segment in gaps} == {
             (0, (10, 24), 10),
             (1, (0, 4), 0),
         }
-        assert all(content(poll).values == [] for poll in gaps)
+        assert all(segment.items == 0 for segment in gaps)
         send(kafka, topic, numbers(10, 15))
-        polls = take(reader, 5)
-        assert values(polls) == numbers(10, 15)
-        assert {poll.gap for poll in polls} == {None}
+        parts = take(reader, 5)
+        assert values(parts) == numbers(10, 15)
+        assert {part.segment.gap for part in parts} == {None}
     finally:
         reader.close()
 
@@ -342,7 +365,7 @@ def test_a_topic_made_anew_that_has_grown_past_the_position_is_another_topic(
 ) -> None:
     topic = kafka_topic()
     send(kafka, topic, numbers(0, 30))
-    position = take(reading(topic), 30)[-1].after
+    position = take(reading(topic), 30)[-1].segment.after
     make_anew(kafka, topic, numbers(100, 150))
     with pytest.raises(GapError, match=rf"topic {topic} partition 0: offsets 0 to 29 are gone .* made anew"):
         reading(topic, {f"{topic}-0": position}.get)
@@ -350,13 +373,13 @@ def test_a_topic_made_anew_that_has_grown_past_the_position_is_another_topic(
     accepting = KafkaSource({"bootstrap.servers": kafka}, topic, 1000, 50, accept_gap=True)
     reader = accepting.open(0, 1, {f"{topic}-0": position}.get)
     try:
-        polls = take(reader, 50)
+        parts = take(reader, 50)
     finally:
         reader.close()
-    assert [poll.gap for poll in polls] == [(0, 29), *[None] * (len(polls) - 1)]
-    assert values(polls) == numbers(100, 150)
-    assert polls[0].after == {"offset": 0, "topic": polls[-1].after["topic"]}
-    assert position["topic"] != polls[-1].after["topic"]
+    assert [part.segment.gap for part in parts] == [(0, 29), *[None] * (len(parts) - 1)]
+    assert values(parts) == numbers(100, 150)
+    assert parts[0].segment.after == {"offset": 0, "topic": parts[-1].segment.after["topic"]}
+    assert position["topic"] != parts[-1].segment.after["topic"]
 
 
 def test_a_topic_made_anew_is_noticed_while_reading(
@@ -378,9 +401,9 @@ def test_a_position_without_the_topics_id_gets_it_at_once(
     """As an older Kilowatch left it."""
     topic = kafka_topic()
     send(kafka, topic, numbers(0, 30))
-    [poll] = reading(topic, {f"{topic}-0": {"offset": 30}}.get).poll()
-    assert (content(poll).values, poll.gap, poll.after["offset"]) == ([], None, 30)
-    kept = reading(topic, {f"{topic}-0": poll.after}.get)
+    [part] = polled(reading(topic, {f"{topic}-0": {"offset": 30}}.get))
+    assert (part.content.values, part.segment.gap, part.segment.after["offset"]) == ([], None, 30)
+    kept = reading(topic, {f"{topic}-0": part.segment.after}.get)
     assert kept.poll() == []
 
 
@@ -399,9 +422,9 @@ def test_a_new_partition_is_read_from_its_first_message(
         for partition in (1, 2):
             sink._producer.produce(topic, str(n).encode(), partition=partition)
     sink.flush()
-    polls = take(reader, 40)
-    assert values(polls, 1) == numbers(0, 20)
-    assert values(polls, 2) == numbers(0, 20)
+    parts = take(reader, 40)
+    assert values(parts, 1) == numbers(0, 20)
+    assert values(parts, 2) == numbers(0, 20)
     with pytest.raises(ApartError, match=r"2 new partitions, to which meters move: .* without --workers"):
         take(one_of_two, 1)
 
@@ -411,14 +434,15 @@ def test_new_meters_have_one_of_several_workers_look_for_new_partitions_at_once(
 ) -> None:
     topic = kafka_topic(1)
     send(kafka, topic, numbers(0, 3))
-    [alone], [poll] = take(reading(topic), 3), take(reading(topic, workers=2), 3)
-    assert alone.on_new_meters is None
-    assert poll.on_new_meters is not None
-    poll.on_new_meters()
+    [alone], [shared] = take(reading(topic), 3), take(reading(topic, workers=2), 3)
+    look = shared.batch.on_new_meters
+    assert alone.batch.on_new_meters is None
+    assert look is not None
+    look()
     admin = AdminClient({"bootstrap.servers": kafka})
     admin.create_partitions([NewPartitions(topic, 2)])[topic].result()
     with pytest.raises(ApartError, match="1 new partitions, to which meters move"):
-        poll.on_new_meters()
+        look()
 
 
 def test_an_absent_topic_and_silent_brokers_are_one_line(
