@@ -89,22 +89,27 @@ def evict(state: State, gone: Sequence[pl.DataFrame], turn: Turn, context: Conte
             base, _ = _on(latest(rows), pairs, base, context)
     held_from = turn.after.less(context.windows_kept * WINDOW_US)
     known = known.filter(known["end_us"] > held_from.of(known["meter"])) if known.height else known
-    events = in_reach(state.frame(EVENTS), state.frame(RUNS), base, held_from)
+    events = in_reach(state.frame(EVENTS), state.frame(RUNS), base, held_from, context)
     return state.having({BASE: base, SUSPECTS: known, EVENTS: events})
 
 
-def in_reach(events: pl.DataFrame, now: pl.DataFrame, base: pl.DataFrame, held_from: Bound) -> pl.DataFrame:
+def in_reach(
+    events: pl.DataFrame, now: pl.DataFrame, base: pl.DataFrame, held_from: Bound, context: Context
+) -> pl.DataFrame:
     """Violations that are open, were open at the base, or began or ended after it: those that the state can judge."""
     if events.is_empty():
         return events
+    # A run starts before its first reading, by the interval that this stands for.
+    longest_us = pl.col("interval_s").max().cast(pl.Int64) * 1_000_000
+    since = held_from.less(context.meter_versions.select(longest_us).item())
     recent = pl.Series(
-        events.select(pl.max_horizontal("started_at", "ended_at").to_physical()).to_series()
-        > held_from.of(events["meter"])
+        events.select(pl.max_horizontal("started_at", "ended_at").to_physical()).to_series() > since.of(events["meter"])
     )
     if recent.all():
         return events
-    open_ones = pl.concat([now, base]).filter("active").select(NAME).unique()
-    return pl.concat([events.filter(recent), events.filter(~recent).join(open_ones, on=NAME, how="semi")])
+    started = pl.when("active").then("started_at").otherwise("run_start").alias("started_at")
+    going_on = pl.concat([now, base]).select(*PAIR, started).unique()
+    return pl.concat([events.filter(recent), events.filter(~recent).join(going_on, on=NAME, how="semi")])
 
 
 def suspected(state: State, rows: pl.DataFrame, suspects: pl.DataFrame) -> State:
@@ -225,7 +230,7 @@ def _one_by_one(
     changed: dict[Frame, pl.DataFrame | Chunks] = {
         RUNS: pl.concat([runs.join(pairs, on=PAIR, how="anti"), now]).sort(PAIR),
         BASE: pl.concat([base.join(pairs, on=PAIR, how="anti"), at_base]).sort(PAIR),
-        EVENTS: in_reach(events, pl.concat([runs, now]), pl.concat([base, at_base]), held_from),
+        EVENTS: in_reach(events, pl.concat([runs, now]), pl.concat([base, at_base]), held_from, context),
     }
     return state.having(changed), changes
 

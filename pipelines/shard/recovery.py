@@ -209,7 +209,7 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
     now, _ = advance(judged.filter(~old), base, versions, gap)
     frames = {events.RUNS: _counted(now, known), events.BASE: _counted(base, known)}
     state = state.having(frames)
-    reached = events.in_reach(known, now, base, held_from)
+    reached = events.in_reach(known, now, base, held_from, context)
     return state.having({events.EVENTS: reached})
 
 
