@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
+from threading import Thread
 
 import confluent_kafka
+import polars as pl
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from metering.errors import ApartError, OperationError
-from metering.readings.decode import Messages
+from metering.readings.decode import Messages, decode
+from metering.registry.index import MeterIndex
 from orchestration.kafka import broker
+from pipelines.flow.batch_result import placed
 from pipelines.sources import kafka as kafka_source
-from pipelines.sources.kafka import KafkaReader
+from pipelines.sources.kafka import KafkaReader, KafkaSource
+from pipelines.sources.kafka_messages import ARROW_STREAM
 from sinks.kafka.topics import TopicSink, ensure_topics
 from tests.pipelines.sources.topics import numbers, polled, send, streams, take, values
 
@@ -257,3 +265,115 @@ def test_brokers_that_go_away_are_waited_for_and_wrong_passwords_are_not(
         assert values(take(reader, 5)) == numbers(10, 15)
     finally:
         broker.stop(tmp_path)
+
+
+# --- turns ------------------------------------------------------------------------------------------------------------
+
+
+def _lingering(address: str, topic: str, linger_ms: int, batch_rows: int = 1000) -> KafkaReader:
+    source = KafkaSource({"bootstrap.servers": address}, topic, batch_rows, poll_ms=3000, linger_ms=linger_ms)
+    reader = source.open(0, 1, lambda _: None)
+    send(address, topic, [b"first"])
+    assert len(take(reader, 1)) == 1
+    return reader
+
+
+def _send_apart(address: str, topic: str, partitions: int, each: int, pause_s: float) -> Thread:
+    """Messages in each partition in turn, with pauses; the thread that sends them."""
+
+    def run() -> None:
+        sink = TopicSink({"bootstrap.servers": address})
+        for number in range(each):
+            for partition in range(partitions):
+                sink._producer.produce(topic, b"%d" % number, partition=partition)
+                sink.flush()
+                time.sleep(pause_s)
+
+    sending = Thread(target=run)
+    sending.start()
+    return sending
+
+
+def test_what_comes_while_it_lingers_is_one_turn_of_all_partitions(kafka: str, kafka_topic: Callable[..., str]) -> None:
+    reader = _lingering(kafka, kafka_topic(4), linger_ms=1500)
+    try:
+        sending = _send_apart(kafka, reader.topic, 4, 5, 0.01)
+        [batch] = reader.poll()
+        sending.join()
+        assert [(segment.partition, segment.items) for segment in batch.segments] == [(p, 5) for p in range(4)]
+        start = time.monotonic()
+        sending = _send_apart(kafka, reader.topic, 1, 1, 0.0)
+        [batch] = reader.poll()
+        sending.join()
+        assert 1.4 < time.monotonic() - start < 8, "it waits so long for more, and no longer"
+    finally:
+        reader.close()
+
+
+def test_without_lingering_the_first_message_is_a_turn(kafka: str, kafka_topic: Callable[..., str]) -> None:
+    reader = _lingering(kafka, kafka_topic(4), linger_ms=0)
+    try:
+        sending = _send_apart(kafka, reader.topic, 4, 3, 0.1)
+        turns = 0
+        came = 0
+        while came < 12:
+            came += sum(part.segment.items for part in polled(reader))
+            turns += 1
+        sending.join()
+        assert turns > 4
+    finally:
+        reader.close()
+
+
+def test_a_full_batch_does_not_linger(kafka: str, kafka_topic: Callable[..., str]) -> None:
+    reader = _lingering(kafka, kafka_topic(), linger_ms=30_000, batch_rows=40)
+    try:
+        send(kafka, reader.topic, numbers(0, 40))
+        start = time.monotonic()
+        assert sum(part.segment.items for part in polled(reader)) == 40
+        assert time.monotonic() - start < 15
+    finally:
+        reader.close()
+
+
+def test_json_and_arrow_of_several_partitions_in_one_turn(
+    kafka: str, kafka_topic: Callable[..., str], make_index: Callable[..., MeterIndex]
+) -> None:
+    """Every row has the partition and offset that it came from, and so has every reject."""
+    index = make_index(*METERS)
+    reader = _lingering(kafka, kafka_topic(3), linger_ms=1500)
+    sink = TopicSink({"bootstrap.servers": kafka})
+    wanted: list[tuple[int, int, int, float]] = []
+    refused: list[tuple[int, int]] = []
+    try:
+        starts = {p: reader._next.get(p, 0) for p in range(3)}
+        for number in range(8):
+            for partition in range(3):
+                offset, p_kw = starts[partition] + number, 100.0 * partition + number
+                rows = [{"meter_id": METERS[0], "ts": "2026-03-01T00:01:00Z", "p_kw": p_kw}] * 2
+                value, headers = json.dumps(rows[0]).encode(), None
+                count = 1
+                if (number + partition) % 3 == 0:
+                    stream = BytesIO()
+                    pl.DataFrame(rows).write_ipc_stream(stream)
+                    value, headers, count = stream.getvalue(), [("content-type", ARROW_STREAM)], 2
+                if number == 5:
+                    value, count = b"neither", 0
+                    refused.append((partition, offset))
+                wanted += [(partition, offset, row, p_kw) for row in range(count)]
+                sink._producer.produce(reader.topic, value, partition=partition, headers=headers)
+        sink.flush()
+        [batch] = reader.poll()
+    finally:
+        reader.close()
+    assert [segment.items for segment in batch.segments] == [8, 8, 8]
+    decoded = decode(batch.content, index, 300, datetime.now(UTC))
+    shards = {segment.shard: number for number, segment in enumerate(batch.segments, 1)}
+    accepted, rejects = (placed(rows, batch, shards) for rows in (decoded.accepted, decoded.rejects))
+    columns = ["source_partition", "source_offset", "source_row", "p_kw"]
+    assert accepted.select(columns).rows() == sorted(wanted)
+    assert rejects.select("source_partition", "source_offset").rows() == sorted(refused)
+    for rows in (accepted, rejects):
+        assert rows["log_offset"].equals(rows["source_offset"].alias("log_offset"))
+        assert (rows["shard"] == rows["source_partition"] + 1).all()
+        assert set(rows["source"]) == {reader.topic}
