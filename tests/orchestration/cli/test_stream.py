@@ -54,16 +54,38 @@ def test_options_that_do_not_go_together_are_a_users_mistake(tmp_path: Path, opt
     assert said in str(result.exception)
 
 
-def test_files_are_shared_by_processes_and_read_once(tmp_path: Path, file_home: Callable[[Path], Path]) -> None:
+def test_folders_are_shared_by_processes_and_read_once(tmp_path: Path, file_home: Callable[[Path], Path]) -> None:
     home = file_home(tmp_path / "home")
-    for workers, accepted in (("2", 180), ("3", 0), ("1", 0)):
-        done = subprocess.run(
-            [sys.executable, "-m", "orchestration.cli", "stream", "--home", home, "--workers", workers],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+    for number, name in enumerate(("north", "south")):
+        (home / "telemetry" / name).mkdir()
+        lines = (home / "telemetry" / f"{number}.ndjson").read_text("utf-8").replace('"M2"', '"M1"')
+        (home / "telemetry" / name / "0.ndjson").write_text(lines if name == "north" else "", "utf-8")
+    for workers, accepted in (("2", 240), ("3", 0), ("1", 0)):
+        done = _stream(home, "--workers", workers)
         assert done.returncode == 0, done.stderr
         assert f"accepted │ {accepted:>8}" in done.stdout
-    assert LakeReader(home).scan("readings").select("source", "ts").collect().n_unique() == 180
+        assert "going on in one process" not in done.stdout + done.stderr
+    readings = LakeReader(home).scan("readings").select("source", "ts").collect()
+    assert (readings.height, readings.n_unique()) == (240, 240)
+
+
+def test_a_meter_in_folders_of_two_processes_has_one_go_on(tmp_path: Path, file_home: Callable[[Path], Path]) -> None:
+    home = file_home(tmp_path / "home")
+    telemetry = home / "telemetry"
+    for number in (1, 2):
+        (telemetry / f"{number}").mkdir()
+        (telemetry / f"{number}.ndjson").rename(telemetry / f"{number}" / "0.ndjson")
+    assert _stream(home, "--workers", "1", "--source", str(telemetry / "0.ndjson")).returncode == 0
+    done = _stream(home, "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert "going on in one process" in done.stdout + done.stderr
+    assert _stream(home).returncode == 0
+    lake = LakeReader(home)
+    readings = lake.scan("readings").select("source", "ts").collect()
+    assert (readings.height, readings.n_unique()) == (180, 180)
+    windows = lake.scan("windows").collect()
+    assert windows.select("window_end", "revision").is_unique().all()
+    assert windows.sort("revision").unique("window_end", keep="last")["n"].to_list() == [15] * 12
 
 
 def _stream(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
