@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import polars as pl
@@ -169,7 +169,7 @@ class Worker:
         self._take_up(turn[-1])
         segments = [segment for part in turn for segment in part.batch.segments]
         shards = self._state.shards.with_names(segment.shard for segment in segments)
-        state = State(shards, self._state.left_us, self._state.frames, self._state.unknown)
+        state = replace(self._state, shards=shards)
         numbers = {name: number for number, name in enumerate(shards.names)}
         pending = [result.tables for result in self._pending]
         past = LakePast(self._sinks.lake, self._naming, self._settings.metering, pending)

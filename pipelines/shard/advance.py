@@ -10,7 +10,7 @@ Everything depends on the readings and their order within each shard alone, neve
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -45,6 +45,9 @@ class Results:
     compliance: pl.DataFrame
 
 
+_TABLES = ("windows", "violations", "compliance")
+
+
 def advance(
     state: State, accepted: pl.DataFrame, context: Context, ended: Collection[int] = ()
 ) -> tuple[State, Results]:
@@ -58,18 +61,20 @@ def advance(
         moved = meters.moved(state, shard, rows, context)
         state, results = _advance(moved, rows, (), context, moved is not state)
         parts.append(results)
+        tables = {name: getattr(results, name) for name in _TABLES}
+        context = replace(context, past=context.past.and_then(rows, tables))
     if ended:
         state, results = _advance(state, accepted.clear(), ended, context)
         parts.append(results)
-    tables = ("windows", "violations", "compliance")
-    return state, Results(*(pl.concat([getattr(part, table) for part in parts]) for table in tables))
+    return state, Results(*(pl.concat([getattr(part, name) for part in parts]) for name in _TABLES))
 
 
 def _advance(
     state: State, accepted: pl.DataFrame, ended: Collection[int], context: Context, moved: bool = False
 ) -> tuple[State, Results]:
     state, turn = meters.place(state, accepted, {shard: _last_open(state, shard, context) for shard in ended}, context)
-    turn = meters.closing(turn) if moved else turn
+    turn = meters.closing(turn) if moved or state.taken_up else turn
+    state = replace(state, taken_up=False) if state.taken_up else state
     state, violations = events.step(state, turn, context)
     state = meters.heard(state, turn.rows, context)
     done = windows.step(state, turn, context)

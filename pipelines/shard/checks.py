@@ -27,18 +27,23 @@ SUSPECTS = Frame("suspects", 1, pl.Schema({"meter": pl.UInt32(), "code": pl.UInt
 """Checks for which a reading that is held spoke for a start, and the last window of such a one."""
 
 
-def in_reach(events: pl.DataFrame, now: pl.DataFrame, base: pl.DataFrame, held_from: Bound) -> pl.DataFrame:
+def in_reach(
+    events: pl.DataFrame, now: pl.DataFrame, base: pl.DataFrame, held_from: Bound, context: Context
+) -> pl.DataFrame:
     """Violations that are open, were open at the base, or began or ended after it: those that the state can judge."""
     if events.is_empty():
         return events
+    # A run starts before its first reading, by the interval that this stands for.
+    longest_us = pl.col("interval_s").max().cast(pl.Int64) * 1_000_000
+    since = held_from.less(context.meter_versions.select(longest_us).item())
     recent = pl.Series(
-        events.select(pl.max_horizontal("started_at", "ended_at").to_physical()).to_series()
-        > held_from.of(events["meter"])
+        events.select(pl.max_horizontal("started_at", "ended_at").to_physical()).to_series() > since.of(events["meter"])
     )
     if recent.all():
         return events
-    open_ones = pl.concat([now, base]).filter("active").select(NAME).unique()
-    return pl.concat([events.filter(recent), events.filter(~recent).join(open_ones, on=NAME, how="semi")])
+    started = pl.when("active").then("started_at").otherwise("run_start").alias("started_at")
+    going_on = pl.concat([now, base]).select(*PAIR, started).unique()
+    return pl.concat([events.filter(recent), events.filter(~recent).join(going_on, on=NAME, how="semi")])
 
 
 def suspected(state: State, rows: pl.DataFrame, suspects: pl.DataFrame) -> State:

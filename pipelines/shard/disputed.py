@@ -66,7 +66,7 @@ def one_by_one(
     changed: dict[Frame, pl.DataFrame | Chunks] = {
         RUNS: pl.concat([runs.join(pairs, on=PAIR, how="anti"), now]).sort(PAIR),
         BASE: pl.concat([base.join(pairs, on=PAIR, how="anti"), at_base]).sort(PAIR),
-        EVENTS: in_reach(events, pl.concat([runs, now]), pl.concat([base, at_base]), held_from),
+        EVENTS: in_reach(events, pl.concat([runs, now]), pl.concat([base, at_base]), held_from, context),
     }
     return state.having(changed), changes
 

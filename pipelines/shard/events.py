@@ -62,7 +62,7 @@ def evict(state: State, gone: Sequence[pl.DataFrame], turn: Turn, context: Conte
             base, _ = _on(latest(rows), pairs, base, context)
     held_from = turn.after.less(context.windows_kept * WINDOW_US)
     known = known.filter(known["end_us"] > held_from.of(known["meter"])) if known.height else known
-    events = in_reach(state.frame(EVENTS), state.frame(RUNS), base, held_from)
+    events = in_reach(state.frame(EVENTS), state.frame(RUNS), base, held_from, context)
     return state.having({BASE: base, SUSPECTS: known, EVENTS: events})
 
 

@@ -199,7 +199,7 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
     now, _ = advance(said.filter(~old), base, versions, gap)
     frames = {RUNS: _counted(now, known), BASE: _counted(base, known)}
     state = state.having(frames)
-    reached = in_reach(known, now, base, held_from)
+    reached = in_reach(known, now, base, held_from, context)
     return state.having({EVENTS: reached})
 
 

@@ -94,13 +94,15 @@ class State:
     """The state of a process, a value: frames are never changed in place.
 
     `left_us`: up to where meters have left in silence. `unknown`: rows of meters that the registry does not know, by
-    frame, named as in the bytes.
+    frame, named as in the bytes. `taken_up`: since the last turn, so that windows of meters may be overdue that the
+    registry did not know before.
     """
 
     shards: Shards = field(default_factory=Shards)
     left_us: int | None = None
     frames: Mapping[str, pl.DataFrame | Chunks] = field(default_factory=dict)
     unknown: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    taken_up: bool = False
 
     def frame(self, frame: Frame) -> pl.DataFrame:
         found = self.frames.get(frame.name)
@@ -198,7 +200,7 @@ def _taken_up(named: Named, frames: Sequence[Frame], state: State, naming: Namin
             at = numbered["meter"]
             numbered = every.with_columns(every[name].scatter(at, numbered[name]) for name in ("seen_us", "shard"))
         taken[frame.name] = Chunks.of(numbered) if frame.growing else numbered
-    return replace(state, frames=taken, unknown=unknown)
+    return replace(state, frames=taken, unknown=unknown, taken_up=True)
 
 
 def _numbered(frame: Frame, rows: pl.DataFrame, shards: Shards, naming: Naming) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import polars as pl
 
-from metering.calendar import local_date, window_end
+from metering.calendar import local_date, local_dates, window_end
 from metering.events.catalogue import check_frame, values_read
 from metering.events.lifecycle import CHANGE_SCHEMA, last_emitted
 from metering.load.windows import USED
@@ -64,6 +64,9 @@ class Past(Protocol):
 
     def windows(self, wanted: pl.DataFrame) -> pl.DataFrame:
         """Current windows (columns of `windows`, with `meter` and `version`) of `meter`, `window_end`, if any."""
+
+    def and_then(self, rows: pl.DataFrame, results: Mapping[str, pl.DataFrame]) -> Past:
+        """This past, and what has just come after it: readings (as held, but for `end_us`), what followed from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,12 @@ class LakePast:
         rows = rows.with_columns(pl.col("date").dt.month_start().alias("month"))
         rows = rows.join(wanted, on=("meter", "month"), how="semi").sort("revision")
         return remembered(rows.unique(("meter", "date"), keep="last"))
+
+    def and_then(self, rows: pl.DataFrame, results: Mapping[str, pl.DataFrame]) -> LakePast:
+        meter_id = self._index.names.gather(rows["meter"]).alias("meter_id")
+        readings = READINGS.conform(rows.with_columns(meter_id, local_dates(rows["ts"], self._settings.timezone)))
+        pending = [*self._pending, {**results, "readings": readings}]
+        return LakePast(self._lake, self._naming, self._settings, pending)
 
     def not_taken(self, accepted: pl.DataFrame, source: str, partition: int) -> pl.DataFrame:
         """Those of `accepted` whose place in the source does not stand in the readings yet, in order of time."""

@@ -45,6 +45,7 @@ EMITTED = Frame(
 """The windows of CLOSED as they were emitted last, each with what it added to its day."""
 
 _FOLDED = pl.Schema({"meter": pl.UInt32(), "window_end": TIMESTAMP, "folded": pl.Int32()})
+_NO_KEYS = no_rows(pl.Schema({"meter": pl.UInt32(), "window_end": TIMESTAMP}))
 _FIRST_EMITTED = (pl.lit(0, pl.Int32).alias("revision"), pl.lit(1, pl.Int32).alias("count"))
 
 
@@ -116,7 +117,7 @@ def _fresh(state: State, turn: Turn, closed: Chunks, closing: list[pl.DataFrame]
     folded = _folded(state, turn, context)
     if not closing and folded.is_empty():
         return _none()
-    edges = _edges(state, turn)
+    edges = [*_edges(state, turn), *_readings_for(closed, _overdue(closing, turn.before))]
     if folded.is_empty():
         made = _windows_of([*closing, *edges], context)
         return made.filter(~_was_emitted(made, closing, turn.before)).with_columns(_FIRST_EMITTED)
@@ -169,12 +170,17 @@ def _was_emitted(made: pl.DataFrame, closing: list[pl.DataFrame], before: Bound)
     overdue: it should have been, and closes now.
     """
     was_closed = _was_closed(made, before)
-    overdue = [rows.filter(rows["end_us"] <= before.of(rows["meter"])) for rows in closing]
-    if not any(rows.height for rows in overdue):
+    overdue = _overdue(closing, before)
+    if overdue.is_empty():
         return was_closed
-    keys = pl.concat([rows.select("meter", as_instant("end_us")) for rows in overdue]).unique()
-    late = made.select(KEY).join(keys.with_columns(late=True), on=KEY, how="left", maintain_order="left")["late"]
+    late = made.select(KEY).join(overdue.with_columns(late=True), on=KEY, how="left", maintain_order="left")["late"]
     return was_closed & ~late.fill_null(False)
+
+
+def _overdue(closing: list[pl.DataFrame], before: Bound) -> pl.DataFrame:
+    """Windows among the closing that should have closed before this turn (KEY)."""
+    overdue = [rows.filter(rows["end_us"] <= before.of(rows["meter"])) for rows in closing]
+    return pl.concat([_NO_KEYS, *(rows.select("meter", as_instant("end_us")) for rows in overdue)]).unique()
 
 
 def _folded(state: State, turn: Turn, context: Context) -> pl.DataFrame:
@@ -255,5 +261,4 @@ def _punctual(closing: list[pl.DataFrame], rows: pl.DataFrame) -> pl.DataFrame:
     late = rows.filter("late").select("meter", *POSITION)
     on_time = [part.join(late, on=("meter", *POSITION), how="anti") if late.height else part for part in closing]
     keys = [part.select("meter", as_instant("end_us")) for part in on_time]
-    empty = pl.DataFrame(schema={"meter": pl.UInt32, "window_end": TIMESTAMP})
-    return pl.concat([empty, *keys]).unique().with_columns(punctual=pl.lit(True))
+    return pl.concat([_NO_KEYS, *keys]).unique().with_columns(punctual=pl.lit(True))

@@ -26,6 +26,8 @@ from sinks.lake import commits
 
 KILOWATCH = Path(sys.executable).with_name("kilowatch")
 TOPICS = ("readings", "windows", "violations", "compliance", "rejected")
+Age = tuple[int, int]
+"""Of a commit: its stream's number, and its own within that."""
 BEFORE, WITHIN, AFTER = "parts staged, no record", "record aside", "record in place, parts not revealed"
 
 
@@ -72,9 +74,9 @@ class Home:
         """The end of what it printed."""
         return self.log.read_text("utf-8", "replace")[-4000:]
 
-    def commits(self) -> Mapping[str, int]:
-        """The age of the newest record of each shard: it rises with every commit."""
-        found: dict[str, int] = {}
+    def commits(self) -> Mapping[str, Age]:
+        """The commit that counts for each shard."""
+        found: dict[str, Age] = {}
         for folder in (self.path / "stream").glob("*/commits"):
             found |= _commits(folder)
         return found
@@ -88,7 +90,7 @@ class Home:
             time.sleep(every)
         return time.monotonic() - start
 
-    def wait_for_commit(self, since: Mapping[str, int], seconds: float = 60) -> float:
+    def wait_for_commit(self, since: Mapping[str, Age], seconds: float = 60) -> float:
         return self.wait_for(lambda: self.commits() != since, seconds)
 
     def owner(self) -> str:
@@ -133,8 +135,6 @@ class Home:
         found = "between commits"
         for folder in (self.path / "stream").glob("*/commits"):
             records = list(folder.iterdir())
-            if any(path.suffix == ".joint" for path in records):
-                return AFTER
             if any(path.suffix == ".new" for path in records):
                 return WITHIN
             named = b"".join(path.read_bytes() for path in records)
@@ -162,18 +162,18 @@ def _written(folder: Path) -> dict[str, int]:
     found: dict[str, int] = {}
     with contextlib.suppress(FileNotFoundError):
         for path in folder.iterdir():
-            if path.suffix in (".commit", ".joint"):
+            if path.suffix == ".commit":
                 found[path.name] = path.stat().st_mtime_ns
     return found
 
 
-def _commits(folder: Path) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for path in sorted(_written(folder), key=lambda name: name.endswith(".joint")):
+def _commits(folder: Path) -> dict[str, Age]:
+    found: dict[str, Age] = {}
+    for path in _written(folder):
         with contextlib.suppress(FileNotFoundError):
             for record in commits.records_of(folder / path):
-                age = record.generation * 1_000_000 + record.sequence
-                found |= {shard: max(age, found.get(shard, 0)) for shard in record.positions}
+                for shard in record.positions:
+                    found[shard] = max(record.age, found.get(shard, (0, 0)))
     return found
 
 

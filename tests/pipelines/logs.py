@@ -69,3 +69,54 @@ def silent_log(seed: int) -> Rows:
     again += [_reading(rng, "LATE", number) for number in (2 * DAY - 9, 2 * DAY - 6, 3 * DAY)]
     arrivals += [(8 * DAY - 1 + rng.choice((0, 0, 200)), rng.random(), reading) for reading in again]
     return [reading for *_, reading in sorted(arrivals, key=lambda item: item[:2])]
+
+
+# --- several partitions ---------------------------------------------------------------------------------------------
+
+PARTITIONS = 3
+MESSY_START = datetime(2026, 1, 29, 6, tzinfo=UTC)  # over the end of a month, three days later
+MESSY_STEPS = {
+    "330100000101": 15, "330100000202": 15, "330100000303": 30, "330100000404": 15, "330100000505": 10
+}  # fmt: skip
+MESSY_METERS = {name: {"interval_s": step * 60} for name, step in MESSY_STEPS.items()}
+STAYING = ("330100000101", "330100000202", "330100000303")
+"""Each in the partition of its place; the others move."""
+
+
+def messy_log(seed: int, hours: int = 90, moving: bool = True) -> list[tuple[int, dict[str, Any]]]:
+    """Readings of five meters in three partitions (partition, reading), in order of arrival: with jitter, some minutes,
+    hours or days late, some twice, some replaced; two meters move from partition to partition. Each has a `logged_ms`.
+    """
+    rng = random.Random(seed)
+    arrivals: list[tuple[float, float, dict[str, Any]]] = []
+    for meter, step in MESSY_STEPS.items():
+        high, register, jitter_s = 0, 0.0, rng.uniform(0, 120)
+        for minute in range(step, hours * 60, step):
+            high = max(0, high - 1) or (rng.random() < 0.04) * rng.randint(1, 5)
+            register += rng.uniform(0, 30)
+            if rng.random() < 0.03:
+                continue
+            ts_ms = int((MESSY_START + timedelta(minutes=minute, seconds=rng.choice((0, jitter_s)))).timestamp() * 1000)
+            reading = {
+                "meter_id": meter, "ts": ts_ms, "p_kw": 1150.0 if high else rng.uniform(20, 600),
+                "q_kvar": rng.uniform(-50, 200), "ua_v": 75.0 if high == 1 else 57.7, "ub_v": 57.7,
+                "uc_v": rng.choice((57.7, 57.7, 57.7, 48.0)), "import_kwh": register, "import_kvarh": minute / 2,
+                "export_kvarh": 0.0,
+            }  # fmt: skip
+            late = rng.random() < 0.08 and rng.choice((7.0, 25.0, 90.0, 400.0, 1500.0, 3000.0))
+            arrivals.append((minute + rng.random() + late, rng.random(), reading))
+            if rng.random() < 0.05:
+                other = {**reading, "p_kw": rng.uniform(1, 1200), "ua_v": rng.choice((None, 57.7, 75.0))}
+                again = rng.choice((reading, other, other))
+                arrivals.append((minute + late + rng.choice((1, 1, 60, 900)) * rng.random(), rng.random(), again))
+    moves = {meter: sorted(rng.uniform(0, hours * 60) for _ in range(rng.choice((1, 2, 5)))) for meter in MESSY_STEPS}
+    log = []
+    for at, _, reading in sorted(arrivals, key=lambda item: item[:2]):
+        meter = reading["meter_id"]
+        if meter in STAYING or not moving:
+            partition = list(MESSY_STEPS).index(meter) % PARTITIONS
+        else:
+            partition = (len(meter) + sum(at > moment for moment in moves[meter])) % PARTITIONS
+        logged = MESSY_START + timedelta(minutes=at)
+        log.append((partition, {**reading, "logged_ms": int(logged.timestamp() * 1000)}))
+    return log

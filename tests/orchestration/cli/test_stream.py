@@ -1,4 +1,4 @@
-"""`kilowatch stream`: options that exclude each other."""
+"""`kilowatch stream`, as a user calls it: options that exclude each other, several processes, states made anew."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from metering.errors import UserError
 from orchestration.cli import cli
-from sinks.lake.commits import CommitLog
+from sinks.lake.commits import CommitLog, records_of
 from sinks.lake.owner import take
 from sinks.lake.reader import LakeReader
 
@@ -54,48 +54,139 @@ def test_options_that_do_not_go_together_are_a_users_mistake(tmp_path: Path, opt
     assert said in str(result.exception)
 
 
-def test_files_are_shared_by_processes_and_read_once(tmp_path: Path, file_home: Callable[[Path], Path]) -> None:
+def test_folders_are_shared_by_processes_and_read_once(tmp_path: Path, file_home: Callable[[Path], Path]) -> None:
     home = file_home(tmp_path / "home")
-    for workers, accepted in (("2", 180), ("3", 0), ("1", 0)):
-        done = subprocess.run(
-            [sys.executable, "-m", "orchestration.cli", "stream", "--home", home, "--workers", workers],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+    for number, name in enumerate(("north", "south")):
+        (home / "telemetry" / name).mkdir()
+        lines = (home / "telemetry" / f"{number}.ndjson").read_text("utf-8").replace('"M2"', '"M1"')
+        (home / "telemetry" / name / "0.ndjson").write_text(lines if name == "north" else "", "utf-8")
+    for workers, accepted in (("2", 240), ("3", 0), ("1", 0)):
+        done = _stream(home, "--workers", workers)
         assert done.returncode == 0, done.stderr
         assert f"accepted │ {accepted:>8}" in done.stdout
-    assert LakeReader(home).scan("readings").select("source", "ts").collect().n_unique() == 180
+        assert "going on in one process" not in done.stdout + done.stderr
+    readings = LakeReader(home).scan("readings").select("source", "ts").collect()
+    assert (readings.height, readings.n_unique()) == (240, 240)
 
 
-def test_a_state_that_cannot_be_read_is_made_anew(tmp_path: Path, file_home: Callable[[Path], Path]) -> None:
+def test_a_meter_in_folders_of_two_processes_has_one_go_on(tmp_path: Path, file_home: Callable[[Path], Path]) -> None:
     home = file_home(tmp_path / "home")
+    telemetry = home / "telemetry"
+    for number in (1, 2):
+        (telemetry / f"{number}").mkdir()
+        (telemetry / f"{number}.ndjson").rename(telemetry / f"{number}" / "0.ndjson")
+    assert _stream(home, "--workers", "1", "--source", str(telemetry / "0.ndjson")).returncode == 0
+    done = _stream(home, "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert "going on in one process" in done.stdout + done.stderr
+    assert _stream(home).returncode == 0
+    lake = LakeReader(home)
+    readings = lake.scan("readings").select("source", "ts").collect()
+    assert (readings.height, readings.n_unique()) == (180, 180)
+    windows = lake.scan("windows").collect()
+    assert windows.select("window_end", "revision").is_unique().all()
+    assert windows.sort("revision").unique("window_end", keep="last")["n"].to_list() == [15] * 12
 
-    def stream(*options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "orchestration.cli", "stream", "--home", home, *options],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
 
-    assert stream().returncode == 0
-    owner = take(home)
-    try:
+def _stream(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchestration.cli", "stream", "--home", home, *options],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def _record(home: Path) -> Path:
+    (path,) = (home / "stream").glob("*/commits/*.commit")
+    return path
+
+
+def _flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def _said_next(home: Path) -> None:
+    """The first file grows, and one that comes after all corrects what all of them said."""
+    for number, (minutes, p_kw) in enumerate(((range(181, 196), 100.0), (range(31, 46), 700.0))):
+        lines = [
+            json.dumps({"meter_id": "M2", "ts": (START + timedelta(minutes=minute)).isoformat(), "p_kw": p_kw})
+            for minute in minutes
+        ]
+        with (home / "telemetry" / f"{9 * number}.ndjson").open("a", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+
+
+def _is_whole(home: Path) -> None:
+    """All readings once, and windows that go on in their revisions."""
+    lake = LakeReader(home)
+    readings = lake.scan("readings").select("source", "source_offset", "log_offset").collect()
+    assert (readings.height, readings.n_unique()) == (210, 210)
+    assert sorted(readings["log_offset"]) == list(range(210))
+    windows = lake.scan("windows").collect()
+    assert windows.select("window_end", "revision").is_unique().all()
+    current = windows.sort("revision").unique("window_end", keep="last").sort("window_end")
+    assert current["n"].to_list() == [15] * 13
+    assert current["p_mean_kw"].to_list() == [100.0, 100.0, 700.0, *[100.0] * 10]
+    assert current["revision"][2] > 0
+
+
+@pytest.mark.parametrize("damage", ["of another version", "flipped", "cut", "gone"])
+def test_a_state_that_cannot_be_read_is_made_anew_by_itself(
+    tmp_path: Path, file_home: Callable[[Path], Path], damage: str
+) -> None:
+    home = file_home(tmp_path / "home")
+    assert _stream(home).returncode == 0
+    if damage == "of another version":
+        owner = take(home)
         commits = CommitLog(home, owner)
-        for shard in commits.shards:
-            record = commits.last(shard)
-            assert record is not None
-            commits.commit(shard, record.position, b"from another time", {})
-    finally:
+        positions = {shard: commits.position(shard) or {} for shard in commits.shards}
+        commits.commit(0, positions, b"from another time", {})
         owner.release()
-    with (home / "telemetry" / "0.ndjson").open("a", encoding="utf-8") as file:
-        ts = START + timedelta(minutes=61)
-        file.write(json.dumps({"meter_id": "M2", "ts": ts.isoformat(), "p_kw": 100.0}) + "\n")
-    refused = stream()
+    else:
+        [record] = records_of(_record(home))
+        whole = _record(home).read_bytes()
+        head = len(whole) - len(record.state)
+        damaged = {"flipped": _flipped(whole, head + len(record.state) // 2), "cut": whole[:-10], "gone": whole[:head]}
+        _record(home).write_bytes(damaged[damage])
+    _said_next(home)
+    done = _stream(home)
+    assert done.returncode == 0, done.stderr
+    assert "state made anew from the lake" in done.stdout + done.stderr
+    assert f"accepted │ {30:>8}" in done.stdout
+    _is_whole(home)
+    again = _stream(home)
+    assert again.returncode == 0
+    assert "made anew" not in again.stdout + again.stderr
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut"])
+def test_a_record_whose_positions_cannot_be_read_is_made_anew_when_told_to(
+    tmp_path: Path, file_home: Callable[[Path], Path], damage: str
+) -> None:
+    home = file_home(tmp_path / "home")
+    assert _stream(home).returncode == 0
+    whole = _record(home).read_bytes()
+    _record(home).write_bytes(_flipped(whole, 60) if damage == "flipped" else whole[:60])
+    _said_next(home)
+    refused = _stream(home)
     assert refused.returncode == 1
     assert "kilowatch stream --rebuild" in refused.stderr.replace("\n", " ")
     assert "Traceback" not in refused.stderr
-    assert stream("--rebuild").returncode == 0
-    assert stream().returncode == 0
-    readings = LakeReader(home).scan("readings").select("source", "source_offset").collect()
-    assert (readings.height, readings.n_unique()) == (181, 181)
+    done = _stream(home, "--rebuild")
+    assert done.returncode == 0, done.stderr
+    assert f"accepted │ {30:>8}" in done.stdout
+    _is_whole(home)
+    assert _stream(home).returncode == 0
+
+
+def test_a_state_is_made_anew_when_told_to_though_nothing_is_wrong(
+    tmp_path: Path, file_home: Callable[[Path], Path]
+) -> None:
+    home = file_home(tmp_path / "home")
+    assert _stream(home).returncode == 0
+    assert _stream(home, "--rebuild").returncode == 0
+    _said_next(home)
+    assert _stream(home).returncode == 0
+    _is_whole(home)
 
 
 def test_a_mistake_of_one_process_is_said_once_and_ends_all(tmp_path: Path, file_home: Callable[[Path], Path]) -> None:

@@ -82,3 +82,30 @@ def same(a: dict[str, pl.DataFrame], b: dict[str, pl.DataFrame], without: tuple[
     for name in (*REVISED, *APPENDED):
         left, right = (frame.drop(without, strict=False) for frame in (a[name], b[name]))
         assert_frame_equal(left, right, check_exact=True)
+
+
+FINAL = {
+    "windows": [name for name in LAKE["windows"].names if name != "revision"],
+    "compliance": [name for name in LAKE["compliance"].names if name != "revision"],
+    "violations": ["violation_id", "started_at", "ended_at", "value", "limit_value", "severity", "ruleset"],
+}
+
+
+def final_of(home: Path) -> dict[str, pl.DataFrame]:
+    """What a lake says in the end, however often it was revised; no revision of anything may stand there twice."""
+    lake, found = LakeReader(home), {}
+    for name, columns in FINAL.items():
+        rows = lake.scan(name).collect()
+        assert rows.select(*LAKE[name].key, "revision").is_unique().all(), f"{name} hold a revision twice"
+        last = current(rows.lazy(), LAKE[name].key).collect()
+        found[name] = (last.filter(pl.col("state") != "withdrawn") if name == "violations" else last).select(columns)
+    for name in APPENDED:
+        assert lake.scan(name).select(LAKE[name].key).collect().is_unique().all(), f"{name} hold a row twice"
+    return found
+
+
+def same_in_the_end(home: Path, other: Path) -> None:
+    a, b = final_of(home), final_of(other)
+    for name, frame in a.items():
+        assert frame.height > 0
+        assert_frame_equal(frame, b[name], check_exact=True)

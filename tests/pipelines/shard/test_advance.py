@@ -1,67 +1,51 @@
-"""A shard's step: results depend on the log and its order alone, and equal what the core computes from all readings."""
+"""A turn: results depend on the logs and their order alone, and equal what the core computes from all readings."""
 
 from __future__ import annotations
 
-import json
 import random
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from pipelines.shard.environment import Environment
 
 from metering.load.windows import latest, windows
-from metering.readings.decode import Lines, decode
 from metering.registry.index import MeterIndex
-from metering.registry.meter_versions import meter_versions
 from metering.settings import MeteringSettings
-from metering.tables.warehouse import CUSTOMERS, METERS
-from pipelines.shard.advance import Results, advance
-from pipelines.shard.state import ShardState, dump, load
+from tests.pipelines.logs import MESSY_METERS, PARTITIONS, STAYING, messy_log
+from tests.pipelines.turns import Sent, Turns
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-KEYS = {"windows": ["meter_id", "window_end"], "violations": ["violation_id"], "compliance": ["meter_id", "date"]}
+STEPS = {"330100000001": 1, "330100000002": 1, "330100000003": 5, "330100000004": 15}
+SEEDS = st.integers(0, 10_000)
 
-
-class NoHistory:
-    """Nothing is older than the state in these tests."""
-
-    def readings(self, wanted: pl.DataFrame) -> pl.DataFrame:
-        raise AssertionError(f"the state should hold {wanted}")
-
-    def windows(self, wanted: pl.DataFrame) -> pl.DataFrame:
-        raise AssertionError(f"the state should hold {wanted}")
+Frames = dict[str, pl.DataFrame]
+MakeIndex = Callable[..., MeterIndex]
+MakeTurns = Callable[..., Turns]
 
 
 @pytest.fixture(scope="module")
-def index(metering_settings: MeteringSettings) -> MeterIndex:
-    customer = {
-        "name": "机械厂 001", "segment": "large", "industry": "machinery", "voltage_level_kv": 10.0, "pf_standard": 0.9,
-        "contract_capacity_kva": 1000.0, "tariff": "large_industry", "dual_supply": False, "controllable": False,
-    }  # fmt: skip
-    meter = {
-        "wiring": "3p4w", "nominal_v": 57.7, "pt_ratio": 100.0, "ct_ratio": 40.0, "rated_a": 5.0, "max_a": 6.0,
-        "register_digits": 6, "source_no": 1, "valid_from": date(2020, 1, 1),
-    }  # fmt: skip
-    customers = CUSTOMERS.conform(pl.DataFrame([{"customer_no": f"C{i}", **customer} for i in range(4)]))
-    intervals = [60, 60, 300, 900]
-    meters = METERS.conform(
-        pl.DataFrame(
-            [{"meter_id": f"M{i}", "customer_no": f"C{i}", "interval_s": s, **meter} for i, s in enumerate(intervals)]
-        )
-    )
-    return MeterIndex.of(meter_versions(customers, meters, metering_settings))
+def nowhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home without a lake."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def one_shard(make_index: MakeIndex, metering_settings: MeteringSettings, nowhere: Path) -> MakeTurns:
+    index = make_index(*STEPS, **{name: {"interval_s": step * 60} for name, step in STEPS.items()})
+    return lambda **given: Turns(index, metering_settings, nowhere, **{"kept": 60, **given})
 
 
 def _log(seed: int, lateness: bool) -> list[dict[str, Any]]:
     """Readings of four meters in order of arrival: bursts over limits, gaps, corrections, and some that come late."""
     rng = random.Random(seed)
     arrivals: list[tuple[float, float, dict[str, Any]]] = []
-    for meter, step in enumerate((1, 1, 5, 15)):
+    for meter, step in STEPS.items():
         high = low = False
         register = 0.0
         for minute in range(step, 150, step):
@@ -72,7 +56,7 @@ def _log(seed: int, lateness: bool) -> list[dict[str, Any]]:
             if rng.random() < 0.03:
                 continue
             reading = {
-                "meter_id": f"M{meter}", "ts": (START + timedelta(minutes=minute)).isoformat(), "p_kw": p,
+                "meter_id": meter, "ts": int((START + timedelta(minutes=minute)).timestamp() * 1000), "p_kw": p,
                 "q_kvar": 900.0 if low else 20.0, "ua_v": 57.7 * rng.choices((1.0, 1.25, 0.7), (18, 1, 1))[0],
                 "ub_v": 57.7, "uc_v": 57.7, "import_kwh": register, "import_kvarh": float(minute), "export_kvarh": 0.0,
             }  # fmt: skip
@@ -86,84 +70,161 @@ def _log(seed: int, lateness: bool) -> list[dict[str, Any]]:
     return [reading for *_, reading in arrivals]
 
 
-def _accepted(log: list[dict[str, Any]], index: MeterIndex) -> pl.DataFrame:
-    data = "\n".join(json.dumps(reading) for reading in log).encode()
-    return decode(Lines(data, 0), 0, index, 300, datetime(2027, 1, 1, tzinfo=UTC)).accepted
+def _run(turns: Turns, log: Sequence[dict[str, Any]], cuts: Sequence[int] = (), restarts: bool = False) -> Frames:
+    """Final value of every key after a log of one shard, in turns that end at `cuts`."""
+    for start, stop in pairwise([0, *cuts, len(log)]):
+        turns.turn([(0, reading) for reading in log[start:stop]], ended={0} if stop == len(log) else ())
+        if restarts:
+            turns.restart()
+    return turns.final()
 
 
-def _final(
-    accepted: pl.DataFrame, cuts: list[int], env: Environment, through_bytes: bool = False
-) -> dict[str, pl.DataFrame]:
-    """Final value of every key after running the log in batches cut at `cuts`."""
-    state, results = ShardState(), list[Results]()
-    for start, stop in pairwise([0, *cuts, accepted.height]):
-        state, result = advance(state, accepted[start:stop], env, end=stop == accepted.height)
-        results.append(result)
-        if through_bytes:
-            state = load(dump(state, env.index), env.index)
-    return {
-        name: pl.concat([getattr(r, name) for r in results])
-        .sort("revision", maintain_order=True)
-        .unique(key, keep="last")
-        .sort(key)
-        for name, key in KEYS.items()
-    }
+def _same(found: Frames, wanted: Frames) -> None:
+    for name, frame in wanted.items():
+        assert frame.equals(found[name]), name
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 10_000), data=st.data())
-def test_any_cut_of_the_log_gives_the_same_final_values(
-    seed: int, data: st.DataObject, index: MeterIndex, metering_settings: MeteringSettings
-) -> None:
-    env = Environment(index, metering_settings, 60, NoHistory())
-    accepted = _accepted(_log(seed, lateness=True), index)
-    cuts = sorted(data.draw(st.sets(st.integers(1, accepted.height - 1), max_size=40)))
-    whole = _final(accepted, [], env)
-    cut = _final(accepted, cuts, env, through_bytes=True)
-    for name, frame in whole.items():
-        assert frame.equals(cut[name]), name
+# --- one shard ------------------------------------------------------------------------------------------------------
 
 
-def test_row_by_row_gives_the_same_final_values(index: MeterIndex, metering_settings: MeteringSettings) -> None:
-    env = Environment(index, metering_settings, 60, NoHistory())
-    accepted = _accepted(_log(7, lateness=True), index)
-    whole, single = _final(accepted, [], env), _final(accepted, list(range(1, accepted.height)), env)
-    for name, frame in whole.items():
-        assert frame.equals(single[name]), name
+@settings(max_examples=6)
+@given(seed=SEEDS, data=st.data())
+def test_any_cut_of_the_log_gives_the_same_final_values(seed: int, data: st.DataObject, one_shard: MakeTurns) -> None:
+    log = _log(seed, lateness=True)
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(log) - 1), max_size=40)))
+    _same(_run(one_shard(), log, cuts, restarts=True), _run(one_shard(), log))
+
+
+@pytest.mark.parametrize("kept", [60, 1])
+def test_row_by_row_gives_the_same_final_values(kept: int, one_shard: MakeTurns) -> None:
+    log = _log(7, lateness=True)
+    whole = _run(one_shard(), log)
+    _same(_run(one_shard(kept=kept), log, range(1, len(log))), whole)
     assert {"raised", "cleared", "withdrawn"} <= set(whole["violations"]["state"])
     assert whole["windows"]["revision"].max() > 1
 
 
-def test_windows_equal_those_of_all_readings_at_once(index: MeterIndex, metering_settings: MeteringSettings) -> None:
-    env = Environment(index, metering_settings, 60, NoHistory())
-    accepted = _accepted(_log(11, lateness=True), index)
-    streamed = _final(accepted, [100, 300, 500], env)["windows"]
-    at_once = windows(latest(accepted), index.meter_versions).sort("meter_id", "window_end")
+def test_windows_equal_those_of_all_readings_at_once(one_shard: MakeTurns) -> None:
+    turns = one_shard()
+    streamed = _run(turns, _log(11, lateness=True), [100, 300, 500])["windows"]
+    readings = pl.concat([tables["readings"] for tables in turns.tables])
+    readings = readings.with_columns(turns.index.code(readings["meter_id"]))
+    readings = readings.with_columns(turns.index.version(readings["meter"], readings["ts"]))
+    at_once = windows(latest(readings), turns.index.meter_versions).sort("meter_id", "window_end")
     columns = [name for name in at_once.columns if name not in ("meter", "version")]
     assert streamed.select(columns).equals(at_once.select(columns))
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 10_000))
-def test_any_order_within_the_lateness_gives_the_same_windows_unrevised(
-    seed: int, index: MeterIndex, metering_settings: MeteringSettings
-) -> None:
-    env = Environment(index, metering_settings, 60, NoHistory())
+@settings(max_examples=5)
+@given(seed=SEEDS)
+def test_any_order_within_the_lateness_gives_the_same_windows_unrevised(seed: int, one_shard: MakeTurns) -> None:
     shuffled = _log(seed, lateness=False)
     ordered = sorted(shuffled, key=lambda reading: reading["ts"])
-    a = _final(_accepted(shuffled, index), [50, 200], env)["windows"]
-    b = _final(_accepted(ordered, index), [50, 200], env)["windows"]
+    a, b = (_run(one_shard(), log, [50, 200])["windows"] for log in (shuffled, ordered))
     assert a.equals(b)
     assert a["revision"].max() == 0
 
 
-def test_standing_violations_do_not_depend_on_order(index: MeterIndex, metering_settings: MeteringSettings) -> None:
+def test_standing_violations_do_not_depend_on_order(one_shard: MakeTurns) -> None:
     """What is not withdrawn in the end is what the readings in order of time would have raised."""
-    env = Environment(index, metering_settings, 60, NoHistory())
     log = _log(13, lateness=True)
-    winners = {(r["meter_id"], r["ts"]): r for r in log}
+    winners = {(reading["meter_id"], reading["ts"]): reading for reading in log}
     columns = ["violation_id", "started_at", "ended_at", "value", "limit_value"]
-    told = _final(_accepted(log, index), [], env)["violations"].filter(pl.col("state") != "withdrawn").select(columns)
+    found = _run(one_shard(), log)["violations"].filter(pl.col("state") != "withdrawn").select(columns)
     in_order = sorted(winners.values(), key=lambda reading: reading["ts"])
-    expected = _final(_accepted(in_order, index), [], env)["violations"].select(columns)
-    assert told.equals(expected)
+    expected = _run(one_shard(), in_order)["violations"]
+    assert set(expected["state"]) <= {"raised", "updated", "cleared"}
+    assert found.equals(expected.select(columns))
+
+
+def test_a_turn_without_readings_changes_nothing(one_shard: MakeTurns) -> None:
+    turns = one_shard()
+    _run(turns, _log(3, lateness=True), [100])
+    before = turns.state
+    results = turns.turn([])
+    assert (results.windows.height, results.violations.height, results.compliance.height) == (0, 0, 0)
+    assert dict(turns.state.frames) == dict(before.frames)
+    assert turns.state.shards == before.shards
+
+
+# --- several shards -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def indexes(make_index: MakeIndex) -> Callable[..., MeterIndex]:
+    """The registry without some meters, and with others before, between and after them."""
+
+    def make(missing: Sequence[str] = (), more: Sequence[str] = ()) -> MeterIndex:
+        return make_index(*sorted({*MESSY_METERS, *more} - {*missing}), **MESSY_METERS)
+
+    return make
+
+
+MORE = ("1", "330100000250", "9")
+_MAY_DIFFER = {"windows": ["revision"], "compliance": ["revision"], "violations": ["revision", "state", "at", "date"]}
+"""Of a meter that moves: how often something was emitted depends on which partition was read first."""
+
+
+def _of_stayers(frames: Frames) -> Frames:
+    return {name: frame.filter(pl.col("meter_id").is_in(STAYING)) for name, frame in frames.items()}
+
+
+def _of_movers(frames: Frames) -> Frames:
+    standing = {**frames, "violations": frames["violations"].filter(pl.col("state") != "withdrawn")}
+    movers = ~pl.col("meter_id").is_in(STAYING)
+    return {name: frame.filter(movers).select(pl.exclude(_MAY_DIFFER[name])) for name, frame in standing.items()}
+
+
+def _around(turns: Turns, rng: random.Random, indexes: Callable[..., MeterIndex], following: Sequence[Sent]) -> None:
+    """What may happen between two turns: a start of one, two or three workers, and a look at another registry, which
+    may not know meters that send nothing in the turn that follows.
+    """
+    if rng.random() < 0.4:
+        worker = {f"meter.readings.v1-{partition}": rng.randrange(3) for partition in range(PARTITIONS)}
+        turns.restart(worker.__getitem__)
+    speaking = {reading["meter_id"] for _, reading in following}
+    if rng.random() < 0.5 or speaking - set(turns.index.names):
+        turns.under(indexes(missing=sorted({*MESSY_METERS} - speaking), more=rng.sample(MORE, rng.randrange(3))))
+        if rng.random() < 0.3:
+            turns.restart()
+
+
+@settings(max_examples=12, phases=(Phase.reuse, Phase.generate))  # a shorter seed is no simpler log
+@given(seed=SEEDS)
+def test_nothing_but_the_logs_decides_what_comes_out(
+    seed: int, indexes: Callable[..., MeterIndex], metering_settings: MeteringSettings, nowhere: Path
+) -> None:
+    """Partitions read in any turns, stopped and shared out anew, under registries that change, with little or much that
+    is held, and with meters that leave in silence: the same bytes as one turn over all of it.
+    """
+    rng = random.Random(seed)
+    moving = rng.random() < 0.6
+    log = messy_log(seed, moving=moving)
+    whole = Turns(indexes(), metering_settings, nowhere)
+    whole.turn(log, ended=range(PARTITIONS))
+    turns = Turns(indexes(), metering_settings, nowhere, rng.choice((1, 3, 8, 1000)), rng.choice((1e9, 86_400.0)))
+    at = rng.randrange(1, len(log) - 60)  # from there some short turns, in which most meters are silent
+    cuts = sorted({*rng.sample(range(1, len(log)), 6), *range(at, at + 60, 6)})
+    for start, stop in pairwise([0, *cuts, len(log)]):
+        _around(turns, rng, indexes, log[start:stop])
+        turns.turn(log[start:stop], ended=range(PARTITIONS) if stop == len(log) else ())
+    found, wanted = turns.final(), whole.final()
+    _same(_of_stayers(found), _of_stayers(wanted))
+    _same(_of_movers(found), _of_movers(wanted))
+    if not moving:
+        _same(found, wanted)
+    assert wanted["windows"]["revision"].max() > 1
+    assert wanted["violations"].height > 100
+
+
+def test_partitions_read_one_after_the_other_end_the_same(
+    indexes: Callable[..., MeterIndex], metering_settings: MeteringSettings, nowhere: Path
+) -> None:
+    """As after a long stop: what is asked of the past came earlier in the same turn."""
+    log = messy_log(2)
+    whole, apart = (Turns(indexes(), metering_settings, nowhere, kept=kept) for kept in (1, 1000))
+    whole.turn(log, ended=range(PARTITIONS))
+    for partition in range(PARTITIONS):
+        apart.turn([sent for sent in log if sent[0] == partition])
+    apart.turn([], ended=range(PARTITIONS))
+    _same(whole.final(), apart.final())

@@ -1,118 +1,36 @@
-"""The Kafka source against a real Apache Kafka: order, resuming, gaps, new partitions, brokers that go away."""
+"""The Kafka source against a real Apache Kafka: order, resuming, new partitions, brokers that go away."""
 
 from __future__ import annotations
 
 import ctypes
+import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
+from threading import Thread
 
 import confluent_kafka
+import polars as pl
 import pytest
-from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from metering.errors import ApartError, GapError, OperationError
-from metering.readings.decode import Messages
+from metering.errors import ApartError, OperationError
+from metering.readings.decode import Messages, decode
+from metering.registry.index import MeterIndex
 from orchestration.kafka import broker
+from pipelines.flow.batch_result import placed
 from pipelines.sources import kafka as kafka_source
 from pipelines.sources.kafka import KafkaReader, KafkaSource
-from pipelines.sources.poll import Batch, Position, Segment
+from pipelines.sources.kafka_messages import ARROW_STREAM
 from sinks.kafka.topics import TopicSink, ensure_topics
+from tests.pipelines.sources.topics import numbers, polled, send, streams, take, values
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
 
 LIBRDKAFKA = "confluent_kafka.libs/librdkafka*"
 METERS = [f"M{n}" for n in range(8)]
-
-
-def never(_: str) -> None:
-    return None
-
-
-@pytest.fixture
-def reading(kafka: str) -> Iterator[Callable[..., KafkaReader]]:
-    """Opens readers of a topic, and closes them after the test."""
-    opened: list[KafkaReader] = []
-
-    def open_reader(
-        topic: str,
-        positions: Callable[[str], Position | None] = never,
-        *,
-        worker: int = 0,
-        workers: int = 1,
-        batch_rows: int = 1000,
-        address: str = kafka,
-        **config: object,
-    ) -> KafkaReader:
-        source = KafkaSource({"bootstrap.servers": address, **config}, topic, batch_rows, 50)
-        opened.append(source.open(worker, workers, positions))
-        return opened[-1]
-
-    yield open_reader
-    for reader in opened:
-        reader.close()
-
-
-@dataclass
-class Part:
-    """A segment, and its messages."""
-
-    segment: Segment
-    content: Messages
-    batch: Batch
-
-
-def parts_of(batch: Batch) -> list[Part]:
-    """What a batch's messages are by partition, cut by what its segments say."""
-    whole = batch.content
-    assert isinstance(whole, Messages)
-    parts, first = [], 0
-    for segment in batch.segments:
-        here = slice(first, first := first + segment.items)
-        columns = (whole.values[here], whole.offsets[here], whole.logged_ms[here], whole.keys[here])
-        parts.append(Part(segment, Messages(*columns), batch))
-    assert first == len(whole.values) == len(whole.offsets) == len(whole.logged_ms) == len(whole.keys)
-    return parts
-
-
-def polled(reader: KafkaReader) -> list[Part]:
-    batches = reader.poll()
-    assert len(batches) <= 1, "what has come of all partitions is one batch"
-    return [part for batch in batches for part in parts_of(batch)]
-
-
-def take(reader: KafkaReader, messages: int, within_s: float = 20) -> list[Part]:
-    """What polls give until so many messages have come."""
-    parts: list[Part] = []
-    deadline = time.monotonic() + within_s
-    while sum(part.segment.items for part in parts) < messages:
-        assert time.monotonic() < deadline, f"{parts} is all that came"
-        parts += polled(reader)
-    return parts
-
-
-def values(parts: list[Part], partition: int = 0) -> list[bytes | None]:
-    return [value for part in parts if part.segment.partition == partition for value in part.content.values]
-
-
-def streams(parts: list[Part]) -> list[int]:
-    """The offsets of those messages that are Arrow streams."""
-    batches = {id(part.batch): part.batch.content for part in parts}
-    found = [(c, c.arrow) for c in batches.values() if isinstance(c, Messages) and c.arrow is not None]
-    return [content.offsets[number] for content, arrow in found for number in sorted(arrow.broken)]
-
-
-def numbers(start: int, end: int) -> list[bytes]:
-    return [str(n).encode() for n in range(start, end)]
-
-
-def send(address: str, topic: str, sent: list[bytes], key: str = "M1", **headers: bytes) -> None:
-    sink = TopicSink({"bootstrap.servers": address})
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    sink.publish(topic, [key] * len(sent), sent, [key] * len(sent), named or None)
-    sink.flush()
 
 
 def test_all_partitions_are_read_from_the_start_in_order(
@@ -248,165 +166,6 @@ def test_a_message_of_a_mebibyte_comes_whole(
     assert values(take(reading(topic), 2)) == [big, b"small"]
 
 
-def delete_before(address: str, topic: str, offset: int) -> None:
-    admin = AdminClient({"bootstrap.servers": address})
-    for done in admin.delete_records([TopicPartition(topic, 0, offset)]).values():
-        done.result()
-
-
-def test_offsets_deleted_before_the_position_are_a_gap(
-    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
-) -> None:
-    topic = kafka_topic()
-    send(kafka, topic, numbers(0, 50))
-    delete_before(kafka, topic, 20)
-    with pytest.raises(GapError, match=rf"topic {topic} partition 0: offsets 7 to 19 are gone") as caught:
-        reading(topic, {f"{topic}-0": {"offset": 7}}.get)
-    assert (caught.value.missing_from, caught.value.missing_to) == (7, 19)
-    assert values(take(reading(topic, {f"{topic}-0": {"offset": 20}}.get), 30)) == numbers(20, 50)
-    assert values(take(reading(topic), 30)) == numbers(20, 50), "a first start begins at the earliest offset"
-
-
-def test_offsets_deleted_while_reading_are_a_gap(
-    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
-) -> None:
-    topic = kafka_topic()
-    big = [b"x" * 100_000] * 60
-    send(kafka, topic, big)
-    # The client fetches ahead, so it must have little room for what it has not been asked for.
-    little = {"queued.max.messages.kbytes": 200, "queued.min.messages": 1, "max.partition.fetch.bytes": 100_000}
-    reader = reading(topic, batch_rows=1, **little)
-    seen = [offset for part in take(reader, 1) for offset in part.content.offsets]
-    send(kafka, topic, big)
-    delete_before(kafka, topic, 110)
-
-    def read_on() -> None:
-        for _ in range(1000):
-            seen.extend(offset for part in polled(reader) for offset in part.content.offsets)
-
-    with pytest.raises(GapError, match=r"offsets \d+ to 109 are gone") as caught:
-        read_on()
-    assert seen == list(range(caught.value.missing_from))
-
-
-def test_what_was_never_read_is_not_missed(
-    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
-) -> None:
-    topic = kafka_topic()
-    send(kafka, topic, numbers(0, 50))
-    reader = reading(topic)
-    reader._consumer.incremental_unassign([TopicPartition(topic, 0)])
-    delete_before(kafka, topic, 20)
-    reader._consumer.incremental_assign([TopicPartition(topic, 0, 0)])  # as if retention had won the race
-    assert values(take(reader, 30)) == numbers(20, 50)
-
-
-def test_a_log_that_ends_before_the_position_is_a_gap(
-    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
-) -> None:
-    topic = kafka_topic()
-    send(kafka, topic, numbers(0, 10))
-    with pytest.raises(GapError, match=rf"topic {topic} partition 0: offsets 10 to 24 are gone"):
-        reading(topic, {f"{topic}-0": {"offset": 25}}.get)
-
-
-def test_a_topic_made_anew_with_fewer_partitions_is_a_gap(
-    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
-) -> None:
-    topic = kafka_topic(2)
-    positions: dict[str, Position] = {f"{topic}-{p}": {"offset": 0} for p in (0, 1)} | {f"{topic}-2": {"offset": 5}}
-    with pytest.raises(GapError, match=rf"topic {topic} partition 2: offsets 0 to 4 are gone"):
-        reading(topic, positions.get)
-
-
-def test_accepted_gaps_are_handed_out_once_and_reading_goes_on(kafka: str, kafka_topic: Callable[..., str]) -> None:
-    topic = kafka_topic()
-    send(kafka, topic, numbers(0, 10))
-    positions: dict[str, Position] = {f"{topic}-0": {"offset": 25}, f"{topic}-1": {"offset": 5}}
-    source = KafkaSource({"bootstrap.servers": kafka}, topic, 1000, 50, accept_gap=True)
-    reader = source.open(0, 1, positions.get)
-    try:
-        gaps = [part.segment for part in polled(reader)]
-        assert {(segment.partition, segment.gap, segment.after["offset"]) for segment in gaps} == {
-            (0, (10, 24), 10),
-            (1, (0, 4), 0),
-        }
-        assert all(segment.items == 0 for segment in gaps)
-        send(kafka, topic, numbers(10, 15))
-        parts = take(reader, 5)
-        assert values(parts) == numbers(10, 15)
-        assert {part.segment.gap for part in parts} == {None}
-    finally:
-        reader.close()
-
-
-def make_anew(address: str, topic: str, sent: list[bytes]) -> None:
-    admin = AdminClient({"bootstrap.servers": address})
-    admin.delete_topics([topic])[topic].result()
-    time.sleep(0.5)
-    ensure_topics({"bootstrap.servers": address}, {topic: "delete"}, 1, 1)
-    send(address, topic, sent)
-
-
-def test_a_topic_made_anew_while_reading_is_said(
-    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
-) -> None:
-    topic = kafka_topic()
-    send(kafka, topic, numbers(0, 30))
-    reader = reading(topic, **{"topic.metadata.refresh.interval.ms": 500, "topic.metadata.propagation.max.ms": 2000})
-    take(reader, 30)
-    make_anew(kafka, topic, numbers(0, 3))
-    with pytest.raises(OperationError, match=rf"topic {topic} partition 0"):
-        take(reader, 1)
-
-
-def test_a_topic_made_anew_that_has_grown_past_the_position_is_another_topic(
-    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
-) -> None:
-    topic = kafka_topic()
-    send(kafka, topic, numbers(0, 30))
-    position = take(reading(topic), 30)[-1].segment.after
-    make_anew(kafka, topic, numbers(100, 150))
-    with pytest.raises(GapError, match=rf"topic {topic} partition 0: offsets 0 to 29 are gone .* made anew"):
-        reading(topic, {f"{topic}-0": position}.get)
-
-    accepting = KafkaSource({"bootstrap.servers": kafka}, topic, 1000, 50, accept_gap=True)
-    reader = accepting.open(0, 1, {f"{topic}-0": position}.get)
-    try:
-        parts = take(reader, 50)
-    finally:
-        reader.close()
-    assert [part.segment.gap for part in parts] == [(0, 29), *[None] * (len(parts) - 1)]
-    assert values(parts) == numbers(100, 150)
-    assert parts[0].segment.after == {"offset": 0, "topic": parts[-1].segment.after["topic"]}
-    assert position["topic"] != parts[-1].segment.after["topic"]
-
-
-def test_a_topic_made_anew_is_noticed_while_reading(
-    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kafka_source, "_LOOK_EVERY_S", 1.0)
-    topic = kafka_topic()
-    send(kafka, topic, numbers(0, 3))
-    reader = reading(topic)
-    take(reader, 3)
-    make_anew(kafka, topic, numbers(0, 60))
-    with pytest.raises(OperationError, match=rf"topic {topic} partition 0"):
-        take(reader, 1000)
-
-
-def test_a_position_without_the_topics_id_gets_it_at_once(
-    kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader]
-) -> None:
-    """As an older Kilowatch left it."""
-    topic = kafka_topic()
-    send(kafka, topic, numbers(0, 30))
-    [part] = polled(reading(topic, {f"{topic}-0": {"offset": 30}}.get))
-    assert (part.content.values, part.segment.gap, part.segment.after["offset"]) == ([], None, 30)
-    kept = reading(topic, {f"{topic}-0": part.segment.after}.get)
-    assert kept.poll() == []
-
-
 def test_a_new_partition_is_read_from_its_first_message(
     kafka: str, kafka_topic: Callable[..., str], reading: Callable[..., KafkaReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -506,3 +265,115 @@ def test_brokers_that_go_away_are_waited_for_and_wrong_passwords_are_not(
         assert values(take(reader, 5)) == numbers(10, 15)
     finally:
         broker.stop(tmp_path)
+
+
+# --- turns ------------------------------------------------------------------------------------------------------------
+
+
+def _lingering(address: str, topic: str, linger_ms: int, batch_rows: int = 1000) -> KafkaReader:
+    source = KafkaSource({"bootstrap.servers": address}, topic, batch_rows, poll_ms=3000, linger_ms=linger_ms)
+    reader = source.open(0, 1, lambda _: None)
+    send(address, topic, [b"first"])
+    assert len(take(reader, 1)) == 1
+    return reader
+
+
+def _send_apart(address: str, topic: str, partitions: int, each: int, pause_s: float) -> Thread:
+    """Messages in each partition in turn, with pauses; the thread that sends them."""
+
+    def run() -> None:
+        sink = TopicSink({"bootstrap.servers": address})
+        for number in range(each):
+            for partition in range(partitions):
+                sink._producer.produce(topic, b"%d" % number, partition=partition)
+                sink.flush()
+                time.sleep(pause_s)
+
+    sending = Thread(target=run)
+    sending.start()
+    return sending
+
+
+def test_what_comes_while_it_lingers_is_one_turn_of_all_partitions(kafka: str, kafka_topic: Callable[..., str]) -> None:
+    reader = _lingering(kafka, kafka_topic(4), linger_ms=1500)
+    try:
+        sending = _send_apart(kafka, reader.topic, 4, 5, 0.01)
+        [batch] = reader.poll()
+        sending.join()
+        assert [(segment.partition, segment.items) for segment in batch.segments] == [(p, 5) for p in range(4)]
+        start = time.monotonic()
+        sending = _send_apart(kafka, reader.topic, 1, 1, 0.0)
+        [batch] = reader.poll()
+        sending.join()
+        assert 1.4 < time.monotonic() - start < 8, "it waits so long for more, and no longer"
+    finally:
+        reader.close()
+
+
+def test_without_lingering_the_first_message_is_a_turn(kafka: str, kafka_topic: Callable[..., str]) -> None:
+    reader = _lingering(kafka, kafka_topic(4), linger_ms=0)
+    try:
+        sending = _send_apart(kafka, reader.topic, 4, 3, 0.1)
+        turns = 0
+        came = 0
+        while came < 12:
+            came += sum(part.segment.items for part in polled(reader))
+            turns += 1
+        sending.join()
+        assert turns > 4
+    finally:
+        reader.close()
+
+
+def test_a_full_batch_does_not_linger(kafka: str, kafka_topic: Callable[..., str]) -> None:
+    reader = _lingering(kafka, kafka_topic(), linger_ms=30_000, batch_rows=40)
+    try:
+        send(kafka, reader.topic, numbers(0, 40))
+        start = time.monotonic()
+        assert sum(part.segment.items for part in polled(reader)) == 40
+        assert time.monotonic() - start < 15
+    finally:
+        reader.close()
+
+
+def test_json_and_arrow_of_several_partitions_in_one_turn(
+    kafka: str, kafka_topic: Callable[..., str], make_index: Callable[..., MeterIndex]
+) -> None:
+    """Every row has the partition and offset that it came from, and so has every reject."""
+    index = make_index(*METERS)
+    reader = _lingering(kafka, kafka_topic(3), linger_ms=1500)
+    sink = TopicSink({"bootstrap.servers": kafka})
+    wanted: list[tuple[int, int, int, float]] = []
+    refused: list[tuple[int, int]] = []
+    try:
+        starts = {p: reader._next.get(p, 0) for p in range(3)}
+        for number in range(8):
+            for partition in range(3):
+                offset, p_kw = starts[partition] + number, 100.0 * partition + number
+                rows = [{"meter_id": METERS[0], "ts": "2026-03-01T00:01:00Z", "p_kw": p_kw}] * 2
+                value, headers = json.dumps(rows[0]).encode(), None
+                count = 1
+                if (number + partition) % 3 == 0:
+                    stream = BytesIO()
+                    pl.DataFrame(rows).write_ipc_stream(stream)
+                    value, headers, count = stream.getvalue(), [("content-type", ARROW_STREAM)], 2
+                if number == 5:
+                    value, count = b"neither", 0
+                    refused.append((partition, offset))
+                wanted += [(partition, offset, row, p_kw) for row in range(count)]
+                sink._producer.produce(reader.topic, value, partition=partition, headers=headers)
+        sink.flush()
+        [batch] = reader.poll()
+    finally:
+        reader.close()
+    assert [segment.items for segment in batch.segments] == [8, 8, 8]
+    decoded = decode(batch.content, index, 300, datetime.now(UTC))
+    shards = {segment.shard: number for number, segment in enumerate(batch.segments, 1)}
+    accepted, rejects = (placed(rows, batch, shards) for rows in (decoded.accepted, decoded.rejects))
+    columns = ["source_partition", "source_offset", "source_row", "p_kw"]
+    assert accepted.select(columns).rows() == sorted(wanted)
+    assert rejects.select("source_partition", "source_offset").rows() == sorted(refused)
+    for rows in (accepted, rejects):
+        assert rows["log_offset"].equals(rows["source_offset"].alias("log_offset"))
+        assert (rows["shard"] == rows["source_partition"] + 1).all()
+        assert set(rows["source"]) == {reader.topic}

@@ -276,3 +276,115 @@ def test_a_request_is_answered_once_every_worker_is_done(tmp_path: Path) -> None
     requests.take_back()
     requests.take_back()
     assert requests.asked() is None
+
+
+# --- several shards ---------------------------------------------------------------------------------------------------
+
+
+class Partitions:
+    """A topic of several partitions, given turn by turn: a turn is payloads by partition."""
+
+    stale_since = None
+
+    def __init__(self, turns: Sequence[dict[int, list[bytes]]], before: Callable[[int], None] = lambda _: None) -> None:
+        self._turns, self._before = list(enumerate(turns)), before
+        self._next: dict[int, int] = {}
+
+    def worker_of(self, _: str, __: int) -> int | None:
+        return 0
+
+    def open(self, _: int, __: int, positions: Positions) -> Partitions:
+        self._next = {p: (positions(f"{TOPIC}-{p}") or {"offset": 0})["offset"] for p in range(9)}
+        return self
+
+    def poll(self) -> list[Batch]:
+        if self.finished:
+            return []
+        number, turn = self._turns.pop(0)
+        self._before(number)
+        values: list[bytes] = []
+        offsets: list[int] = []
+        segments = []
+        for partition, payloads in sorted(turn.items()):
+            first = self._next[partition]
+            last = self._next[partition] = first + len(payloads)
+            values += payloads
+            offsets += range(first, last)
+            segments.append(Segment(f"{TOPIC}-{partition}", TOPIC, partition, len(payloads), {"offset": last}))
+        logged = [int((START + timedelta(days=2)).timestamp() * 1000)] * len(values)
+        return [Batch(Messages(values, offsets, logged, [b"key"] * len(values)), tuple(segments))]
+
+    @property
+    def finished(self) -> bool:
+        return not self._turns
+
+    def own_shard(self, source: str, partition: int) -> OwnShard | None:
+        return OwnShard(f"{TOPIC}-{partition}", over=False) if source == TOPIC and partition in self._next else None
+
+    def close(self) -> None: ...
+
+
+def _by_meter(log: Sequence[bytes], partition_of: dict[str, int], rest: int) -> list[tuple[int, bytes]]:
+    """Each payload with the partition that its meter's are in."""
+    found = []
+    for payload in log:
+        meter = next((name for name in partition_of if f'"{name}"'.encode() in payload), "")
+        found.append((partition_of.get(meter, rest), payload))
+    return found
+
+
+def _turns(placed: Sequence[tuple[int, bytes]], count: int) -> list[dict[int, list[bytes]]]:
+    size = len(placed) // count + 1
+    turns: list[dict[int, list[bytes]]] = []
+    for start in range(0, len(placed), size):
+        turn: dict[int, list[bytes]] = {}
+        for partition, payload in placed[start : start + size]:
+            turn.setdefault(partition, []).append(payload)
+        turns.append(turn)
+    return turns
+
+
+def test_a_partition_that_is_first_heard_during_a_replay_does_not_disturb_it(
+    tmp_path: Path, whole: MeterIndex, wanting: MeterIndex, stream: Stream
+) -> None:
+    """Several shards have been read when it is asked for; with each poll of the replay another one is heard."""
+    first = _turns(_by_meter(_log(7), {"M0": 0, "M1": 1, "M2": 2}, rest=0), 6)
+    silent: list[dict[int, list[bytes]]] = [{partition: [b"not json"]} for partition in (3, 4, 5, 6, 7, 8)] * 3
+    stream(tmp_path / "clean", Partitions([*first, *silent]), Registry(whole))
+    home, registry = tmp_path / "home", Registry(wanting)
+
+    def before(turn: int) -> None:
+        if turn == len(first):
+            Requests(home).ask()
+
+    source = Partitions([*first, *silent], before)
+    stream(home, source, registry, refresh=lambda: setattr(registry, "known", whole), batch_rows=20, commit_rows=10**9)
+    assert Requests(home).answered(Requests(home).asked() or "")
+    _same(_final(tmp_path / "clean"), _final(home))
+
+
+@pytest.mark.parametrize("kept", [1, 1000], ids=["state-forgets", "state-holds"])
+def test_rejects_of_a_meter_that_is_in_another_shard_now(
+    tmp_path: Path, kept: int, whole: MeterIndex, wanting: MeterIndex, stream: Stream
+) -> None:
+    """M1 and M2 were in partitions 1 and 2 when they were rejected, and are both in 0 since the registry was mended."""
+    log = _log(8)
+    half = len(log) // 2
+    placed = _by_meter(log[:half], {"M0": 0, "M1": 1, "M2": 2}, rest=2)
+    placed += _by_meter(log[half:], {"M0": 0, "M1": 0, "M2": 0}, rest=1)
+    turns = _turns(placed, 10)
+    stream(tmp_path / "clean", Partitions(turns), Registry(whole), kept=kept)
+    home, registry = tmp_path / "home", Registry(wanting)
+
+    def before(turn: int) -> None:
+        if turn == 5:
+            registry.known = whole
+        if turn == 8:
+            Requests(home).ask()
+
+    stream(home, Partitions(turns, before), registry, kept=kept, commit_rows=10**9)
+    counts = by_reason(LakeReader(home)).rows_by_key("reason", unique=True)
+    assert counts["unknown_meter"][0] == counts["unknown_meter"][1] > 50
+    _same(_final(tmp_path / "clean"), _final(home))
+    places = LakeReader(home).scan("readings").filter(pl.col("meter_id") == "M1").collect()
+    assert set(places["source_partition"]) == {0, 1}, "a reading keeps the place that it came in"

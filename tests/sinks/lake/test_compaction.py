@@ -61,7 +61,7 @@ class Writer:
         for _ in range(times):
             for partition in range(partitions):
                 frames = {READINGS: reading_rows(partition, 5 * self.count, 5), WINDOWS: window_rows(self.count)}
-                self.log.commit(f"t/{partition}", {"offset": self.count}, b"", frames)
+                self.log.commit(partition, {f"t-{partition}": {"offset": self.count}}, b"", frames)
             self.count += 1
 
 
@@ -277,10 +277,10 @@ def half_done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("half") / "done"
     home.mkdir()
     writer = Writer(home)
-    writer.log.commit("t/9", {"offset": 0}, b"", {READINGS: reading_rows(9, 0, 20_000)})
+    writer.log.commit(9, {"t-9": {"offset": 0}}, b"", {READINGS: reading_rows(9, 0, 20_000)})
     for round_ in range(2):
         for number in range(4):
-            writer.log.commit("t/0", {"offset": 0}, b"", {READINGS: reading_rows(round_, 5 * number, 5)})
+            writer.log.commit(0, {"t-0": {"offset": 0}}, b"", {READINGS: reading_rows(round_, 5 * number, 5)})
         if round_ == 0:
             run(home, sizes=SMALL)
     writer.owner.release()
@@ -308,7 +308,7 @@ def test_dying_at_any_step_leaves_the_old_or_the_new_whole(half_done: Path, tmp_
         assert digest(home) == rows
         outcomes.append(len(parts(home)))
         writer = Writer(home)
-        writer.log.commit("t/0", {"offset": 0}, b"", {READINGS: reading_rows(2, 0, 5)})
+        writer.log.commit(0, {"t-0": {"offset": 0}}, b"", {READINGS: reading_rows(2, 0, 5)})
         writer.owner.release()
         run(home, sizes=SMALL, grace_s=0)
         run(home, sizes=SMALL, grace_s=0)

@@ -1,0 +1,107 @@
+"""Logs of several shards run through a state, turn by turn, without a source, a broker or a commit.
+
+What has been read is on its way into a lake that is empty: so looks at the past are those of the stream.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from metering.readings.decode import Messages, decode
+from metering.registry.index import MeterIndex
+from metering.settings import MeteringSettings
+from metering.tables.lake import COMPLIANCE, REJECTS, VIOLATIONS, WINDOWS
+from pipelines.flow.batch_result import placed, tables_of
+from pipelines.shard.advance import FRAMES, Results, advance
+from pipelines.shard.state import Naming, State, dump, load, of_shards, rebased, united
+from pipelines.shard.store import Context, LakePast, naming_of
+from pipelines.shard_names import partition_shard
+from pipelines.sources.poll import Batch, Segment
+from sinks.lake.reader import LakeReader, current
+
+Row = dict[str, Any]
+Sent = tuple[int, Row]
+"""The partition of a topic that a reading came in, and the reading."""
+TOPIC = "meter.readings.v1"
+
+
+@dataclass
+class Turns:
+    """A state that `turn` moves on by what came of each partition, in order of arrival."""
+
+    index: MeterIndex
+    figures: MeteringSettings
+    lake: Path
+    kept: int = 8
+    silent_s: float = 1e9
+    state: State = field(default_factory=State)
+    tables: list[dict[str, pl.DataFrame]] = field(default_factory=list)
+    offsets: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def naming(self) -> Naming:
+        return naming_of(self.index, self.figures)
+
+    @property
+    def context(self) -> Context:
+        naming = self.naming
+        past = LakePast(LakeReader(self.lake), naming, self.figures, self.tables)
+        return Context(naming, self.figures, self.kept, past, self.silent_s)
+
+    def turn(self, sent: Sequence[Sent], ended: Collection[int] = ()) -> Results:
+        """Read these; all windows of partitions in `ended` close."""
+        segments, values, offsets, logged = [], [], [], []
+        for partition in sorted({partition for partition, _ in sent} | set(ended)):
+            rows = [row for other, row in sent if other == partition]
+            first = self.offsets.get(partition, 0)
+            self.offsets[partition] = first + len(rows)
+            values += [json.dumps({k: v for k, v in row.items() if k != "logged_ms"}).encode() for row in rows]
+            offsets += range(first, first + len(rows))
+            logged += [row.get("logged_ms", 1_800_000_000_000) for row in rows]
+            end = partition in ended
+            segments.append(Segment(partition_shard(TOPIC, partition), TOPIC, partition, len(rows), {}, end=end))
+        content = Messages(values, offsets, logged, [None] * len(values))
+        decoded = decode(content, self.index, 300, datetime(2027, 1, 1, tzinfo=UTC))
+        assert decoded.rejects.is_empty(), decoded.rejects["reason", "detail"]
+        shards = self.state.shards.with_names(segment.shard for segment in segments)
+        numbers = {name: number for number, name in enumerate(shards.names)}
+        rows = placed(decoded.accepted, Batch(content, tuple(segments)), numbers)
+        context = self.context
+        taken = rows.select(*(name for name in context.held_columns if name != "end_us"), "shard")
+        over = {numbers[segment.shard] for segment in segments if segment.end}
+        self.state, results = advance(replace(self.state, shards=shards), taken, context, over)
+        tables = tables_of(rows, REJECTS.empty(), results, (), self.index, self.figures.timezone)
+        self.tables.append(tables)
+        return results
+
+    def under(self, index: MeterIndex) -> None:
+        """Go on under another registry."""
+        new = naming_of(index, self.figures)
+        self.state = rebased(self.state, FRAMES, self.naming, new)
+        self.index = index
+
+    def restart(self, worker_of: Callable[[str], int] = lambda _: 0) -> None:
+        """As after a commit, and shared out anew: each worker's shards cut from the state, and all of it joined."""
+        written = dump(self.state, FRAMES, self.naming)
+        states = []
+        for worker in sorted({worker_of(shard) for shard in self.state.shards.names[1:]}):
+            whole = load(written, FRAMES, self.naming)
+            own = of_shards(whole, FRAMES, lambda shard, worker=worker: worker_of(shard) == worker, self.naming)
+            states.append(load(dump(own, FRAMES, self.naming), FRAMES, self.naming))
+        self.state = united(states, FRAMES, self.naming) if states else State()
+
+    def final(self) -> dict[str, pl.DataFrame]:
+        """Windows, violations and compliance that count in the end."""
+        found = {}
+        for table in (WINDOWS, VIOLATIONS, COMPLIANCE):
+            rows = pl.concat([tables[table.name] for tables in self.tables])
+            assert rows.select(*table.key, "revision").is_unique().all(), table.name
+            found[table.name] = current(rows.lazy(), table.key).collect()
+        return found
