@@ -13,7 +13,7 @@ INPUTS ?= 1000000
 HOURS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak fuzz bench bench-quick check format lock clean
+.PHONY: help demo test soak fuzz mutants bench bench-quick check format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ soak: fuzz ## Fuzz, and kill the stream 200 times over a million readings; figur
 
 fuzz: $(READY) ## Put a million inputs from hell through the decoding; figures go to docs/reliability.md
 	@$(BIN)/python -m tests.faults.fuzz --inputs $(INPUTS) --seed $(SEED)
+
+mutants: $(READY) ## Change metering/ in small ways, by chance, and see whether a test fails (MUTANTS=1000 SEED=2)
+	@$(BIN)/python -m tests.mutants --mutants $(MUTANTS) --seed $(SEED)
 
 bench: $(READY) ## Measure speed against other engines; figures go to docs/performance.md (ROWS=file,kafka: some)
 	@$(BIN)/python -m tests.benchmarks --rows "$(ROWS)" $(if $(HOURS),--hours $(HOURS)) $(if $(BEFORE),--before)
