@@ -222,6 +222,12 @@ def _without_long_unknown(state: State, context: Context) -> State:
     if heard is None:
         return state
     until = max(state.shards.closed_us) - int(context.silent_s * 1_000_000)
-    gone = pl.col("meter_id").is_in(heard.filter(pl.col("seen_us") <= until)["meter_id"].implode())
+    silent = heard.filter(pl.col("seen_us") <= until)
+    if silent.is_empty():
+        return state
+    gone = pl.col("meter_id").is_in(silent["meter_id"].implode())
     left = {name: rows.filter(~gone) for name, rows in state.unknown.items()}
-    return replace(state, unknown={name: rows for name, rows in left.items() if rows.height})
+    left_us = silent["seen_us"].max()
+    assert isinstance(left_us, int)
+    unknown = {name: rows for name, rows in left.items() if rows.height}
+    return replace(state, unknown=unknown, left_us=max(left_us, state.left_us or left_us))

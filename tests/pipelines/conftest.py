@@ -27,6 +27,7 @@ from sinks.lake.owner import take
 from sinks.lake.reader import LakeReader, current
 
 MakeIndex = Callable[..., MeterIndex]
+SHARD = "log-0"
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +84,7 @@ def stream_log(metering_settings: MeteringSettings) -> Callable[..., dict[str, p
                 silent_days=silent_s / 86_400,
             )
             worker = Worker(Sinks(lake, CommitLog(home, owner)), settings, _Registry(index), Metrics())
-            begin, last = (worker.position("log") or {"offset": 0})["offset"], len(log) if stop is None else stop
+            begin, last = (worker.position(SHARD) or {"offset": 0})["offset"], len(log) if stop is None else stop
             for start, end in pairwise([begin, *(cut for cut in cuts if begin < cut < last), last]):
                 lines = [json.dumps(row).encode() for row in log[start:end]]
                 content = (
@@ -92,7 +93,7 @@ def stream_log(metering_settings: MeteringSettings) -> Callable[..., dict[str, p
                     else Messages(lines, list(range(start, end)), list(logged_ms[start:end]), [None] * len(lines))
                 )
                 after = {"offset": end}
-                segment = Segment("log", "log", 0, len(lines), after, first_row=start, end=end == len(log))
+                segment = Segment(SHARD, "log", 0, len(lines), after, first_row=start, end=end == len(log))
                 worker.deliver([worker.advance(worker.decode([Batch(content, (segment,))]))])
             worker.finish()
         finally:

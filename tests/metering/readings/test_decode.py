@@ -6,70 +6,35 @@ import gzip
 import json
 import time
 import zlib
-from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
 import polars as pl
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metering.readings.decode import Decoded, Lines, Messages, Refused, decode
-from metering.readings.payloads import ACCEPTED_SCHEMA, ARROW, JSON, REJECTED_SCHEMA
+from metering.readings.decode import Decoded, Messages, decode
+from metering.readings.payloads import ACCEPTED_SCHEMA, JSON, REJECTED_SCHEMA
 from metering.registry.index import MeterIndex
-from pipelines.sources.arrow import columnar
-
-NOW = datetime(2026, 6, 1, tzinfo=UTC)
-AT = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
-MAY = datetime(2026, 5, 1, tzinfo=UTC)
-AT_MS = 1_767_225_660_000
-TOLERANCE_S = 300
-NUMBER_LIKE = ("42", "007", "1e3", "true", "null", "{x")
-GOOD = b'{"meter_id":"M0","ts":"2026-01-01T00:01:00Z","p_kw":1.5}'
-
-Row = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def index(make_customers: Callable[..., pl.DataFrame], make_meter_versions: Callable[..., pl.DataFrame]) -> MeterIndex:
-    """Plain meters, ids that look like JSON scalars, one with an end, and one exchanged on 2026-03-01."""
-    meters: dict[str, Row] = {name: {"customer_no": "C1"} for name in ("M0", "电表", *NUMBER_LIKE)}
-    meters["ended"] = {"customer_no": "C1", "valid_from": date(2025, 1, 1), "valid_to": date(2026, 1, 31)}
-    plain = make_meter_versions(make_customers({"C1": {}}), meters)
-    older, newer = (
-        make_meter_versions(make_customers({"C1": {}}), {"exchanged": {"customer_no": "C1", **span}})
-        for span in (
-            {"valid_from": date(2025, 1, 1), "valid_to": date(2026, 2, 28), "interval_s": 900},
-            {"valid_from": date(2026, 3, 1), "interval_s": 60},
-        )
-    )
-    return MeterIndex.of(pl.concat([plain, older, newer]).sort("meter_id", "valid_from"))
-
-
-def _lines(index: MeterIndex, data: bytes, now: datetime = NOW) -> Decoded:
-    return decode(Lines(data), index, TOLERANCE_S, now)
-
-
-def _messages(
-    index: MeterIndex, values: list[bytes | None], arrow: list[bool] | None = None, logged_ms: int = AT_MS
-) -> Decoded:
-    keys = [f"key {i}".encode() for i in range(len(values))]
-    offsets = list(range(100, 100 + len(values)))
-    streams = {i: value or b"" for i, value in enumerate(values) if arrow and arrow[i]}
-    content = Messages(values, offsets, [logged_ms] * len(values), keys, columnar(streams) if streams else None)
-    return decode(content, index, TOLERANCE_S, NOW)
-
-
-def _line(**fields: Any) -> bytes:
-    return json.dumps({"meter_id": "M0", "ts": "2026-01-01T00:01:00Z", **fields}).encode()
+from tests.metering.readings.decoding import (
+    AT,
+    AT_MS,
+    GOOD,
+    MAY,
+    NOW,
+    NUMBER_LIKE,
+    TOLERANCE_S,
+    Row,
+    decode_lines,
+    decode_messages,
+    line_of,
+)
 
 
 def _verdict(index: MeterIndex, line: bytes, now: datetime = NOW) -> Row:
     """The one row that comes of a line, accepted (reason None) or rejected."""
     alone, *among = (
-        _row_at(_lines(index, b"\n".join([*others, line, *others]), now=now), len(others)) for others in _OTHERS
+        _row_at(decode_lines(index, b"\n".join([*others, line, *others]), now=now), len(others)) for others in _OTHERS
     )
     for others, row in zip(_OTHERS[1:], among, strict=True):
         assert row == {**alone, "source_offset": len(others), "item": len(others)}, f"among {others[0]!r}"
@@ -111,44 +76,44 @@ def _row_at(decoded: Decoded, row: int) -> Row:
         (b"x" * 1_000_000, "unparsable", None, None),
         (b"{}", "missing_meter", None, None),
         (b'{"ts":"2026-01-01T00:01:00Z"}', "missing_meter", None, AT),
-        (_line(meter_id=""), "missing_meter", "", AT),
-        (_line(meter_id=None), "missing_meter", None, AT),
-        (_line(meter_id=42), "wrong_type", None, AT),
-        (_line(meter_id=True), "wrong_type", None, AT),
-        (_line(meter_id=["M0"]), "wrong_type", None, AT),
-        (_line(meter_id={"id": "M0"}), "wrong_type", None, AT),
-        (_line(meter_id="\ud800"), "wrong_type", None, AT),
-        (_line(meter_id="a" * 65), "wrong_type", "a" * 65, AT),
-        (_line(meter_id="a" * 64), "unknown_meter", "a" * 64, AT),
-        (_line(meter_id=" M0"), "unknown_meter", " M0", AT),
-        (_line(meter_id="M0\x00"), "unknown_meter", "M0\x00", AT),
-        (_line(ts=True), "wrong_type", "M0", None),
-        (_line(ts=["2026-01-01T00:01:00Z"]), "wrong_type", "M0", None),
-        (_line(ts=None), "missing_time", "M0", None),
-        (_line(ts=str(AT_MS)), "missing_time", "M0", None),
-        (_line(ts="2026-01-01T00:01:00"), "missing_time", "M0", None),
-        (_line(ts="2026-13-01T00:00:00Z"), "missing_time", "M0", None),
-        (_line(ts=1e300), "missing_time", "M0", None),
-        (_line(ts="-0001-01-01T00:01:00Z"), "missing_time", "M0", None),
-        (_line(ts="0000-01-01T00:01:00Z"), "missing_time", "M0", None),
-        (_line(ts="9999-12-31T23:59:59-12:00"), "missing_time", "M0", None),
-        (_line(meter_id="ended", ts="2026-05-01T00:00:00Z"), "unknown_meter", "ended", MAY),
-        (_line(ts=(NOW + timedelta(seconds=301)).isoformat()), "future_time", "M0", NOW + timedelta(seconds=301)),
-        (_line(p_kw="1"), "wrong_type", "M0", AT),
-        (_line(p_kw=True), "wrong_type", "M0", AT),
-        (_line(p_kw=[1]), "wrong_type", "M0", AT),
-        (_line(p_kw={"kw": 1}), "wrong_type", "M0", AT),
-        (_line(export_kvarh=""), "wrong_type", "M0", AT),
-        (_line(status=5.0), "wrong_type", "M0", AT),
-        (_line(status="5"), "wrong_type", "M0", AT),
-        (_line(status=False), "wrong_type", "M0", AT),
-        (_line(status=2**63), "wrong_type", "M0", AT),
+        (line_of(meter_id=""), "missing_meter", "", AT),
+        (line_of(meter_id=None), "missing_meter", None, AT),
+        (line_of(meter_id=42), "wrong_type", None, AT),
+        (line_of(meter_id=True), "wrong_type", None, AT),
+        (line_of(meter_id=["M0"]), "wrong_type", None, AT),
+        (line_of(meter_id={"id": "M0"}), "wrong_type", None, AT),
+        (line_of(meter_id="\ud800"), "wrong_type", None, AT),
+        (line_of(meter_id="a" * 65), "wrong_type", "a" * 65, AT),
+        (line_of(meter_id="a" * 64), "unknown_meter", "a" * 64, AT),
+        (line_of(meter_id=" M0"), "unknown_meter", " M0", AT),
+        (line_of(meter_id="M0\x00"), "unknown_meter", "M0\x00", AT),
+        (line_of(ts=True), "wrong_type", "M0", None),
+        (line_of(ts=["2026-01-01T00:01:00Z"]), "wrong_type", "M0", None),
+        (line_of(ts=None), "missing_time", "M0", None),
+        (line_of(ts=str(AT_MS)), "missing_time", "M0", None),
+        (line_of(ts="2026-01-01T00:01:00"), "missing_time", "M0", None),
+        (line_of(ts="2026-13-01T00:00:00Z"), "missing_time", "M0", None),
+        (line_of(ts=1e300), "missing_time", "M0", None),
+        (line_of(ts="-0001-01-01T00:01:00Z"), "missing_time", "M0", None),
+        (line_of(ts="0000-01-01T00:01:00Z"), "missing_time", "M0", None),
+        (line_of(ts="9999-12-31T23:59:59-12:00"), "missing_time", "M0", None),
+        (line_of(meter_id="ended", ts="2026-05-01T00:00:00Z"), "unknown_meter", "ended", MAY),
+        (line_of(ts=(NOW + timedelta(seconds=301)).isoformat()), "future_time", "M0", NOW + timedelta(seconds=301)),
+        (line_of(p_kw="1"), "wrong_type", "M0", AT),
+        (line_of(p_kw=True), "wrong_type", "M0", AT),
+        (line_of(p_kw=[1]), "wrong_type", "M0", AT),
+        (line_of(p_kw={"kw": 1}), "wrong_type", "M0", AT),
+        (line_of(export_kvarh=""), "wrong_type", "M0", AT),
+        (line_of(status=5.0), "wrong_type", "M0", AT),
+        (line_of(status="5"), "wrong_type", "M0", AT),
+        (line_of(status=False), "wrong_type", "M0", AT),
+        (line_of(status=2**63), "wrong_type", "M0", AT),
         (GOOD.replace(b"1.5", b"1e999"), "non_finite", "M0", AT),
         (GOOD.replace(b"1.5", b"-1e999"), "non_finite", "M0", AT),
         (GOOD.replace(b"1.5", b"NaN"), "non_finite", "M0", AT),
         (GOOD.replace(b"1.5", b"-Infinity"), "non_finite", "M0", AT),
         (GOOD.replace(b"1.5", b"1" * 5000), "non_finite", "M0", AT),
-        (_line(ts=float("nan")), "non_finite", "M0", None),
+        (line_of(ts=float("nan")), "non_finite", "M0", None),
     ],
     ids=lambda value: value[:30] if isinstance(value, bytes | str) else str(value),
 )  # fmt: skip
@@ -189,7 +154,7 @@ def test_rejects_name_their_reason_and_keep_the_bytes(
     ids=str,
 )
 def test_accepted_values(index: MeterIndex, fields: Row, expected: Row) -> None:
-    got = _verdict(index, _line(**fields))
+    got = _verdict(index, line_of(**fields))
     assert got["reason"] is None
     assert {name: got[name] for name in expected} == expected
 
@@ -205,7 +170,7 @@ def test_an_id_that_looks_like_a_number_must_still_be_a_string(index: MeterIndex
 def test_of_doubled_keys_the_first_counts_alone_and_beside_a_bad_line(index: MeterIndex) -> None:
     doubled = b'{"meter_id":"M0","ts":"2026-01-01T00:01:00Z","p_kw":1,"p_kw":2}'
     assert _verdict(index, doubled)["p_kw"] == 1.0
-    beside = _lines(index, b"\n".join([doubled, b"bad"]))
+    beside = decode_lines(index, b"\n".join([doubled, b"bad"]))
     assert beside.accepted["p_kw"].to_list() == [1.0]
 
 
@@ -222,7 +187,7 @@ def test_an_unknown_field_may_be_nested(index: MeterIndex, level: int) -> None:
 
 
 def test_files_are_judged_by_the_clock(index: MeterIndex) -> None:
-    line = _line(ts="2026-06-01T00:10:00Z")
+    line = line_of(ts="2026-06-01T00:10:00Z")
     assert _verdict(index, line)["reason"] == "future_time"
     assert _verdict(index, line, now=NOW + timedelta(minutes=5))["reason"] is None
 
@@ -241,7 +206,7 @@ def test_files_are_judged_by_the_clock(index: MeterIndex) -> None:
     ],
 )
 def test_a_meter_is_known_while_it_is_valid(index: MeterIndex, meter_id: str, ts: str, valid: bool) -> None:
-    got = _verdict(index, _line(meter_id=meter_id, ts=ts))
+    got = _verdict(index, line_of(meter_id=meter_id, ts=ts))
     assert got["reason"] == (None if valid else "unknown_meter")
     if not valid:
         assert "not valid" in got["detail"]
@@ -254,8 +219,8 @@ def test_each_time_belongs_to_the_version_valid_then(index: MeterIndex) -> None:
         "2025-06-01T00:00:00Z",
         "2026-03-01T00:01:00+08:00",
     ]
-    data = b"\n".join(_line(meter_id="exchanged", ts=ts) for ts in times)
-    accepted = _lines(index, data).accepted
+    data = b"\n".join(line_of(meter_id="exchanged", ts=ts) for ts in times)
+    accepted = decode_lines(index, data).accepted
     assert index.meter_versions["interval_s"].gather(accepted["version"]).to_list() == [60, 900, 900, 60]
     assert accepted["meter"].n_unique() == 1
 
@@ -264,10 +229,10 @@ def test_each_time_belongs_to_the_version_valid_then(index: MeterIndex) -> None:
 
 
 def test_one_bad_line_rejects_that_line_alone(index: MeterIndex) -> None:
-    good = [_line(p_kw=float(i)) for i in range(500)]
+    good = [line_of(p_kw=float(i)) for i in range(500)]
     for at in (0, 250, 499):
         lines = [*good[:at], b'{"meter_id": 1}', *good[at + 1 :]]
-        decoded = _lines(index, b"\n".join(lines))
+        decoded = decode_lines(index, b"\n".join(lines))
         assert decoded.rejects.select("source_offset", "payload").rows() == [(at, lines[at])]
         assert decoded.accepted["p_kw"].to_list() == [float(i) for i in range(500) if i != at]
         assert decoded.accepted["source_offset"].to_list() == [i for i in range(500) if i != at]
@@ -283,24 +248,24 @@ def test_one_bad_line_rejects_that_line_alone(index: MeterIndex) -> None:
 )
 def test_a_batch_that_begins_like_compressed_data_is_not_unpacked(index: MeterIndex, first: bytes) -> None:
     assert b"\n" not in first
-    good = [_line(p_kw=float(i)) for i in range(100)]
-    decoded = _messages(index, [first, *good])
+    good = [line_of(p_kw=float(i)) for i in range(100)]
+    decoded = decode_messages(index, [first, *good])
     assert decoded.rejects.select("source_offset", "reason", "payload").rows() == [(100, "unparsable", first)]
     assert decoded.accepted["p_kw"].to_list() == [float(i) for i in range(100)]
-    assert _messages(index, [first]).accepted.is_empty()
+    assert decode_messages(index, [first]).accepted.is_empty()
 
 
 def test_blank_lines_and_carriage_returns_are_no_lines(index: MeterIndex) -> None:
     data = b"\n" + GOOD + b"\r\n\r\n  \n\t" + GOOD + b" \r\n\n"
-    decoded = _lines(index, data)
+    decoded = decode_lines(index, data)
     assert decoded.rejects.is_empty()
     assert decoded.accepted["source_offset"].to_list() == [1, 4]
-    assert _lines(index, b"").accepted.is_empty()
-    assert _lines(index, b"\n\n").rejects.is_empty()
+    assert decode_lines(index, b"").accepted.is_empty()
+    assert decode_lines(index, b"\n\n").rejects.is_empty()
 
 
 def test_a_blank_line_does_not_hide_two_values_in_one(index: MeterIndex) -> None:
-    decoded = _lines(index, GOOD + GOOD + b"\n\n" + GOOD)
+    decoded = decode_lines(index, GOOD + GOOD + b"\n\n" + GOOD)
     assert decoded.accepted["source_offset"].to_list() == [2]
     assert decoded.rejects["source_offset"].to_list() == [0]
 
@@ -310,7 +275,7 @@ def test_reasons_are_told_wherever_the_frame_was_cut(index: MeterIndex) -> None:
     data = (
         rb'{"meter_id":"M0","ts":null,"me\u0074er":1}' + b"\n" + rb'{"meter_id":"X","ts":"1767225660000","p\u005f":1}'
     )
-    assert _lines(index, data).rejects["reason"].to_list() == ["missing_time", "missing_time"]
+    assert decode_lines(index, data).rejects["reason"].to_list() == ["missing_time", "missing_time"]
 
 
 _NUMBERS = st.one_of(
@@ -345,7 +310,7 @@ def _by_row(decoded: Decoded) -> dict[int, Row]:
 @settings(max_examples=40, deadline=None)
 @given(lines=st.lists(_LINES, min_size=1, max_size=45), end=st.sampled_from([b"", b"\n"]))
 def test_a_line_says_the_same_alone_and_in_any_batch(index: MeterIndex, lines: list[bytes], end: bytes) -> None:
-    decoded = _lines(index, b"\n".join(lines) + end)
+    decoded = decode_lines(index, b"\n".join(lines) + end)
     assert decoded.accepted["source_offset"].is_sorted()
     assert decoded.rejects["source_offset"].is_sorted()
     rows = _by_row(decoded)
@@ -353,7 +318,7 @@ def test_a_line_says_the_same_alone_and_in_any_batch(index: MeterIndex, lines: l
     for number, row in decoded.rejects.select("source_offset", "payload").iter_rows():
         assert row == lines[number]
     for line in set(lines):
-        (alone,) = _by_row(_lines(index, line)).values() or [None]
+        (alone,) = _by_row(decode_lines(index, line)).values() or [None]
         assert all(rows.get(i) == alone for i, other in enumerate(lines) if other == line)
 
 
@@ -361,8 +326,8 @@ def test_a_line_says_the_same_alone_and_in_any_batch(index: MeterIndex, lines: l
 
 
 def test_a_message_may_hold_several_readings(index: MeterIndex) -> None:
-    first = b"\n".join([_line(p_kw=1), b"", _line(p_kw=2), b"bad"]) + b"\n"
-    decoded = _messages(index, [first, _line(p_kw=3), b"\n" + _line(p_kw=4)])
+    first = b"\n".join([line_of(p_kw=1), b"", line_of(p_kw=2), b"bad"]) + b"\n"
+    decoded = decode_messages(index, [first, line_of(p_kw=3), b"\n" + line_of(p_kw=4)])
     where = ["source_offset", "source_row", "p_kw"]
     assert decoded.accepted.select(where).rows() == [(100, 0, 1.0), (100, 2, 2.0), (101, 0, 3.0), (102, 1, 4.0)]
     rejected = decoded.rejects.select("source_offset", "source_row", "payload", "message_key").rows()
@@ -370,266 +335,28 @@ def test_a_message_may_hold_several_readings(index: MeterIndex) -> None:
 
 
 def test_a_message_without_text_is_rejected_once(index: MeterIndex) -> None:
-    decoded = _messages(index, [GOOD, None, b"", b" \r\n \n", GOOD])
+    decoded = decode_messages(index, [GOOD, None, b"", b" \r\n \n", GOOD])
     assert decoded.accepted["source_offset"].to_list() == [100, 104]
     told = decoded.rejects.select("source_offset", "reason", "detail", "message_key").rows()
     assert told == [(100 + i, "unparsable", "empty message", f"key {i}".encode()) for i in (1, 2, 3)]
 
 
 def test_messages_are_judged_by_their_own_time(index: MeterIndex) -> None:
-    on_time, ahead = _line(ts=AT_MS + 300_000), _line(ts=AT_MS + 300_001)
-    decoded = _messages(index, [on_time, ahead], logged_ms=AT_MS)
+    on_time, ahead = line_of(ts=AT_MS + 300_000), line_of(ts=AT_MS + 300_001)
+    decoded = decode_messages(index, [on_time, ahead], logged_ms=AT_MS)
     assert decoded.accepted["source_offset"].to_list() == [100]
     assert decoded.rejects["reason"].to_list() == ["future_time"]
     assert decoded.rejects["logged_at"].to_list() == [AT]
-    assert _messages(index, [ahead], logged_ms=AT_MS + 1).accepted.height == 1
+    assert decode_messages(index, [ahead], logged_ms=AT_MS + 1).accepted.height == 1
 
 
 def test_half_a_reading_in_a_message_is_not_mended_by_the_next(index: MeterIndex) -> None:
-    decoded = _messages(index, [GOOD[:20], GOOD[20:]])
+    decoded = decode_messages(index, [GOOD[:20], GOOD[20:]])
     assert decoded.accepted.is_empty()
     assert decoded.rejects["reason"].to_list() == ["unparsable", "unparsable"]
 
 
-# --- Arrow IPC ------------------------------------------------------------------------------------------------------
-
-
-def _table(rows: int = 2, **columns: Any) -> pa.Table:
-    base = {
-        "meter_id": pa.array(["M0"] * rows),
-        "ts": pa.array([AT_MS] * rows),
-        "p_kw": pa.array([float(i) for i in range(rows)]),
-    }
-    return pa.table({name: column for name, column in {**base, **columns}.items() if column is not None})
-
-
-def _ipc(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
-def _arrow(index: MeterIndex, *tables: pa.Table | bytes | None) -> Decoded:
-    values = [_ipc(table) if isinstance(table, pa.Table) else table for table in tables]
-    return _messages(index, values, [True] * len(values))
-
-
-@pytest.mark.parametrize(
-    "columns",
-    [
-        {"ts": pa.array([AT] * 2, pa.timestamp(unit, zone))}
-        for unit in ("s", "ms", "us", "ns")
-        for zone in ("UTC", "Asia/Shanghai", "+08:00")
-    ]
-    + [
-        {"ts": pa.array(["2026-01-01T08:01:00+08:00"] * 2)},
-        {"ts": pa.array(["2026-01-01T00:01:00Z"] * 2).dictionary_encode()},
-        {"ts": pa.array([float(AT_MS)] * 2)},
-        {"meter_id": pa.array(["M0"] * 2).dictionary_encode()},
-        {"meter_id": pa.array(["M0"] * 2, pa.large_string())},
-        {"meter_id": pa.array(["M0"] * 2, pa.string_view())},
-        {"p_kw": pa.array([0.0, 1.0]).dictionary_encode()},
-        {"p_kw": pa.array([0, 1], pa.int8())},
-        {"p_kw": pa.array([0, 1], pa.uint64())},
-        {"p_kw": pa.array([0, 1], pa.float32())},
-        {"p_kw": pa.array([0, 1]).cast(pa.decimal128(25, 2))},
-        {"status": pa.array([1, None], pa.uint8()), "unknown": pa.array([{"a": [1]}, None]), "q_kvar": pa.nulls(2)},
-    ],
-    ids=lambda columns: ",".join(f"{name} {column.type}" for name, column in columns.items()),
-)
-def test_arrow_columns_of_many_types(index: MeterIndex, columns: dict[str, pa.Array]) -> None:
-    decoded = _arrow(index, _table(**columns))
-    assert decoded.rejects.is_empty()
-    assert decoded.accepted.select("meter_id", "ts", "p_kw").rows() == [("M0", AT, 0.0), ("M0", AT, 1.0)]
-    assert decoded.accepted.schema == ACCEPTED_SCHEMA
-
-
-@pytest.mark.parametrize(
-    "columns",
-    [
-        {"ts": pa.array([AT.replace(tzinfo=None)] * 2, pa.timestamp("us"))},
-        {"ts": pa.array([AT.date()] * 2)},
-        {"ts": pa.array([True, False])},
-        {"meter_id": pa.array([1, 2])},
-        {"meter_id": pa.array([b"M0", b"M0"])},
-        {"p_kw": pa.array(["1", "2"])},
-        {"p_kw": pa.array([True, False])},
-        {"status": pa.array([1.0, 2.0])},
-        {"import_kwh": pa.array([[1.0], [2.0]])},
-    ],
-    ids=lambda columns: ",".join(f"{name} {column.type}" for name, column in columns.items()),
-)
-def test_a_wrong_column_type_rejects_that_message_alone(index: MeterIndex, columns: dict[str, pa.Array]) -> None:
-    wrong = _ipc(_table(**columns))
-    decoded = _arrow(index, _table(), wrong, _table())
-    assert decoded.accepted["source_offset"].to_list() == [100, 100, 102, 102]
-    told = decoded.rejects.select("source_offset", "reason", "payload", "content_type", "message_key").rows()
-    assert told == [(101, "wrong_type", wrong, ARROW, b"key 1")]
-    assert next(iter(columns)) in decoded.rejects["detail"][0]
-
-
-def test_arrow_rows_are_rejected_one_by_one(index: MeterIndex) -> None:
-    table = _table(
-        6,
-        meter_id=pa.array(["M0", "none", None, "M0", "M0", "M0"]),
-        ts=pa.array([AT_MS, AT_MS, AT_MS, None, AT_MS + 10**7, AT_MS]),
-        p_kw=pa.array([1.0, 1.0, 1.0, 1.0, 1.0, float("nan")]),
-    )
-    decoded = _arrow(index, table)
-    assert decoded.accepted["source_row"].to_list() == [0]
-    reasons = ["unknown_meter", "missing_meter", "missing_time", "future_time", "non_finite"]
-    assert decoded.rejects.select("source_row", "reason").rows() == list(enumerate(reasons, 1))
-    assert decoded.rejects["message_key"].to_list() == [b"key 0"] * 5
-
-
-def test_a_rejected_arrow_row_can_be_read_again(index: MeterIndex) -> None:
-    stamps = pa.array([AT, AT + timedelta(microseconds=1)], pa.timestamp("us", "UTC"))
-    for ts in (stamps, pa.array([AT_MS, AT_MS]), pa.array(["2026-01-01T08:01:00+08:00"] * 2)):
-        rejects = _arrow(index, _table(meter_id=pa.array(["new", "new"]), ts=ts)).rejects
-        again = _lines(index, b"\n".join(rejects["payload"]).replace(b'"new"', b'"M0"')).accepted
-        assert again["ts"].to_list() == rejects["ts"].to_list()
-        assert again["p_kw"].to_list() == [0.0, 1.0]
-
-
-@pytest.mark.parametrize(("name", "value"), [("inf", float("inf")), ("-inf", float("-inf")), ("nan", float("nan"))])
-def test_arrow_numbers_must_be_finite(index: MeterIndex, name: str, value: float) -> None:
-    assert _arrow(index, _table(1, ua_v=pa.array([value]))).rejects["reason"].to_list() == ["non_finite"]
-    assert _arrow(index, _table(1, ts=pa.array([value]))).rejects["reason"].to_list() == ["non_finite"]
-
-
-def test_an_arrow_status_beyond_64_bits_is_a_wrong_type(index: MeterIndex) -> None:
-    decoded = _arrow(index, _table(status=pa.array([2**63, 2**63 - 1], pa.uint64())))
-    assert decoded.rejects.select("source_row", "reason").rows() == [(0, "wrong_type")]
-    assert decoded.accepted["status"].to_list() == [2**63 - 1]
-
-
-def test_arrow_times_that_no_calendar_has_are_rejects(index: MeterIndex) -> None:
-    table = _table(ts=pa.array([2**62, -(2**62)], pa.timestamp("us", "UTC")))
-    assert _arrow(index, table).rejects["reason"].to_list() == ["missing_time"] * 2
-
-
-def test_missing_arrow_columns_are_missing_values(index: MeterIndex) -> None:
-    assert _arrow(index, _table(p_kw=None)).accepted["p_kw"].to_list() == [None, None]
-    assert _arrow(index, _table(ts=None)).rejects["reason"].to_list() == ["missing_time"] * 2
-    assert _arrow(index, _table(meter_id=None)).rejects["reason"].to_list() == ["missing_meter"] * 2
-    unknown_only = _arrow(index, pa.table({"other": [1, 2, 3]}))
-    assert unknown_only.rejects["source_row"].to_list() == [0, 1, 2]
-
-
-def test_broken_arrow_streams_are_rejected_whole(index: MeterIndex) -> None:
-    whole = _ipc(_table(50))
-    broken = [b"", None, b"garbage", whole[: len(whole) // 2], whole[: len(whole) - 20], b"\xff" * 64 + whole]
-    decoded = _arrow(index, _table(1), *broken, _table(1))
-    assert decoded.accepted["source_offset"].to_list() == [100, 101 + len(broken)]
-    assert decoded.rejects["reason"].to_list() == ["unparsable"] * len(broken)
-    assert decoded.rejects["payload"].to_list() == [value or b"" for value in broken]
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_no_damage_to_an_arrow_stream_escapes(index: MeterIndex, data: st.DataObject) -> None:
-    whole = bytearray(_ipc(_table(3)))
-    for _ in range(data.draw(st.integers(1, 4))):
-        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    decoded = _arrow(index, bytes(whole), _table(1))
-    assert decoded.accepted.filter(pl.col("source_offset") == 101).height == 1
-
-
-def test_arrow_messages_with_times_of_several_kinds_in_one_poll(index: MeterIndex) -> None:
-    kinds = [
-        pa.array([AT_MS]),
-        pa.array([AT], pa.timestamp("ns", "UTC")),
-        pa.array(["2026-01-01T00:01:00Z"]),
-        pa.nulls(1),
-    ]
-    decoded = _arrow(index, *(_table(1, ts=ts) for ts in kinds))
-    assert decoded.accepted["ts"].to_list() == [AT] * 3
-    assert decoded.rejects["source_offset"].to_list() == [103]
-
-
-def test_json_and_arrow_in_one_poll_stay_in_source_order(index: MeterIndex) -> None:
-    values = [_ipc(_table()), GOOD, b"bad", GOOD + b"\n" + GOOD, b"bad", _ipc(_table(1, meter_id=pa.array(["none"])))]
-    decoded = _messages(index, values, [True, False, False, False, True, True])
-    where = [(100, 0), (100, 1), (101, 0), (103, 0), (103, 1)]
-    assert decoded.accepted.select("source_offset", "source_row").rows() == where
-    assert decoded.rejects["source_offset"].to_list() == [102, 104, 105]
-    assert decoded.rejects["content_type"].to_list() == [JSON, ARROW, JSON]
-    assert decoded.rejects["message_key"].to_list() == [b"key 2", b"key 4", b"key 5"]
-
-
-# --- frames of a Parquet file ---------------------------------------------------------------------------------------
-
-
-def _frame(index: MeterIndex, frame: pl.DataFrame) -> Decoded:
-    return decode(frame, index, TOLERANCE_S, NOW)
-
-
-def test_frames_are_numbered_by_row(index: MeterIndex) -> None:
-    frame = pl.DataFrame({"meter_id": ["M0", "none", "M0"], "ts": [AT] * 3, "ua_v": [1, 2, 3]})
-    decoded = _frame(index, frame)
-    assert decoded.accepted.select("source_offset", "source_row", "ua_v").rows() == [(0, 0, 1.0), (2, 0, 3.0)]
-    assert decoded.rejects.select("source_offset", "reason").rows() == [(1, "unknown_meter")]
-    assert decoded.accepted["logged_at"].null_count() == 2
-
-
-def test_a_frame_of_a_wrong_type_is_rejected_row_by_row(index: MeterIndex) -> None:
-    frame = pl.DataFrame({"meter_id": ["M0", "M0"], "ts": [AT.replace(tzinfo=None)] * 2, "blob": [b"\xff", None]})
-    decoded = _frame(index, frame)
-    assert decoded.accepted.is_empty()
-    assert decoded.rejects.select("source_offset", "reason").rows() == [(0, "wrong_type"), (1, "wrong_type")]
-    assert json.loads(decoded.rejects["payload"][0])["ts"] == "2026-01-01 00:01:00"
-
-
-def test_a_frame_of_a_wrong_type_with_times_beyond_the_calendar_is_still_told(index: MeterIndex) -> None:
-    frame = pl.DataFrame({"meter_id": ["M0"], "ts": pl.Series([2**62]).cast(pl.Datetime("us"))})
-    assert json.loads(_frame(index, frame).rejects["payload"][0]) == {"meter_id": "M0", "ts": 2**62}
-
-
-def test_an_ended_file_says_nothing(index: MeterIndex) -> None:
-    decoded = _frame(index, pl.DataFrame())
-    assert decoded.accepted.schema == ACCEPTED_SCHEMA
-    assert decoded.accepted.is_empty()
-    assert decoded.rejects.is_empty()
-
-
-def test_all_sources_give_the_same_columns(index: MeterIndex) -> None:
-    frame = pl.DataFrame({"meter_id": ["M0"], "ts": [AT], "p_kw": [1.5]})
-    results = [_lines(index, GOOD), _messages(index, [GOOD]), _arrow(index, _table(1)), _frame(index, frame)]
-    assert {result.accepted.schema == ACCEPTED_SCHEMA for result in results} == {True}
-    assert {result.rejects.schema == REJECTED_SCHEMA for result in results} == {True}
-
-
-def test_rejects_read_again_are_what_they_would_have_been_at_first(index: MeterIndex) -> None:
-    """Under the old registry rejects of every kind of payload, under the new one readings in their old places."""
-    old = MeterIndex.of(index.meter_versions.filter(pl.col("meter_id") == "42"))
-    late, unknown = _line(ts=(AT + timedelta(days=1)).isoformat()), _line(meter_id="X")
-    frame = pl.DataFrame({"meter_id": ["M0", "42"], "ts": [AT, AT], "p_kw": [0.1 + 0.2, 1.0], "status": [2**63 - 1, 1]})
-    values: list[bytes | None] = [GOOD, GOOD + b"\n" + unknown + b"\nx\n" + GOOD, late, b"", None]
-    logged = [AT_MS + i for i in range(len(values) + 1)]
-    stream = _ipc(frame.to_arrow())
-    content = Messages([*values, stream], range(100, 106), logged, [b"key"] * 6, columnar({len(values): stream}))
-    first = decode(content, old, TOLERANCE_S, NOW)
-    wanted = decode(content, index, TOLERANCE_S, NOW)
-    again = decode(Refused(first.rejects), index, TOLERANCE_S, NOW)
-    assert pl.concat([first.accepted, again.accepted]).height == wanted.accepted.height == 5
-    places = ["source_offset", "source_row"]
-    same = [name for name in ACCEPTED_SCHEMA if name not in ("meter", "version", "item")]
-    taken = pl.concat([first.accepted, again.accepted]).sort(places).select(same)
-    assert taken.equals(wanted.accepted.sort(places).select(same))
-    assert again.rejects.select(*places, "reason", "payload", "logged_at").equals(
-        wanted.rejects.select(*places, "reason", "payload", "logged_at")
-    )
-
-
-def test_rejects_of_files_are_held_against_the_clock_of_the_replay(index: MeterIndex) -> None:
-    early = AT - timedelta(days=1)
-    rejects = _lines(index, GOOD + b"\n" + GOOD, now=early).rejects.with_columns(pl.col("source_offset") + 7)
-    assert rejects["reason"].to_list() == ["future_time"] * 2
-    assert decode(Refused(rejects), index, TOLERANCE_S, early).rejects.equals(rejects)
-    accepted = decode(Refused(rejects), index, TOLERANCE_S, AT).accepted
-    assert accepted["source_offset"].to_list() == [7, 8]
-    assert decode(Refused(rejects.clear()), index, TOLERANCE_S, AT).accepted.is_empty()
+# --- cost -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_poll_of_a_few_readings_costs_no_registry(large_registry: pl.DataFrame) -> None:

@@ -206,7 +206,7 @@ def test_nothing_but_the_logs_decides_what_comes_out(
     at = rng.randrange(1, len(log) - 60)  # from there some short turns, in which most meters are silent
     cuts = sorted({*rng.sample(range(1, len(log)), 6), *range(at, at + 60, 6)})
     for start, stop in pairwise([0, *cuts, len(log)]):
-        _around(turns, rng, indexes, log[start:stop])
+        _around(turns, rng, indexes, log[start:] if stop == len(log) else log[start:stop])
         turns.turn(log[start:stop], ended=range(PARTITIONS) if stop == len(log) else ())
     found, wanted = turns.final(), whole.final()
     _same(_of_stayers(found), _of_stayers(wanted))

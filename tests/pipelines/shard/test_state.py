@@ -1,11 +1,11 @@
-"""A shard's state and its bytes: the same after a round trip, and under a registry that has changed."""
+"""The state and its bytes: the same after a round trip, cut and joined, and under a registry that has changed."""
 
 from __future__ import annotations
 
 import json
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,223 +14,391 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from metering.errors import OperationError
-from metering.readings.decode import Lines, decode
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
-from pipelines.shard.advance import Environment, advance
+from pipelines.shard import compliance, events, meters, windows
+from pipelines.shard.advance import FRAMES
 from pipelines.shard.state import (
-    HELD_SCHEMA,
-    PAIR_SCHEMA,
-    VERSION,
-    Chunk,
-    ShardState,
+    FLOORS,
+    METERS,
+    NEVER,
+    Bound,
+    Chunks,
+    Frame,
+    Shards,
+    State,
+    StateVersionError,
     dump,
     load,
+    of_shards,
+    readable,
     rebased,
-    rows_of,
-    split,
+    united,
 )
+from pipelines.shard.store import HELD_SCHEMA
+from tests.pipelines.turns import Sent, Turns
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-FRAMES = ("emitted", "days", "pairs", "base", "told")
+A, B, C = "330100000001", "330100000002", "330100000003"
+SHARDS = ("meter.readings.v1-0", "meter.readings.v1-1")
 MakeIndex = Callable[..., MeterIndex]
-
-
-class _NoHistory:
-    def readings(self, wanted: pl.DataFrame) -> pl.DataFrame:
-        raise AssertionError(f"the state should hold {wanted}")
-
-    windows = readings
-
-
-def _readings(names: list[str], minutes: range, seed: int = 0) -> list[dict[str, Any]]:
-    rng = random.Random(seed)
-    return [
-        {
-            "meter_id": name, "ts": (START + timedelta(minutes=minute)).isoformat(), "p_kw": rng.uniform(1, 1500),
-            "q_kvar": 10.0, "ua_v": rng.choice((57.7, 75.0)), "ub_v": 57.7, "uc_v": 57.7, "import_kwh": float(minute),
-        }
-        for minute in minutes
-        for name in names
-    ]  # fmt: skip
-
-
-def _advanced(
-    state: ShardState, log: list[dict[str, Any]], index: MeterIndex, figures: MeteringSettings, first_row: int = 0
-) -> ShardState:
-    data = "\n".join(json.dumps(reading) for reading in log).encode()
-    accepted = decode(Lines(data, first_row), first_row, index, 300, datetime(2027, 1, 1, tzinfo=UTC)).accepted
-    return advance(state, accepted, Environment(index, figures, 3, _NoHistory()))[0]
+MakeTurns = Callable[..., Turns]
+Named = dict[str, pl.DataFrame]
 
 
 @pytest.fixture
-def full(make_index: MakeIndex, metering_settings: MeteringSettings) -> tuple[ShardState, MeterIndex]:
-    """A state with something in every part, of meters A, B and C."""
-    index = make_index("A", "B", "C")
-    log = _readings(["C", "A", "B"], range(1, 140))
-    state = _advanced(ShardState(), log[:200], index, metering_settings)
-    state = _advanced(state, log[200:], index, metering_settings, first_row=200)
-    assert state.closed
-    assert state.open
-    assert all(getattr(state, name).height for name in FRAMES)
-    return state, index
+def make_turns(make_index: MakeIndex, metering_settings: MeteringSettings, tmp_path: Path) -> MakeTurns:
+    return lambda *names, **given: Turns(make_index(*names), metering_settings, tmp_path, **{"kept": 3, **given})
 
 
-def _by_meter(state: ShardState, index: MeterIndex, without: tuple[str, ...] = ()) -> dict[str, pl.DataFrame]:
-    """The state's content by meter id instead of code, sorted."""
-    names = pl.Series(index.ids.categories)
-    heard = state.seen_us.to_frame().with_row_index("meter").filter(pl.col("seen_us") != 0)
-    parts = {
-        "seen": heard.cast({"meter": pl.UInt32}), "open": rows_of(state.open), "closed": rows_of(state.closed),
-        **{name: getattr(state, name) for name in FRAMES},
-    }  # fmt: skip
-    told = {}
-    for name, frame in parts.items():
-        named = frame.with_columns(names.gather(frame["meter"]).alias("meter")).drop("version", strict=False)
-        told[name] = named.filter(~pl.col("meter").is_in(without)).sort(pl.all())
-    return told
+def _readings(minutes: Iterable[int], partitions: dict[str, int], seed: int = 0, **values: Any) -> list[Sent]:
+    """A reading a minute of each meter, in its partition."""
+    rng = random.Random(seed)
+    return [
+        (
+            partition,
+            {
+                "meter_id": name, "ts": int((START + timedelta(minutes=minute)).timestamp() * 1000),
+                "p_kw": rng.uniform(1, 1500), "q_kvar": 10.0, "ua_v": rng.choice((57.7, 75.0)), "ub_v": 57.7,
+                "uc_v": 57.7, "import_kwh": float(minute), **values,
+            },
+        )
+        for minute in minutes
+        for name, partition in partitions.items()
+    ]  # fmt: skip
 
 
-def _equal(a: dict[str, pl.DataFrame], b: dict[str, pl.DataFrame]) -> None:
-    for name, frame in a.items():
-        assert_frame_equal(frame, b[name], check_exact=True)
+@pytest.fixture
+def full(make_turns: MakeTurns) -> Turns:
+    """A state with something in every frame: A and C in one shard, B in another, and A moved there from afar."""
+    turns = make_turns(A, B, C)
+    turns.turn(_readings(range(1, 80), {C: 0, A: 0, B: 1}))
+    turns.turn(_readings(range(80, 140), {C: 0, B: 1}, seed=1))
+    turns.turn(_readings(range(140, 200), {C: 0}, seed=2))
+    turns.turn(_readings([81, 141], {A: 1}, seed=3))
+    for frame in FRAMES:
+        assert (turns.state.chunks(frame) if frame.growing else turns.state.frame(frame)).height, frame.name
+    return turns
 
 
-def test_an_empty_state_round_trips(make_index: MakeIndex) -> None:
-    index = make_index("A")
-    state = load(dump(ShardState(), index), index)
-    assert (state.max_us, state.closed_us, state.open, state.closed) == (None, None, (), ())
-    assert (state.readings_open, state.meters_held) == (0, 0)
-    assert dump(load(dump(state, index), index), index) == dump(state, index)
+def _rows(state: State, frame: Frame) -> pl.DataFrame:
+    rows = pl.concat(state.chunks(frame).frames() or [frame.empty()]) if frame.growing else state.frame(frame)
+    return rows.filter(pl.col("shard") != 0) if frame is METERS else rows
 
 
-def test_a_full_state_round_trips_to_the_same_bytes(full: tuple[ShardState, MeterIndex]) -> None:
-    state, index = full
-    data = dump(state, index)
-    again = load(data, index)
-    _equal(_by_meter(state, index), _by_meter(again, index))
-    assert (again.max_us, again.closed_us) == (state.max_us, state.closed_us)
-    assert (again.readings_open, again.meters_held) == (state.readings_open, 3)
-    for name in FRAMES:
-        assert_frame_equal(getattr(again, name), getattr(state, name), check_exact=True)
-    assert rows_of(again.open).equals(rows_of(state.open))
-    assert dump(again, index) == data
-    assert dump(state, index) == data
+def _by_name(state: State, index: MeterIndex, without: tuple[str, ...] = ()) -> Named:
+    """The state's content by meter id instead of code and shard by name, sorted; without some meters."""
+    found = {}
+    for frame in FRAMES:
+        rows = _rows(state, frame)
+        named = rows.with_columns(index.names.gather(rows["meter"]).alias("meter")).drop("version", strict=False)
+        if "shard" in frame.schema:
+            named = named.with_columns(pl.Series(state.shards.names).gather(rows["shard"]).alias("shard"))
+        found[frame.name] = named.filter(~pl.col("meter").is_in(without)).sort(pl.all())
+    return found
 
 
-def test_rows_keep_the_order_they_came_in(full: tuple[ShardState, MeterIndex]) -> None:
-    state, index = full
-    offsets = rows_of(load(dump(state, index), index).open)["source_offset"]
-    assert offsets.equals(rows_of(state.open)["source_offset"])
+def _equal(found: Named, wanted: Named) -> None:
+    for name, frame in wanted.items():
+        assert_frame_equal(found[name], frame, check_exact=True)
 
 
-def test_another_order_of_the_registry_changes_codes_and_nothing_else(
-    full: tuple[ShardState, MeterIndex], make_index: MakeIndex, metering_settings: MeteringSettings
-) -> None:
-    state, old = full
-    new = make_index("0 comes first", "A", "B", "BB", "C", "Z")
-    moved = rebased(state, old, new)
-    _equal(_by_meter(state, old), _by_meter(moved, new))
-    assert (
-        new.meter_versions["meter_id"]
-        .gather(rows_of(moved.open)["version"])
-        .equals(pl.Series(new.ids.categories).gather(rows_of(moved.open)["meter"]), check_names=False)
-    )
-    assert len(moved.seen_us) == 6
-    more = _readings(["A", "B", "C"], range(140, 170), seed=1)
-    after_old = _advanced(state, more, old, metering_settings, first_row=1000)
-    after_new = _advanced(moved, more, new, metering_settings, first_row=1000)
-    _equal(_by_meter(after_old, old), _by_meter(after_new, new))
+# --- bytes ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_meter_that_left_the_registry_is_left_out(full: tuple[ShardState, MeterIndex], make_index: MakeIndex) -> None:
-    state, old = full
-    new = make_index("A", "C")
-    moved = rebased(state, old, new)
-    _equal(_by_meter(state, old, without=("B",)), _by_meter(moved, new))
-    assert moved.meters_held == 2
+def test_an_empty_state_round_trips(make_turns: MakeTurns) -> None:
+    naming = make_turns(A).naming
+    data = dump(State(), FRAMES, naming)
+    state = load(data, FRAMES, naming)
+    assert (state.shards, state.left_us, state.meters_held, state.unknown) == (Shards(), None, 0, {})
+    assert all(_rows(state, frame).is_empty() for frame in FRAMES)
 
 
-def test_rows_of_times_at_which_a_meter_is_no_longer_valid_are_left_out(
-    full: tuple[ShardState, MeterIndex], make_index: MakeIndex
-) -> None:
-    state, old = full
-    new = make_index("A", "B", "C", B={"valid_from": date(2026, 6, 1)})
-    moved = rebased(state, old, new)
-    assert "B" not in set(_by_meter(moved, new)["open"]["meter"])
-    assert set(_by_meter(moved, new)["open"]["meter"]) == {"A", "C"}
+def test_a_full_state_round_trips_to_the_same_bytes(full: Turns) -> None:
+    data = dump(full.state, FRAMES, full.naming)
+    again = load(data, FRAMES, full.naming)
+    for frame in FRAMES:
+        assert_frame_equal(_rows(again, frame), _rows(full.state, frame).select(_rows(again, frame).columns))
+    assert (again.shards, again.left_us, again.meters_held) == (full.state.shards, full.state.left_us, 3)
+    assert dump(full.state, FRAMES, full.naming) == data
+    written = dump(again, FRAMES, full.naming)
+    assert dump(load(written, FRAMES, full.naming), FRAMES, full.naming) == written
 
 
-def test_versions_of_a_meter_are_found_anew(full: tuple[ShardState, MeterIndex], make_index: MakeIndex) -> None:
-    state, old = full
-    index_of = make_index("A", "B", "C", B={"interval_s": 300})
-    moved = rebased(state, old, index_of)
-    rows = rows_of(moved.open)
-    assert set(index_of.meter_versions["interval_s"].gather(rows["version"])) == {60, 300}
+def test_rows_keep_the_order_they_came_in(full: Turns) -> None:
+    again = load(dump(full.state, FRAMES, full.naming), FRAMES, full.naming)
+    place = ["source_partition", "log_offset"]
+    for frame in (windows.OPEN, windows.CLOSED):
+        assert _rows(again, frame).select(place).equals(_rows(full.state, frame).select(place))
 
 
-def _of_version(data: bytes, version: object) -> bytes:
+def test_when_a_meter_left_is_written(make_turns: MakeTurns) -> None:
+    naming = make_turns(A).naming
+    assert load(dump(State(left_us=5), FRAMES, naming), FRAMES, naming).left_us == 5
+
+
+def _changed(data: bytes, **header: Any) -> bytes:
     (length,) = struct.unpack("<I", data[4:8])
-    head = json.dumps({**json.loads(data[8 : 8 + length]), "version": version}).encode()
+    head = json.dumps({**json.loads(data[8 : 8 + length]), **header}).encode()
     return data[:4] + struct.pack("<I", len(head)) + head + data[8 + length :]
 
 
-@pytest.mark.parametrize("version", [0, VERSION + 1, None, "1"])
-def test_bytes_of_another_version_are_refused(full: tuple[ShardState, MeterIndex], version: object) -> None:
-    state, index = full
-    with pytest.raises(
-        OperationError,
-        match=f"state has version {version}, this Kilowatch reads {VERSION}: .*kilowatch stream --rebuild",
-    ):
-        load(_of_version(dump(state, index), version), index)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: b"",
+        lambda _: b"KW",
+        lambda _: b"PK\x03\x04 something else altogether",
+        lambda data: _changed(data, version=3),
+        lambda data: _changed(data, version=None),
+        lambda data: _changed(data, frames=[]),
+        lambda data: _changed(data, frames=[[frame.name, frame.version + 1, 0] for frame in FRAMES]),
+        lambda data: _changed(data, frames=[[frame.name, frame.version, 0] for frame in FRAMES[::-1]]),
+    ],
+)
+def test_what_another_version_wrote_is_refused(full: Turns, change: Callable[[bytes], bytes]) -> None:
+    data = dump(full.state, FRAMES, full.naming)
+    assert readable(data, FRAMES)
+    assert not readable(change(data), FRAMES)
+    with pytest.raises(StateVersionError, match=r"of another version: .* `kilowatch stream --rebuild`"):
+        load(change(data), FRAMES, full.naming)
 
 
-@pytest.mark.parametrize("data", [b"", b"KW", b"PK\x03\x04 something else altogether"])
-def test_bytes_that_are_no_state_are_refused(make_index: MakeIndex, data: bytes) -> None:
-    with pytest.raises(OperationError, match="state has version unknown"):
-        load(data, make_index("A"))
+# --- cut and joined -------------------------------------------------------------------------------------------------
 
 
-def test_bytes_of_version_1_are_migrated(make_index: MakeIndex, metering_settings: MeteringSettings) -> None:
-    """`state-v1.bin` is what the first version wrote of this log, cut at 100."""
-    index = make_index("A", "B", "C")
-    log = _readings(["C", "A", "B"], range(1, 80))
-    state = _advanced(
-        _advanced(ShardState(), log[:100], index, metering_settings), log[100:], index, metering_settings, 100
+def test_what_is_cut_into_workers_and_joined_is_the_same(full: Turns) -> None:
+    parts = [of_shards(full.state, FRAMES, shard.__eq__, full.naming) for shard in SHARDS]
+    assert [part.shards.names for part in parts] == [("", SHARDS[0]), ("", SHARDS[1])]
+    assert [set(_by_name(part, full.index)["meters"]["meter"]) for part in parts] == [{C}, {A, B}]
+    for part, (own, others) in zip(parts, ((C, (A, B)), ((A, B), (C,))), strict=True):
+        _equal(_by_name(part, full.index), _by_name(full.state, full.index, without=others))
+        assert part.left_us == full.state.left_us, own
+    for states in (parts, parts[::-1]):
+        joined = united(states, FRAMES, full.naming)
+        _equal(_by_name(joined, full.index), _by_name(full.state, full.index))
+        marks = {name: joined.shards.max_us[n] for n, name in enumerate(joined.shards.names)}
+        assert marks == dict(zip(full.state.shards.names, full.state.shards.max_us, strict=True))
+
+
+def test_none_and_one_are_joined_too(full: Turns) -> None:
+    assert united([], FRAMES, full.naming) == State()
+    assert united([full.state], FRAMES, full.naming) is full.state
+    nobody = of_shards(full.state, FRAMES, lambda _: False, full.naming)
+    assert (nobody.shards, nobody.meters_held) == (Shards(), 0)
+
+
+def test_of_a_shard_in_two_states_the_higher_marks_count(make_turns: MakeTurns) -> None:
+    naming = make_turns(A).naming
+    one, two = (
+        Shards(("", "x", "y"), (NEVER, 5, 7), (NEVER, 1, 2)),
+        Shards(("", "y", "z"), (NEVER, 9, 3), (NEVER, 1, 0)),
     )
-    migrated = load((Path(__file__).parent / "data" / "state-v1.bin").read_bytes(), index)
-    wanted, found = _by_meter(state, index), _by_meter(migrated, index)
-    for name in ("open", "closed"):  # where readings came from was not written then
-        assert set(found[name]["source_partition"]) == set(found[name]["logged_at"]) == {None}
-        wanted[name] = wanted[name].with_columns(found[name]["source_partition", "logged_at"])
-    _equal(wanted, found)
-    assert (migrated.max_us, migrated.closed_us, migrated.left_us) == (state.max_us, state.closed_us, None)
+    joined = united([State(one, 4), State(two)], FRAMES, naming)
+    assert joined.shards == Shards(("", "x", "y", "z"), (NEVER, 5, 9, 3), (NEVER, 1, 2, 0))
+    assert joined.left_us == 4
 
 
-def test_open_windows_are_counted_once_each(full: tuple[ShardState, MeterIndex]) -> None:
-    state, _ = full
-    assert state.windows_open == rows_of(state.open).select("meter", "end_us").n_unique() == 6
-    assert ShardState().windows_open == 0
+# --- another registry -----------------------------------------------------------------------------------------------
+
+
+def test_another_order_of_the_registry_changes_codes_and_nothing_else(full: Turns, make_index: MakeIndex) -> None:
+    before, old = full.state, full.index
+    more = _readings(range(200, 230), {A: 1, B: 1, C: 0}, seed=4)
+    full.turn(more)
+    after_old = full.state
+    new = make_index("0 comes first", A, "330100000001B", B, C, "Z")
+    full.state = before
+    full.under(new)
+    _equal(_by_name(full.state, new), _by_name(before, old))
+    rows = _rows(full.state, windows.OPEN)
+    assert (
+        new.meter_versions["meter_id"].gather(rows["version"]).equals(new.names.gather(rows["meter"]), null_equal=True)
+    )
+    assert full.state.meters(new).height == 6
+    del full.tables[-1]
+    full.offsets = {partition: full.offsets[partition] - sum(p == partition for p, _ in more) for partition in (0, 1)}
+    full.turn(more)
+    _equal(_by_name(full.state, new), _by_name(after_old, old))
+
+
+def test_a_meter_missing_for_one_look_is_kept_by_name(full: Turns, make_index: MakeIndex) -> None:
+    before, old = full.state, full.index
+    full.under(make_index(A, C))
+    _equal(_by_name(full.state, full.index), _by_name(before, old, without=(B,)))
+    assert full.state.meters_held == 2
+    assert {name: set(rows["meter_id"]) for name, rows in full.state.unknown.items()}["open"] == {B}
+    full.restart()  # a start in between does not lose it
+    full.under(old)
+    _equal(_by_name(full.state, old), _by_name(before, old))
+    assert full.state.unknown == {}
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("minutes", [20, 90], ids=["within the window", "beyond what is held"])
+def test_an_open_window_and_a_violation_go_on_once_a_meter_is_known_again(
+    make_turns: MakeTurns, make_index: MakeIndex, restarts: bool, minutes: int
+) -> None:
+    """The window that should have closed meanwhile closes with all its readings and its start edge."""
+    found = []
+    for missing in (False, True):
+        turns = make_turns(A, B)
+        turns.turn(_readings(range(1, 46), {A: 0, B: 0}, ua_v=75.0))
+        if missing:
+            turns.under(make_index(B))
+        turns.turn(_readings(range(46, 46 + minutes), {B: 0}, ua_v=57.7))
+        if restarts:
+            turns.restart()
+        if missing:
+            turns.under(make_index(A, B))
+        turns.turn(_readings([45 + minutes], {A: 0}, ua_v=57.7, p_kw=5.0))
+        turns.turn(_readings(range(46 + minutes, 150 + minutes), {A: 0, B: 0}, ua_v=57.7), ended={0})
+        found.append(turns.final())
+    for name, frame in found[0].items():
+        assert found[1][name].equals(frame), name
+    over_voltage = found[1]["violations"].filter((pl.col("meter_id") == A) & (pl.col("rule") == "over_voltage"))
+    assert over_voltage["state"].to_list() == ["cleared"]
+    third = found[1]["windows"].filter(pl.col("meter_id") == A).sort("window_end")["energy_basis", "n"].row(2)
+    assert third == ("register", 15)
+
+
+def test_a_late_reading_finds_a_window_that_is_overdue(make_turns: MakeTurns, make_index: MakeIndex) -> None:
+    """It comes in the very turn in which the window closes, and counts as one revision."""
+    found = []
+    for missing in (False, True):
+        turns = make_turns(A, B)
+        turns.turn(_readings(range(1, 39), {A: 0, B: 0}))
+        if missing:
+            turns.under(make_index(B))
+        turns.turn(_readings(range(39, 60), {B: 0}))
+        turns.under(make_index(A, B))
+        turns.turn(_readings([39], {A: 0}, p_kw=5.0))
+        turns.turn([], ended={0})
+        found.append(turns.final()["windows"])
+    assert found[1].equals(found[0])
+    assert found[1].filter(pl.col("meter_id") == A)["n", "revision"].rows() == [(15, 0), (15, 0), (9, 1)]
+
+
+def test_who_is_unknown_for_long_is_let_go_and_its_past_found_again(
+    make_turns: MakeTurns, make_index: MakeIndex
+) -> None:
+    turns, stayed = (make_turns(A, B, silent_s=silent_s) for silent_s in (3600, 1e9))
+    for each in (turns, stayed):
+        each.turn(_readings(range(1, 39), {A: 0, B: 0}))
+        each.under(make_index(B))
+        each.turn(_readings(range(39, 400, 5), {B: 0}))
+        each.turn(_readings(range(400, 800, 5), {B: 0}))
+    assert (turns.state.unknown, set(stayed.state.unknown["days"]["meter_id"])) == ({}, {A})
+    for each in (turns, stayed):
+        each.under(make_index(A, B))
+        each.turn(_readings(range(800, 900), {A: 0, B: 0}), ended={0})
+    found, wanted = turns.final(), stayed.final()
+    day = pl.col("meter_id") == A
+    left_open = found["windows"].filter(day).height - wanted["windows"].filter(day).height
+    assert left_open == -1  # the window that was open went with it
+    assert found["compliance"].filter(day)["revision"].item() == wanted["compliance"].filter(day)["revision"].item() - 1
+
+
+def test_rows_of_times_without_a_version_come_back_with_it(full: Turns, make_index: MakeIndex) -> None:
+    before, old = full.state, full.index
+    full.under(make_index(A, B, C, **{B: {"valid_from": date(2026, 6, 1)}}))
+    assert set(_by_name(full.state, full.index)["closed"]["meter"]) == {A, C}
+    assert B in set(_by_name(full.state, full.index)["meters"]["meter"])
+    full.under(old)
+    _equal(_by_name(full.state, old), _by_name(before, old))
+
+
+def test_versions_of_a_meter_are_found_anew(full: Turns, make_index: MakeIndex) -> None:
+    full.under(make_index(A, B, C, **{B: {"interval_s": 300}}))
+    rows = _rows(full.state, windows.CLOSED)
+    by_meter = dict(zip(rows["meter"], full.index.meter_versions["interval_s"].gather(rows["version"]), strict=True))
+    assert by_meter == {0: 60, 1: 300, 2: 60}
+
+
+def test_a_check_that_there_is_no_more_is_left_out(full: Turns) -> None:
+    naming = full.naming
+    fewer = type(naming)(naming.index, naming.checks.filter(pl.col("rule") != "over_voltage"), naming.measured)
+    state = rebased(full.state, FRAMES, naming, fewer)
+    over = naming.checks.filter(pl.col("rule") == "over_voltage")["code"].implode()
+    assert full.state.frame(events.EVENTS).filter(pl.col("code").is_in(over)).height
+    kept = full.state.frame(events.EVENTS).filter(~pl.col("code").is_in(over))
+    assert_frame_equal(state.frame(events.EVENTS), kept, check_row_order=False)
+    assert_frame_equal(state.frame(compliance.DAYS), full.state.frame(compliance.DAYS))
 
 
 # --- chunks ---------------------------------------------------------------------------------------------------------
 
 
-def _chunk(ends: list[int]) -> Chunk:
-    rows = pl.DataFrame({"end_us": ends, "source_offset": range(len(ends))}).select(
-        pl.lit(None, dtype).alias(name) if name not in ("end_us", "source_offset") else pl.col(name).cast(dtype)
+def _held(ends: list[int], offset: int = 0, meters: list[int] | None = None) -> pl.DataFrame:
+    offsets = range(offset, offset + len(ends))
+    rows = pl.DataFrame({"end_us": ends, "log_offset": offsets, "meter": meters or [0] * len(ends)})
+    return rows.select(
+        pl.col(name).cast(dtype) if name in rows.columns else pl.lit(None, dtype).alias(name)
         for name, dtype in HELD_SCHEMA.items()
     )
-    return Chunk.of(rows, pl.DataFrame({"meter": [1], "code": [1]}, schema=PAIR_SCHEMA))
+
+
+def _bound(*of_shard: int, floors: dict[int, int] | None = None) -> Bound:
+    """Meter n is in shard n + 1."""
+    numbers = pl.Series(range(1, len(of_shard) + 1), dtype=pl.UInt16)
+    own = pl.DataFrame(
+        {"meter": list(floors or {}), "us": list((floors or {}).values())}, schema={"meter": pl.UInt32, "us": pl.Int64}
+    )
+    return Bound(pl.Series([NEVER, *of_shard]), numbers, own)
+
+
+def test_pieces_stay_few_however_many_small_ones_are_added() -> None:
+    rng = random.Random(1)
+    chunks, rows, moved = Chunks(), 0, 0
+    for _ in range(20_000):
+        count = rng.randint(1, 5)
+        before = {id(piece[0]) for piece in chunks.pieces}
+        chunks = chunks.add(_held([rows] * count, offset=rows))
+        moved += sum(piece[0].height for piece in chunks.pieces if id(piece[0]) not in before)
+        rows += count
+        assert len(chunks.pieces) <= 2 + rows.bit_length()
+    assert chunks.height == rows
+    assert pl.concat(chunks.frames())["log_offset"].equals(pl.int_range(rows, eager=True), check_dtypes=False)
+    assert moved < rows * rows.bit_length()  # a row is copied a few times, not once for each later one
+
+
+def test_a_late_reading_after_very_many_turns_meets_few_pieces() -> None:
+    chunks = Chunks()
+    for turn in range(15_000):
+        chunks = chunks.add(_held([turn], offset=turn))
+    late = chunks.add(_held([3], offset=15_000))
+    assert len(late.pieces) <= 15
+    assert len(late.where(pl.col("end_us") == 3, 3, 3)) <= 3
+    assert pl.concat(late.where(pl.col("end_us") == 3, 3, 3))["log_offset"].to_list() == [3, 15_000]
 
 
 @pytest.mark.parametrize("at", [0, 1, 2, 3, 4, 9])
 def test_splitting_loses_nothing_and_keeps_order(at: int) -> None:
-    chunks = (_chunk([2, 1, 3]), _chunk([4, 4]), _chunk([1, 4, 2]))
-    early, late = split(chunks, at)
-    ends = [end for chunk in chunks for end in chunk.rows["end_us"]]
-    assert rows_of(early)["end_us"].to_list() == [end for end in ends if end <= at]
-    assert rows_of(late)["end_us"].to_list() == [end for end in ends if end > at]
-    assert all(chunk.first_us <= chunk.last_us for chunk in (*early, *late))
-    assert all(chunk.rows.height for chunk in (*early, *late))
+    chunks = Chunks(Chunks.of(_held([2, 1, 3, 2, 2])).pieces + Chunks.of(_held([4, 4], 5)).pieces).add(_held([1], 7))
+    assert len(chunks.pieces) == 3
+    early, late = chunks.split(_bound(at))
+    ends = [end for rows in chunks.frames() for end in rows["end_us"]]
+    assert [end for rows in early for end in rows["end_us"]] == [end for end in ends if end <= at]
+    assert [end for rows in late.frames() for end in rows["end_us"]] == [end for end in ends if end > at]
+    for rows, first, last in late.pieces:
+        assert (rows["end_us"].min(), rows["end_us"].max()) == (first, last)
+    if not early:
+        assert all(one[0] is other[0] for one, other in zip(late.pieces, chunks.pieces, strict=True))
+
+
+def test_each_meter_is_split_where_its_shard_or_its_floor_is() -> None:
+    chunks = Chunks.of(_held([1, 2, 3, 1, 2, 3], meters=[0, 0, 0, 1, 1, 1]))
+    for floors, meter_1 in ((None, 1), ({1: 2}, 2), ({1: 0}, 1)):
+        early, late = chunks.split(_bound(2, 1, floors=floors))
+        found = [(meter, end) for rows in early for meter, end in rows.select("meter", "end_us").iter_rows()]
+        assert found == [(0, 1), (0, 2), *((1, end) for end in range(1, meter_1 + 1))]
+        assert late.height == 6 - len(found)
+
+
+def test_a_bound_knows_its_lowest_and_highest() -> None:
+    bound = _bound(5, 3, floors={1: 9})
+    assert (bound.lowest, bound.highest, bound.of(pl.Series([1, 0], dtype=pl.UInt32)).to_list()) == (3, 9, [9, 5])
+    less = bound.less(2)
+    assert (less.lowest, less.highest, less.of(pl.Series([1, 0], dtype=pl.UInt32)).to_list()) == (1, 7, [7, 3])
+    assert (_bound().lowest, _bound().highest) == (NEVER, NEVER)
+    assert FLOORS.empty().height == meters.FLOORS.empty().height == 0
