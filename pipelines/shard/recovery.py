@@ -134,6 +134,9 @@ def state_of(past: LakePast, context: Context) -> State:
     state = State(shards, left_us).having({METERS: meters, FLOORS: floors})
     closed = state.closed(context.index)
     held_from = closed.less(kept_us)
+    # Of a meter not heard lately, whose shard is not known, all is older than what is held.
+    of_shard = held_from.of_shard.clone().scatter(0, held_from.of_shard.max())
+    held_from = Bound(of_shard, held_from.shard_of, held_from.floors)
     rows = rows.drop("shard").filter(rows["end_us"] > held_from.of(rows["meter"]))
     is_closed = rows["end_us"] <= closed.of(rows["meter"])
     state = state.having(
