@@ -11,6 +11,7 @@ shard's (it moved, or a file was at its end) it keeps that as a floor.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,7 +34,7 @@ from pipelines.shard.disputed import past_of
 from pipelines.shard.state import FLOORS, METERS, Naming, Shards, State, dump, load, of_shards, readable
 from pipelines.shard.store import KEY, WINDOW_US, Context, LakePast, as_instant
 from pipelines.shard_names import is_telemetry, shard_of
-from sinks.lake.commits import CommitLog
+from sinks.lake.commits import CommitLog, Position
 from sinks.lake.reader import LakeReader
 
 _FIRST = datetime(1970, 1, 2, tzinfo=UTC)
@@ -61,14 +62,25 @@ def rebuild(
 ) -> None:
     """Commit a new state of all shards that have been committed, each at the position that it has reached."""
     start = time.monotonic()
-    positions = {shard: commits.position(shard) or {} for shard in sorted(commits.shards)}
-    if commits.damaged:
-        positions = {**_positions(lake), **positions}
+    committed = {shard: commits.position(shard) or {} for shard in sorted(commits.shards)}
+    positions = {**_of_folders(committed), **(_positions(lake) if commits.damaged else {}), **committed}
     past = LakePast(lake, naming, settings)
     state = state_of(past, Context(naming, settings, windows_kept, past))
     commits.commit(0, positions, dump(state, FRAMES, naming), {})
     seconds = round(time.monotonic() - start, 1)
     log.info("state made anew from the lake", shards=len(positions), meters=state.meters_held, seconds=seconds)
+
+
+def _of_folders(committed: Mapping[str, Position]) -> dict[str, Position]:
+    """Where the logs of folders go on, from the time when each file was a shard."""
+    of_files: dict[str, dict[str, Position]] = {}
+    for name, position in committed.items():
+        if is_telemetry(name) and "row" in position:
+            of_files.setdefault(shard_of(name, 0), {})[name] = position
+    return {
+        folder: {"next": sum(position["row"] for position in files.values()), "files": files}
+        for folder, files in of_files.items()
+    }
 
 
 def _positions(lake: LakeReader) -> dict[str, dict[str, Any]]:
@@ -124,6 +136,9 @@ def state_of(past: LakePast, context: Context) -> State:
     state = State(shards, left_us).having({METERS: meters, FLOORS: floors})
     closed = state.closed(context.index)
     held_from = closed.less(kept_us)
+    # Of a meter not heard lately, whose shard is not known, all is older than what is held.
+    of_shard = held_from.of_shard.clone().scatter(0, held_from.of_shard.max())
+    held_from = Bound(of_shard, held_from.shard_of, held_from.floors)
     rows = rows.drop("shard").filter(rows["end_us"] > held_from.of(rows["meter"]))
     is_closed = rows["end_us"] <= closed.of(rows["meter"])
     state = state.having(

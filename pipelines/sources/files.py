@@ -100,17 +100,7 @@ class FileSource:
     def open(self, worker: int, workers: int, positions: Positions) -> FileReader:
         """Reader of every `workers`-th folder. Raises UserError when a file is not the one its position is of."""
         mine = [item for number, item in enumerate(self._shards.items()) if number % workers == worker]
-        return FileReader(
-            [_Log(shard, files, self.batch_rows, _position(shard, files, positions)) for shard, files in mine]
-        )
-
-
-def _position(shard: str, files: Mapping[str, Path], positions: Positions) -> Position:
-    """Where the log of a folder goes on; before there were such logs each file was one."""
-    if (known := positions(shard)) is not None:
-        return known
-    single = {name: position for name in files if (position := positions(name)) is not None}
-    return {"next": sum(position["row"] for position in single.values()), "files": single}
+        return FileReader([_Log(shard, files, self.batch_rows, positions(shard) or {}) for shard, files in mine])
 
 
 def partition_of_folder(shard: str) -> int:

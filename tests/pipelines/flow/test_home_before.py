@@ -18,6 +18,7 @@ from metering.settings import MeteringSettings
 from metering.tables.lake import LAKE
 from orchestration.home.settings import Settings, load_settings
 from orchestration.stream import run as stream_run
+from orchestration.stream.rejects_replay import replay_rejects
 from pipelines.flow.dataflow import Run, build, run_flow
 from pipelines.flow.settings import StreamSettings
 from pipelines.flow.worker import Sinks
@@ -30,7 +31,7 @@ from sinks.lake.reader import LakeReader
 from tests.pipelines.flow.flows import Fixed, final_of, same_in_the_end
 
 TOPIC = "meter.readings.v1"
-READ = {"a.ndjson": 60, "b.ndjson": 50, "sub/c.ndjson": 80, "d.ndjson": 0}
+READ = {"a.ndjson": 65, "b.ndjson": 50, "sub/c.ndjson": 80, "d.ndjson": 0}
 """Lines that had been read of each file."""
 LOGGED_MS = int(datetime(2026, 1, 2, tzinfo=UTC).timestamp() * 1000)
 
@@ -81,7 +82,7 @@ def test_files_go_on_as_one_log(before: Path, tmp_path: Path) -> None:
     new = pl.concat([after[name].select("source", "source_offset", "log_offset") for name in ("readings", "rejects")])
     new = new.filter(pl.col("log_offset").is_not_null()).sort("source", "source_offset")
     top = new.filter(pl.col("source") != "sub/c.ndjson")
-    assert top["log_offset"].to_list() == list(range(110, 110 + top.height))
+    assert top["log_offset"].to_list() == list(range(115, 115 + top.height))
     assert new.filter(source="sub/c.ndjson")["log_offset"].to_list() == list(range(80, 80 + new.height - top.height))
     clean = tmp_path / "clean"
     shutil.copytree(home / "registry", clean / "registry")
@@ -112,6 +113,25 @@ def test_files_started_anew_go_on_where_they_were(before: Path) -> None:
         READ.values()
     )
     final_of(home)
+
+
+def _knows(home: Path, meter: str) -> None:
+    meters = home / "registry" / "meters.csv"
+    lines = meters.read_text("utf-8").splitlines()
+    meters.write_text("\n".join([*lines, lines[1].replace("M0", meter)]) + "\n", "utf-8")
+
+
+def test_rejects_of_files_are_read_again_before_any_of_them_is_streamed_on(before: Path, tmp_path: Path) -> None:
+    """Where no stream runs, with a meter that the registry knows by now."""
+    home, telemetry = before / "files", before / "telemetry"
+    _knows(home, "M9")
+    told = replay_rejects(home, _settings(home), lambda _, __: None)
+    assert told.filter(reason="unknown_meter").select("replayed", "open").rows() == [(5, 0)]
+    _stream_files(home, telemetry)
+    clean = tmp_path / "clean"
+    shutil.copytree(home / "registry", clean / "registry")
+    _stream_files(clean, telemetry)
+    same_in_the_end(home, clean)
 
 
 # --- a topic ----------------------------------------------------------------------------------------------------------

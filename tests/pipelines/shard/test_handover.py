@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,14 @@ import pytest
 from metering.errors import OperationError
 from metering.readings.decode import Messages
 from metering.registry.index import MeterIndex
-from metering.registry.meter_versions import meter_versions
 from metering.settings import MeteringSettings
 from metering.tables.lake import COMPLIANCE, READINGS, VIOLATIONS, WINDOWS
 from metering.tables.schema import Table
-from metering.tables.warehouse import CUSTOMERS, METERS
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.settings import StreamSettings
 from pipelines.flow.worker import Sinks, Worker
-from pipelines.sources.poll import Poll, shard_name
+from pipelines.shard_names import partition_shard
+from pipelines.sources.poll import Batch, Segment
 from sinks.lake.commits import CommitLog
 from sinks.lake.owner import take
 from sinks.lake.reader import LakeReader, current
@@ -55,23 +54,13 @@ class _Registry:
 
 
 @pytest.fixture(scope="module")
-def index(metering_settings: MeteringSettings) -> MeterIndex:
-    customer = {
-        "customer_no": "C1", "name": "Paper mill", "segment": "large", "industry": "paper", "voltage_level_kv": 10.0,
-        "pf_standard": 0.9, "contract_capacity_kva": 1000.0, "tariff": "large_industry", "dual_supply": False,
-        "controllable": False,
-    }  # fmt: skip
-    meter = {
-        "customer_no": "C1", "wiring": "3p4w", "nominal_v": 57.7, "pt_ratio": 100.0, "ct_ratio": 40.0, "rated_a": 5.0,
-        "max_a": 6.0, "register_digits": 6, "source_no": 1, "valid_from": date(2020, 1, 1),
-    }  # fmt: skip
-    named = [(f"M{i}", step) for i, step in enumerate(STEPS)] + [(name, 5) for name in STAYS]
-    meters = [{"meter_id": name, "interval_s": step * 60, **meter} for name, step in named]
-    return MeterIndex.of(
-        meter_versions(
-            CUSTOMERS.conform(pl.DataFrame([customer])), METERS.conform(pl.DataFrame(meters)), metering_settings
-        )
-    )
+def index(make_index: Callable[..., MeterIndex]) -> MeterIndex:
+    steps = {**dict(zip((f"M{i}" for i in range(len(STEPS))), STEPS, strict=True)), **dict.fromkeys(STAYS, 5)}
+    return make_index(*steps, **{name: {"interval_s": step * 60} for name, step in steps.items()})
+
+
+Poll = tuple[int, int, int]
+"""Of a partition, from an offset to another."""
 
 
 @dataclass
@@ -80,16 +69,22 @@ class Log:
 
     partitions: list[list[tuple[float, Reading]]] = field(default_factory=lambda: [[] for _ in range(PARTITIONS)])
 
-    def poll(self, partition: int, first: int, count: int) -> Poll:
-        rows = self.partitions[partition][first : first + count]
+    def batch(self, polls: Sequence[Poll], topics: Sequence[str]) -> Batch:
+        """What one turn reads."""
+        rows = [(offset, *self.partitions[p][offset]) for p, first, end in polls for offset in range(first, end)]
         content = Messages(
-            values=[json.dumps(reading).encode() for _, reading in rows],
-            offsets=list(range(first, first + len(rows))),
-            logged_ms=[int((START + timedelta(minutes=at + 700)).timestamp() * 1000) for at, _ in rows],
-            keys=[reading["meter_id"].encode() for _, reading in rows],
+            values=[json.dumps(reading).encode() for *_, reading in rows],
+            offsets=[offset for offset, *_ in rows],
+            logged_ms=[int((START + timedelta(minutes=at + 700)).timestamp() * 1000) for _, at, _ in rows],
+            keys=[reading["meter_id"].encode() for *_, reading in rows],
         )
-        after = {"offset": first + len(rows)}
-        return Poll(shard_name("t", partition), "t", partition, content, first, after)
+        return Batch(
+            content,
+            tuple(
+                Segment(partition_shard(topics[p], p), topics[p], p, end - first, {"offset": end})
+                for p, first, end in polls
+            ),
+        )
 
 
 def _arrivals(seed: int) -> list[tuple[float, Reading]]:
@@ -141,20 +136,23 @@ def _log(seed: int, moving: bool) -> Log:
     return log
 
 
-def _polls(log: Log, at: list[int], order: str, rng: random.Random) -> Iterator[Poll]:
-    """From the offsets `at` on: as it came, one partition after the other, or in any order."""
+def _turns(log: Log, at: list[int], order: str, rng: random.Random) -> Iterator[list[Poll]]:
+    """From the offsets `at` on: as it came, one partition after the other, or in any order, of one or of several."""
     while ready := [p for p in range(PARTITIONS) if at[p] < len(log.partitions[p])]:
+        counts: dict[int, int] = {}
         if order == "as it came":
-            partition = min(ready, key=lambda p: log.partitions[p][at[p]][0] // SLICE_MIN)
-            until = (log.partitions[partition][at[partition]][0] // SLICE_MIN + 1) * SLICE_MIN
-            count = sum(moment < until for moment, _ in log.partitions[partition][at[partition] :])
+            slices = {p: log.partitions[p][at[p]][0] // SLICE_MIN for p in ready}
+            for p in (p for p in ready if slices[p] == min(slices.values())):
+                until = (slices[p] + 1) * SLICE_MIN
+                counts[p] = sum(moment < until for moment, _ in log.partitions[p][at[p] :])
         elif order == "one after the other":
-            partition, count = ready[-1], rng.randint(20, 150)
+            counts[ready[-1]] = rng.randint(20, 150)
         else:
-            partition, count = rng.choice(ready), rng.randint(1, 100)
-        poll = log.poll(partition, at[partition], count)
-        at[partition] = poll.after["offset"]
-        yield poll
+            counts = {p: rng.randint(1, 100) for p in rng.sample(ready, rng.randint(1, len(ready)))}
+        polls = [(p, at[p], min(at[p] + count, len(log.partitions[p]))) for p, count in counts.items()]
+        for p, _, end in polls:
+            at[p] = end
+        yield polls
 
 
 @dataclass
@@ -181,15 +179,14 @@ class Home:
         return Worker(Sinks(LakeReader(self.path), commits), settings, _Registry(self.index), Metrics(), *place)
 
     def run(self, order: str = ORDERS[0], seed: int = 0, until: int | None = None) -> None:
-        """Read from where the last commit says; after `until` polls end as a killed process does."""
+        """Read from where the last commit says; after `until` turns end as a killed process does."""
         owner = take(self.path)
         try:
             worker = self.worker(CommitLog(self.path, owner))
-            shards = [shard_name(topic, p) for p, topic in enumerate(self.topics)]
+            shards = [partition_shard(topic, p) for p, topic in enumerate(self.topics)]
             at = [(worker.position(shard) or {"offset": 0})["offset"] for shard in shards]
-            for poll in islice(_polls(self.log, at, order, random.Random(seed)), until):
-                placed = replace(poll, source=self.topics[poll.partition], shard=shards[poll.partition])
-                worker.deliver(worker.advance(worker.decode(placed)))
+            for polls in islice(_turns(self.log, at, order, random.Random(seed)), until):
+                worker.deliver([worker.advance(worker.decode([self.log.batch(polls, self.topics)]))])
             if until is None:
                 worker.finish()
         finally:
@@ -198,9 +195,11 @@ class Home:
     def offset(self, partition: int) -> int:
         """Where a partition goes on after a start."""
         owner = take(self.path)
-        record = CommitLog(self.path, owner).last(shard_name("t", partition))
-        owner.release()
-        return record.position["offset"] if record else 0
+        try:
+            position = CommitLog(self.path, owner).position(partition_shard("t", partition))
+        finally:
+            owner.release()
+        return position["offset"] if position else 0
 
     def final(self) -> dict[Table, pl.DataFrame]:
         found = {}
@@ -258,7 +257,7 @@ def test_workers_that_are_killed_while_meters_move_lose_and_repeat_nothing(
     wanted = _in_one_partition(tmp_path / "one", _log(5, moving=False), index, metering_settings)
     home = Home(tmp_path / "many", _log(5, moving=True), index, metering_settings, commit_rows=40)
     for seed in range(5):
-        home.run(ORDERS[seed % 3], seed, until=8)
+        home.run(ORDERS[seed % 3], seed, until=6)
     home.run(ORDERS[2])
     _alike(home.final(), wanted)
 
@@ -328,9 +327,10 @@ def test_dying_at_any_step_of_a_commit_leaves_a_meter_in_one_place(
     assert wanted[WINDOWS].height == 8
     moved_on = []
     for at in count():
-        home = Home(tmp_path / f"{at}", many, index, metering_settings, commit_rows=12)
-        home.run(until=4)  # the first partition's readings; nothing has moved yet
-        assert len(list((home.path / "stream").glob("*/commits/*"))) == 1
+        home = Home(tmp_path / f"{at}", many, index, metering_settings, commit_rows=10)
+        home.run(until=3)  # the first partition's readings; nothing has moved yet
+        assert home.offset(0) > 0
+        assert home.offset(1) == 0
         died = _dies(home, at + 1)  # the first rename takes the home over
         moved_on.append(home.offset(1) > 0)
         home.run()
@@ -371,9 +371,10 @@ def test_a_meter_does_not_move_away_from_another_process(
     try:
         commits = CommitLog(tmp_path, owner)
         worker = home.worker(commits, 1, 2)
-        with pytest.raises(OperationError, match=r"M0 have moved to t-1 from .* another process .* without --workers"):
-            worker.advance(worker.decode(many.poll(1, 0, 5)))
+        last = len(many.partitions[1])
+        with pytest.raises(OperationError, match=r"M0 have moved to t-1 .* another process reads.*--workers"):
+            worker.advance(worker.decode([many.batch([(1, 0, 5)], home.topics)]))
         worker = home.worker(commits, 1, 2)
-        worker.advance(worker.decode(many.poll(1, len(many.partitions[1]) - 1, 1)))  # a meter that is new everywhere
+        worker.advance(worker.decode([many.batch([(1, last - 1, last)], home.topics)]))  # a meter new everywhere
     finally:
         owner.release()

@@ -241,19 +241,6 @@ def test_a_file_that_is_gone_keeps_its_position(tmp_path: Path) -> None:
     assert (joined(back), back[-1].segments[-1].after) == (b"", position)
 
 
-def test_a_folder_read_when_each_file_was_a_shard_goes_on_as_one_log(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    for name in ("a.ndjson", "b.ndjson", "sub/c.ndjson"):
-        (tmp_path / name).write_bytes(b"1\n2\n3\n")
-    of_all = [s for s in segments(read(tmp_path, 10)) if s.items]
-    marks = {s.source: s.after["files"][s.source] for s in of_all}
-    old: dict[str, Position] = {name: marks[name] for name in ("a.ndjson", "sub/c.ndjson")}
-    batches = read(tmp_path, 10, old)
-    assert joined(batches) == b"1\n2\n3\n"
-    assert places(batches) == [("b.ndjson", 0, 3), ("b.ndjson", 1, 4), ("b.ndjson", 2, 5)]
-    assert {s.shard: s.after["next"] for s in segments(batches)} == {".": 6, "sub": 3}
-
-
 def test_positions_that_tell_rows_alone_go_on_after_them(tmp_path: Path) -> None:
     """As they are made anew from the lake."""
     (tmp_path / "a.ndjson").write_bytes(b"\xef\xbb\xbf1\n\n3\n4")
