@@ -13,10 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
+import structlog
 
 from pipelines.shard.chunks import NEVER, Bound
 from pipelines.shard.state import FLOORS, METERS, Frame, State, without
 from pipelines.shard.store import WINDOW_US, Context, with_window
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ def moved(state: State, shard: int, rows: pl.DataFrame, context: Context) -> Sta
         return state
     marks = state.shards
     from_shard = held["shard"][movers]
+    sources = [marks.names[number] for number in from_shard.unique().sort()]
+    log.info("meters moved", sources=sources, target=marks.names[shard], meters=len(movers))
     reached = pl.DataFrame(
         [
             movers.alias("meter"),

@@ -27,7 +27,7 @@ CAPACITY_KVA, PF_STANDARD, REGISTER_MODULUS = 630.0, 0.9, 1e6
 WIRINGS = (("3p4w", 57.7), ("3p3w", 100.0), ("1p", 220.0), ("3p4w", 57.7))
 MIDNIGHT_MIN = 90
 """Minutes from START to the local midnight at which meters are exchanged."""
-SUBFOLDERS_ARE_SHARDS = False
+SUBFOLDERS_ARE_SHARDS = True
 """Whether `stream --source FOLDER` takes a folder's files as one log in order of name, and its subfolders as shards."""
 LATEST_MIN = 100.0
 """How late a reading may come; eight closed windows, two hours, are held."""

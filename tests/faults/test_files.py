@@ -41,4 +41,4 @@ def test_a_log_in_files_is_worked_off_exactly_whatever_is_killed(tmp_path: Path)
     account = expected(log, fleet.meter_versions(), CAPACITY_KVA, PF_STANDARD, ends=True)
     assert account.positions["good"].sum() > 0.9 * log.height
     verdict = judge_files(home, account)
-    assert verdict.kept, (verdict, verdict.examples)
+    assert verdict.kept, (verdict.differing, [str(x)[:3000] for x in verdict.examples])
