@@ -18,8 +18,6 @@ import psutil
 from tests.benchmarks.data import Load
 from tests.benchmarks.measure import KILOWATCH, Cost, process
 
-SUBFOLDERS_ARE_SHARDS = True
-"""Whether `stream --source FOLDER` takes a folder's files as one log, its subfolders as shards; or each file."""
 TOPICS = ("readings", "windows", "violations", "compliance", "rejected")
 
 

@@ -27,8 +27,6 @@ CAPACITY_KVA, PF_STANDARD, REGISTER_MODULUS = 630.0, 0.9, 1e6
 WIRINGS = (("3p4w", 57.7), ("3p3w", 100.0), ("1p", 220.0), ("3p4w", 57.7))
 MIDNIGHT_MIN = 90
 """Minutes from START to the local midnight at which meters are exchanged."""
-SUBFOLDERS_ARE_SHARDS = True
-"""Whether `stream --source FOLDER` takes a folder's files as one log in order of name, and its subfolders as shards."""
 LATEST_MIN = 100.0
 """How late a reading may come; eight closed windows, two hours, are held."""
 VERY_LATE_MIN = (150.0, 600.0)
@@ -211,12 +209,12 @@ class Fleet:
         (folder / "customers.csv").write_text(_CUSTOMERS + customers, "utf-8")
         (folder / "meters.csv").write_text(_METERS + rows, "utf-8")
 
-    def write_files(self, folder: Path, shards: int, subfolders: bool = SUBFOLDERS_ARE_SHARDS) -> None:
-        """The log as files: a subfolder a shard, in it a file an hour (a meter is in many); else a file a shard."""
+    def write_files(self, folder: Path, shards: int) -> None:
+        """The log as files: a sub-folder a shard, in it a file an hour, so that a meter is in many."""
         for sent in self.messages():
             hour = datetime.fromtimestamp(sent.logged_ms / 1000, UTC)
             shard = folder / f"shard-{crc32(sent.key.encode()) % shards}"
-            path = shard / f"{hour:%Y%m%dT%H}.ndjson" if subfolders else shard.with_suffix(".ndjson")
+            path = shard / f"{hour:%Y%m%dT%H}.ndjson"
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as file:
                 file.write(sent.value + b"\n")

@@ -11,7 +11,7 @@ import polars as pl
 from tests.benchmarks.answers import check_lake
 from tests.benchmarks.bench import Bench, Found
 from tests.benchmarks.data import Load
-from tests.benchmarks.homes import SUBFOLDERS_ARE_SHARDS, Home, most_workers
+from tests.benchmarks.homes import Home, most_workers
 from tests.benchmarks.measure import Cost, alternate
 
 
@@ -50,7 +50,7 @@ def _split(source: Path, load: Load, folder: Path) -> Path:
     middle = f'{{"meter_id":"{load.meter_ids[load.meters // 2]}"'
     lines = pl.Series(source.read_text("utf-8").splitlines())
     for name, part in (("a", lines.filter(lines < middle)), ("b", lines.filter(lines >= middle))):
-        path = folder / name / "readings.ndjson" if SUBFOLDERS_ARE_SHARDS else folder / f"{name}.ndjson"
+        path = folder / name / "readings.ndjson"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(part.to_list()) + "\n", "utf-8")
     return folder
