@@ -16,7 +16,7 @@ import polars as pl
 import psutil
 
 from tests.benchmarks.data import Load
-from tests.benchmarks.measure import KILOWATCH, Cost, process
+from tests.benchmarks.measure import KILOWATCH, LONGEST_S, Cost, process
 
 TOPICS = ("readings", "windows", "violations", "compliance", "rejected")
 
@@ -54,12 +54,12 @@ class Home:
         """Run the stream on Kafka until it has taken all of the load, then end it by SIGTERM."""
         return self.until(lambda: self.metric("kilowatch_readings_received_total") >= self.load.received, *options)
 
-    def until(self, done: Callable[[], bool], *options: str) -> Cost:
+    def until(self, done: Callable[[], bool], *options: str, longest_s: float = LONGEST_S) -> Cost:
         """Run the stream on Kafka until `done`, which is asked now and then; then end it by SIGTERM."""
         return process(
             [KILOWATCH, "stream", "--home", self.path, "--kafka", *options],
             environment={"KILOWATCH_STREAM__METRICS_PORT": str(self.port), **self.environment},
-            done=done, log=self.log, cores=self.cores,
+            done=done, log=self.log, cores=self.cores, longest_s=longest_s,
         )  # fmt: skip
 
     def cpu_s(self) -> float:

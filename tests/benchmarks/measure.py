@@ -76,10 +76,11 @@ def process(
     done: Callable[[], bool] | None = None,
     cores: set[int] | None = None,
     log: Path | None = None,
+    longest_s: float = LONGEST_S,
 ) -> Cost:
     """Run `command` to its end, or until `done` says that it may be told to stop (SIGTERM). `wall_s` ends when it is.
 
-    `cores`: those it may use. Raises ContenderError with the end of its output when it fails or takes too long.
+    `cores`: those it may use. Raises ContenderError with the end of its output when it fails or takes over `longest_s`.
     """
     output = (log or Path(os.devnull)).open("wb")
     own = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **(environment or {})}
@@ -89,7 +90,7 @@ def process(
         os.sched_setaffinity(running.pid, cores)
     output.close()
     try:
-        finished = _await(running, done, start + LONGEST_S)
+        finished = _await(running, done, start + longest_s)
         _, status, usage = os.wait4(running.pid, 0)
     except BaseException:
         running.kill()
@@ -111,7 +112,7 @@ def _await(running: subprocess.Popen[bytes], done: Callable[[], bool] | None, de
         if os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return None
         if time.monotonic() > deadline:
-            raise ContenderError(f"{running.args!r} did not finish within {LONGEST_S:.0f} s")
+            raise ContenderError(f"{running.args!r} did not finish in time")
         time.sleep(LOOK_EVERY_S)
     finished = time.monotonic()
     running.send_signal(signal.SIGTERM)

@@ -35,7 +35,7 @@ Like life, and the same for every contender (`tests/benchmarks/data.py`): ids of
 jittered by seconds, 2 % of the readings up to two minutes late, one in 200 twice, one in 20,000 without a time that a meter can
 mean; at any moment 1 % of the meters break a limit; 2 % are exchanged at a local midnight, with a second version in the registry and
 registers that begin anew. Registers hold the integral of the power. Before 2026-11-25 the data was kinder (in order, once each, short
-ids, RFC 3339): figures of then do not compare; those under *before* are of this data, from the state before the stream's inside was
+ids, RFC 3339): figures of then (a row's date tells) do not compare; those under *before* are of this data, from the state before the stream's inside was
 made anew.
 """
 _HOW = """

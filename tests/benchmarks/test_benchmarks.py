@@ -196,6 +196,8 @@ def test_costs_and_failures_of_processes(tmp_path: Path) -> None:
     with pytest.raises(ContenderError, match="so it goes"):
         process([sys.executable, "-c", "raise SystemExit('so it goes')"], log=tmp_path / "log")
     waiting = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); time.sleep(60)"
+    with pytest.raises(ContenderError, match="not finish in time"):
+        process([sys.executable, "-c", waiting], done=lambda: False, longest_s=0.5)
     asked = iter((False, False, False, False, False, True))
     assert process([sys.executable, "-c", waiting], done=lambda: next(asked)).wall_s < 60
 

@@ -22,7 +22,7 @@ from tests.benchmarks.bench import Bench, Found
 from tests.benchmarks.data import FIELDS, Load, head_ends, ipc
 from tests.benchmarks.feed import Feed, Listener, waits_ms
 from tests.benchmarks.homes import Home, stages
-from tests.benchmarks.measure import Cost, Result
+from tests.benchmarks.measure import LONGEST_S, Cost, Result
 from tests.benchmarks.rows.kafka import PARTITIONS, closed_by, kafka_home
 from tests.benchmarks.topics import ARROW, fill, make_topic
 
@@ -78,7 +78,7 @@ class Paced:
         """Keep pace, then do what comes `after`; gives the cost of the whole process."""
         script = self._script(after)
         try:
-            return self.home.until(lambda: next(script, True))
+            return self.home.until(lambda: next(script, True), longest_s=self.seconds + LONGEST_S)
         finally:
             self.feed.stop.set()
             self.listener.stop.set()
