@@ -32,21 +32,68 @@ class Judged(NamedTuple):
     interval_s: int
 
 
+@dataclass(slots=True, eq=False)
+class Violation:
+    """What names a violation, and what it is held against. Readings in it share this; one that turns out to be part of
+    another is `part_of` that, and so are all its readings at once.
+    """
+
+    started_us: int
+    limit_value: float
+    ruleset: str
+    part_of: Violation | None = None
+
+    @property
+    def whole(self) -> Violation:
+        found = self
+        while found.part_of is not None:
+            found = found.part_of
+        return found
+
+
 class Run(NamedTuple):
-    """Where a check stands: the violation that is open, if `active`, and the run that is going on. `extreme` and
+    """Where a check stands: the violation that is open, if any, and the run that is going on. `extreme` and
     `run_extreme` are values times the check's side.
     """
 
-    active: bool
-    started_us: int
+    violation: Violation | None
     extreme: float
-    limit_value: float
-    ruleset: str
     verdict: int
     run_start_us: int
     run_s: float
     run_extreme: float
     last_us: int
+
+    @property
+    def active(self) -> bool:
+        return self.violation is not None
+
+    @property
+    def named(self) -> tuple[int, float, str]:
+        """Start, limit and rule set of the violation that is open."""
+        whole = self.violation.whole if self.violation else _NONE
+        return whole.started_us, whole.limit_value, whole.ruleset
+
+    @property
+    def started_us(self) -> int:
+        return self.named[0]
+
+
+_NONE = Violation(0, 0.0, "")
+
+
+class Cleared(NamedTuple):
+    """A violation that a reading clears."""
+
+    violation: Violation
+    ended_us: int
+    extreme: float
+
+    @property
+    def told(self) -> tuple[int, Story]:
+        """Its start, and its story."""
+        whole = self.violation.whole
+        return whole.started_us, Story(self.ended_us, self.extreme, whole.limit_value, whole.ruleset)
 
 
 class Story(NamedTuple):
@@ -79,49 +126,47 @@ class Change(NamedTuple):
     at_us: int
 
 
-def step(
-    before: Run | None, reading: Judged, side: int, gap_intervals: float
-) -> tuple[Run | None, tuple[int, Story] | None]:
-    """Where a check stands after a reading that comes next in time, and the violation that this clears: its start and
-    story. None: neither a violation is open nor does a run for one go on.
+def step(before: Run | None, reading: Judged, side: int, gap_intervals: float) -> tuple[Run | None, Cleared | None]:
+    """Where a check stands after a reading that comes next in time, and the violation that this clears. None: neither a
+    violation is open nor does a run for one go on.
     """
     sided = reading.value * side
     interval_us = reading.interval_s * 1_000_000
-    goes_on = (
+    if (
         before is not None
         and reading.verdict == before.verdict
         and reading.ts_us - before.last_us <= interval_us * gap_intervals
-    )
-    if before is not None and goes_on:
+    ):
         run_start_us, run_s = before.run_start_us, before.run_s + reading.interval_s
         run_extreme = max(before.run_extreme, sided)
     else:
         run_start_us, run_s, run_extreme = reading.ts_us - interval_us, float(reading.interval_s), sided
     run = (reading.verdict, run_start_us, run_s, run_extreme, reading.ts_us)
-    if before is not None and before.active:
+    if before is not None and before.violation is not None:
         if reading.verdict == END and run_s >= reading.clear_hold_s:
-            return None, (
-                before.started_us,
-                Story(run_start_us, before.extreme, before.limit_value, before.ruleset),
-            )
-        extreme = max(before.extreme, sided)
-        return Run(True, before.started_us, extreme, before.limit_value, before.ruleset, *run), None
+            return None, Cleared(before.violation, run_start_us, before.extreme)
+        return Run(before.violation, max(before.extreme, sided), *run), None
     if reading.verdict != START:
         return None, None
     if run_s >= reading.hold_s:
-        return Run(True, run_start_us, run_extreme, reading.limit_value, reading.ruleset, *run), None
-    return Run(False, 0, 0.0, 0.0, "", *run), None
+        return Run(Violation(run_start_us, reading.limit_value, reading.ruleset), run_extreme, *run), None
+    return Run(None, 0.0, *run), None
 
 
 def _alike(one: Run | None, other: Run | None) -> bool:
     """Whether the same follows from both, whatever readings come."""
     if one is None or other is None:
         return one is other
-    if one[:6] != other[:6]:
+    return _alike_but_for_the_violation(one, other) and one.named == other.named
+
+
+def _alike_but_for_the_violation(one: Run, other: Run) -> bool:
+    """Whether the same follows from both, but for what names the violation that is open in both."""
+    if (one.active, one.extreme, one.verdict) != (other.active, other.extreme, other.verdict):
         return False
     if one.active:  # how long it has been in violation decides nothing any more
-        return one.verdict != END or one[6:8] == other[6:8]
-    return one[6:9] == other[6:9]
+        return one.verdict != END or one[3:5] == other[3:5]
+    return one[3:6] == other[3:6]
 
 
 @dataclass(slots=True)
@@ -139,7 +184,7 @@ class Pair:
     _readings: list[Judged] = field(default_factory=list)
     _times: list[int] = field(default_factory=list)
     _runs: list[Run | None] = field(default_factory=list)
-    _cleared: list[tuple[int, Story] | None] = field(default_factory=list)
+    _cleared: list[Cleared | None] = field(default_factory=list)
 
     def start(self, readings: Iterable[Judged]) -> None:
         """Readings known before, in order of time; what they say has been emitted."""
@@ -181,7 +226,7 @@ class Pair:
         self._runs.append(run)
         self._cleared.append(cleared)
         if cleared is not None:
-            return self._emit(*cleared, reading.version, reading.ts_us)
+            return self._emit(*cleared.told, reading.version, reading.ts_us)
         if run is not None and run.active and (before is None or not before.active or run.extreme > before.extreme):
             return self._emit(run.started_us, _open(run), reading.version, reading.ts_us)
         return []
@@ -193,26 +238,62 @@ class Pair:
         came = [] if reading is None else [reading]
         rest = old_readings[known:]
         runs: list[Run | None] = []
-        cleared: list[tuple[int, Story] | None] = []
-        run, reached = before, False
+        cleared: list[Cleared | None] = []
+        run, reached, joined = before, False, None
         for number, each in enumerate([*came, *rest]):
             run, clear = step(run, each, self.side, self.gap_intervals)
             runs.append(run)
             cleared.append(clear)
             old = number - len(came) + known  # the same reading's place before
-            if number >= len(came) and _alike(run, old_runs[old]) and clear == old_cleared[old]:
+            if number < len(came) or _told(clear) != _told(old_cleared[old]):
+                continue
+            if _alike(run, old_runs[old]):
                 reached = True
+                _one_violation(run, old_runs[old])
+                break
+            if clear is None and (joined := self._joined(before, run, old_runs[old])) is not None:
                 break
         new_count = len(runs)
         old_count = new_count - len(came) + known
         version = [*came, *old_readings][0].version  # of what is put in or taken out: there may be no reading after it
-        expected = _stories(before, version, runs, cleared, [*came, *rest], reached)
-        emitted = _stories(before, version, old_runs[:old_count], old_cleared[:old_count], old_readings, reached)
+        goes_on = reached or joined is not None
+        expected = _stories(before, version, runs, cleared, [*came, *rest], goes_on)
+        emitted = _stories(before, version, old_runs[:old_count], old_cleared[:old_count], old_readings, goes_on)
+        if joined is not None:
+            self._join(*joined, emitted, expected)
         self._readings[at:] = [*came, *rest]
         self._times[at : at + known] = [each.ts_us for each in came]
         self._runs[at:] = [*runs, *old_runs[old_count:]]
         self._cleared[at:] = [*cleared, *old_cleared[old_count:]]
         return self._differences(emitted, expected, ts_us)
+
+    def _joined(self, before: Run | None, new: Run | None, old: Run | None) -> tuple[Violation, Violation] | None:
+        """The violation that was open, and the one that it is part of from now on, where nothing but that has changed
+        and no reading before this one was in it.
+        """
+        if new is None or old is None or new.violation is None or old.violation is None:
+            return None
+        was, now = old.violation.whole, new.violation.whole
+        told = self.emitted.get(was.started_us)
+        if told is None or told.state == "withdrawn" or min(was.started_us, now.started_us) < self.settled_us:
+            return None
+        if before is not None and before.violation is not None and before.violation.whole is was:
+            return None
+        return (was, now) if was is not now and _alike_but_for_the_violation(new, old) else None
+
+    def _join(
+        self,
+        was: Violation,
+        now: Violation,
+        emitted: dict[int, tuple[Story, int]],
+        expected: dict[int, tuple[Story, int]],
+    ) -> None:
+        """Make the readings of a violation those of another one: their stories end alike."""
+        told = self.emitted[was.started_us]
+        emitted[was.started_us] = told.story, told.version
+        story = told.story._replace(limit_value=now.limit_value, ruleset=now.ruleset)
+        expected[now.started_us] = story, told.version
+        was.part_of = now
 
     def _differences(
         self, before: dict[int, tuple[Story, int]], after: dict[int, tuple[Story, int]], at_us: int
@@ -247,7 +328,20 @@ class Pair:
 
 
 def _open(run: Run) -> Story:
-    return Story(None, run.extreme, run.limit_value, run.ruleset)
+    _, limit_value, ruleset = run.named
+    return Story(None, run.extreme, limit_value, ruleset)
+
+
+def _one_violation(new: Run | None, old: Run | None) -> None:
+    """Readings before and after the place where two stand alike are in one violation."""
+    if new is not None and old is not None and new.violation is not None and old.violation is not None:
+        was, now = old.violation.whole, new.violation.whole
+        if was is not now:
+            was.part_of = now
+
+
+def _told(cleared: Cleared | None) -> tuple[int, Story] | None:
+    return None if cleared is None else cleared.told
 
 
 def _story(stories: dict[int, tuple[Story, int]], started_us: int) -> Story | None:
@@ -259,7 +353,7 @@ def _stories(
     before: Run | None,
     version: int,
     runs: Sequence[Run | None],
-    cleared: Sequence[tuple[int, Story] | None],
+    cleared: Sequence[Cleared | None],
     readings: Sequence[Judged],
     goes_on: bool,
 ) -> dict[int, tuple[Story, int]]:
@@ -271,7 +365,8 @@ def _stories(
         found[before.started_us] = (_open(before), version)
     for run, clear, reading in zip(runs, cleared, readings, strict=False):
         if clear is not None:
-            found[clear[0]] = (clear[1], reading.version)
+            started_us, story = clear.told
+            found[started_us] = (story, reading.version)
         elif run is not None and run.active:
             story = _open(run)
             if run.started_us not in found or found[run.started_us][0] != story:

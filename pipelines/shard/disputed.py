@@ -230,11 +230,8 @@ def _us(at: datetime) -> int:
 def _run_of(row: dict[str, Any], side: int) -> plain.Run:
     active = row["active"]
     return plain.Run(
-        active,
-        _us(row["started_at"]) if active else 0,
+        plain.Violation(_us(row["started_at"]), row["limit_value"], row["ruleset"]) if active else None,
         row["value"] * side if active else 0.0,
-        row["limit_value"] if active else 0.0,
-        row["ruleset"] if active else "",
         row["run"],
         _us(row["run_start"]),
         row["run_s"],
@@ -256,16 +253,17 @@ def _states(runs: dict[_Pair, plain.Run | None], machines: _Machines) -> pl.Data
         if run is None:
             continue
         machine = machines[meter, code]
-        told = machine.emitted.get(run.started_us) if run.active else None
+        started_us, limit_value, ruleset = run.named
+        told = machine.emitted.get(started_us) if run.active else None
         rows.append(
             {
                 "meter": meter,
                 "code": code,
                 "active": run.active,
-                "started_at": run.started_us if run.active else None,
+                "started_at": started_us if run.active else None,
                 "value": run.extreme * machine.side if run.active else None,
-                "limit_value": run.limit_value if run.active else None,
-                "ruleset": run.ruleset if run.active else None,
+                "limit_value": limit_value if run.active else None,
+                "ruleset": ruleset if run.active else None,
                 "revision": told.revision if told else 0,
                 "run": run.verdict,
                 "run_start": run.run_start_us,
