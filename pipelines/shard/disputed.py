@@ -19,7 +19,7 @@ from metering.events import plain
 from metering.events.lifecycle import CHANGE_SCHEMA, LOOK_BACK, PAIR, RUN_UP, STATE_SCHEMA, last_emitted
 from metering.load.windows import latest
 from metering.tables.schema import TIMESTAMP, no_rows
-from pipelines.shard.checks import BASE, EVENTS, RUNS, in_reach, judged, met
+from pipelines.shard.checks import BASE, EVENTS, RUNS, SUSPECTS, in_reach, judged, met
 from pipelines.shard.chunks import Chunks
 from pipelines.shard.meters import Turn
 from pipelines.shard.state import Frame, State
@@ -50,7 +50,9 @@ def one_by_one(
     runs, base, events = state.frame(RUNS), state.frame(BASE), state.frame(EVENTS)
     old = rows.filter(~pl.col("held"))
     past = past_of(old, events, context) if old.height else None
-    pairs = met([runs, base, events, *([past.events] if past else [])], rows, suspects)
+    # A check that no held reading spoke for a start of, and that nothing was going on at, stays as it is.
+    known = [runs, base, state.frame(SUSPECTS), *([past.events] if past else [])]
+    pairs = met(known, rows, suspects)
     if pairs.is_empty():
         return state, no_rows(CHANGE_SCHEMA)
     rows = rows.filter(pl.col("meter").is_in(pairs["meter"].unique().implode()))

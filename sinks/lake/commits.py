@@ -149,7 +149,8 @@ class CommitLog:
         last = self._records.get(path)
         sequence = last[0].sequence + 1 if last else 1
         with self._told():
-            name = f"commit-{self._generation}-{worker}-{sequence:010d}"
+            # With the home's identity: generations begin anew where `stream/` was removed and the lake was not.
+            name = f"commit-{self._owner.identity[:8]}-{self._generation}-{worker}-{sequence:010d}"
             parts = tuple(self._stage(name, folder, frame) for folder, frame in sorted(frames.items()))
             record = Record(worker, self._generation, sequence, dict(positions), parts, state)
             if parts:

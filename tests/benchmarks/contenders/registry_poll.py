@@ -41,7 +41,7 @@ def main() -> None:
         ]
         offsets = range(poll * READINGS, (poll + 1) * READINGS)
         start = time.process_time()
-        found = decode(Messages(values, offsets, [ts] * READINGS, [None] * READINGS), 0, index, 300, now)
+        found = decode(Messages(values, offsets, [ts] * READINGS, [None] * READINGS), index, 300, now)
         took.append((time.process_time() - start) * 1000)
         assert found.accepted.height == READINGS, found.rejects
     out.write_text(json.dumps({"median_ms": statistics.median(took), "mean_ms": statistics.mean(took)}), "utf-8")

@@ -85,13 +85,17 @@ def test_readers_and_a_stream_beside_compaction(tmp_path: Path, writer: Writer) 
     writer.commit(2, partitions=3)
     readers = Readers(tmp_path)
 
+    rounds = 0
+
     def streaming() -> None:
-        writer.commit(25, partitions=3)
+        for _ in range(20):
+            writer.commit(25, partitions=3)
+            if rounds > 3 and min(readers.looks, readers.held) > 3:
+                return
 
     with ThreadPoolExecutor() as pool:
         looking = [pool.submit(readers.analyst), pool.submit(readers.ours)]
         stream = pool.submit(streaming)
-        rounds = 0
         try:
             while not stream.done():
                 rounds += len(run(tmp_path, grace_s=2).compacted)
