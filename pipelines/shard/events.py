@@ -4,8 +4,8 @@ Here: which meters need a look at all, the vectorised way, and what moves on whe
 the frames (`checks`), the plain way (`disputed`), runs and violations (`metering.events.lifecycle`, `plain`).
 
 A meter all of whose readings come after those before them goes through the vectorised pass. One with a reading that
-does not is disputed in this turn: its readings are judged one by one, in the order of the log, by the plain machine. So
-nothing depends on how the log was cut into turns.
+does not is disputed in this turn: up to the last such its readings are judged one by one, in the order of the log, by
+the plain machine. So nothing depends on how the log was cut into turns.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ def step(state: State, turn: Turn, context: Context) -> tuple[State, pl.DataFram
     suspects = judge.starts(rows, context.meter_versions, context.settings)
     state = suspected(state, rows, suspects)
     disputed = _disputed(rows, recalled(state, rows, context))
-    if disputed.is_empty():
-        state, changes = _in_order(state, rows, suspects, context)
-    else:
-        theirs = pl.col("meter").is_in(disputed.implode())
-        state, changes = _in_order(state, rows.filter(~theirs), suspects.filter(~theirs), context)
-        state, plainly = one_by_one(state, rows.filter(theirs), suspects.filter(theirs), turn, context)
-        changes = pl.concat([changes, plainly])
+    changes = no_rows(CHANGE_SCHEMA)
+    if disputed.height:
+        until = rows.select("meter").join(disputed, on="meter", how="left", maintain_order="left")["until"]
+        plainly = (rows["position"] <= until).fill_null(False)
+        theirs = pl.col("meter").is_in(disputed["meter"].implode())
+        state, changes = one_by_one(state, rows.filter(plainly), suspects.filter(theirs), turn, context)
+        rows = rows.filter(~plainly)
+    state, more = _in_order(state, rows, suspects, context)
+    changes = pl.concat([changes, more])
     violations = tell(changes, context.meter_versions, context.settings) if changes.height else VIOLATIONS.empty()
     return state, violations
 
@@ -66,16 +68,21 @@ def evict(state: State, gone: Sequence[pl.DataFrame], turn: Turn, context: Conte
     return state.having({BASE: base, SUSPECTS: known, EVENTS: events})
 
 
-def _disputed(rows: pl.DataFrame, seen_us: pl.Series) -> pl.Series:
-    """Meters with a reading whose time is not after all earlier ones of the meter."""
+def _disputed(rows: pl.DataFrame, seen_us: pl.Series) -> pl.DataFrame:
+    """Meters with a reading not after all earlier ones of the meter in time, and the position of the last such."""
     meter, us = pl.col("meter"), pl.col("us")
-    timed = rows.select("meter", us=pl.col("ts").to_physical()).with_columns(seen_us[rows["meter"]].alias("seen"))
-    if timed["meter"].n_unique() == timed.height:
-        return timed.filter(us <= pl.col("seen"))["meter"].sort()
-    # Where the order is broken somewhere it is seen there: each reading is held against the one before it.
-    before = pl.when(meter == meter.shift(1)).then(us.shift(1))
-    ordered = timed.sort("meter", maintain_order=True)
-    return ordered.filter(us <= pl.max_horizontal("seen", before))["meter"].unique().sort()
+    timed = rows.select("meter", "position", us=pl.col("ts").to_physical())
+    timed = timed.with_columns(seen_us[rows["meter"]].alias("highest"))
+    if timed["meter"].n_unique() < timed.height:
+        timed = timed.sort("meter", maintain_order=True)
+        # Where the order is broken somewhere it is seen there: each reading is held against the one before it.
+        before = pl.when(meter == meter.shift(1)).then(us.shift(1))
+        timed = timed.with_columns(pl.max_horizontal("highest", before).alias("highest"))
+        if timed.select((us <= pl.col("highest")).any()).item():
+            earlier = us.cum_max().shift(1).over("meter")
+            timed = timed.with_columns(pl.max_horizontal("highest", earlier).alias("highest"))
+    late = timed.filter(us <= pl.col("highest"))
+    return late.group_by("meter").agg(pl.col("position").max().alias("until")).sort("meter")
 
 
 # --- in order -------------------------------------------------------------------------------------------------------
