@@ -58,7 +58,8 @@ def test_a_corrected_export_counts(
     for energy, power, revision, revisions, count in windows:
         assert energy == pytest.approx(kwh, rel=1e-9)
         assert power == pytest.approx(4 * kwh)
-        assert revision > 0 or not in_turn
+        if in_turn:
+            assert revision > 0
         assert revisions == count, "a revision stands there twice"
     home.run("materialize", "--from", DAY.date(), "--to", DAY.date())
     sql = "SELECT customer_no, date, energy_kwh FROM daily_load WHERE customer_no = '800001'"
