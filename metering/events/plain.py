@@ -234,37 +234,35 @@ class Pair:
     def _anew(self, at: int, known: bool, reading: Judged | None, ts_us: int) -> list[Change]:
         """Put a reading in at `at` (in place of one, if `known`; none: take that out), and go on from there."""
         before = self._runs[at - 1] if at else self.base
-        old_runs, old_cleared, old_readings = self._runs[at:], self._cleared[at:], self._readings[at:]
         came = [] if reading is None else [reading]
-        rest = old_readings[known:]
+        first = end = at + known  # of those after it; and of those that nothing changes for
         runs: list[Run | None] = []
         cleared: list[Cleared | None] = []
         run, reached, joined = before, False, None
-        for number, each in enumerate([*came, *rest]):
+        for each in came:
             run, clear = step(run, each, self.side, self.gap_intervals)
             runs.append(run)
             cleared.append(clear)
-            old = number - len(came) + known  # the same reading's place before
-            if number < len(came) or _told(clear) != _told(old_cleared[old]):
-                continue
-            if _alike(run, old_runs[old]):
-                reached = True
-                _one_violation(run, old_runs[old])
-                break
-            if clear is None and (joined := self._joined(before, run, old_runs[old])) is not None:
-                break
-        new_count = len(runs)
-        old_count = new_count - len(came) + known
-        version = [*came, *old_readings][0].version  # of what is put in or taken out: there may be no reading after it
-        goes_on = reached or joined is not None
-        expected = _stories(before, version, runs, cleared, [*came, *rest], goes_on)
-        emitted = _stories(before, version, old_runs[:old_count], old_cleared[:old_count], old_readings, goes_on)
+        while end < len(self._readings) and not (reached or joined):
+            run, clear = step(run, self._readings[end], self.side, self.gap_intervals)
+            runs.append(run)
+            cleared.append(clear)
+            if _told(clear) == _told(self._cleared[end]):
+                reached = _alike(run, self._runs[end])
+                if reached:
+                    _one_violation(run, self._runs[end])
+                elif clear is None:
+                    joined = self._joined(before, run, self._runs[end])
+            end += 1
+        version = [*came, *self._readings[at:first]][0].version  # of what is put in, or else taken out
+        readings, goes_on = [*came, *self._readings[first:end]], reached or joined is not None
+        expected = _stories(before, version, runs, cleared, readings, goes_on)
+        was = self._runs[at:end], self._cleared[at:end], self._readings[at:end]
+        emitted = _stories(before, version, *was, goes_on)
         if joined is not None:
             self._join(*joined, emitted, expected)
-        self._readings[at:] = [*came, *rest]
-        self._times[at : at + known] = [each.ts_us for each in came]
-        self._runs[at:] = [*runs, *old_runs[old_count:]]
-        self._cleared[at:] = [*cleared, *old_cleared[old_count:]]
+        self._readings[at:end], self._runs[at:end], self._cleared[at:end] = readings, runs, cleared
+        self._times[at:first] = [each.ts_us for each in came]
         return self._differences(emitted, expected, ts_us)
 
     def _joined(self, before: Run | None, new: Run | None, old: Run | None) -> tuple[Violation, Violation] | None:
