@@ -136,13 +136,15 @@ class LakePast:
     def readings(self, wanted: pl.DataFrame) -> pl.DataFrame:
         edges = wanted.with_columns(pl.col("window_end").dt.offset_by("-15m"))
         around = pl.concat([wanted.select(KEY), edges.select(KEY)]).unique()
-        rows = self._of("readings", around["meter"], self._days(around["window_end"]))
+        ends = around["window_end"]
+        near = (pl.col("ts") > pl.lit(ends.min()).dt.offset_by("-15m")) & (pl.col("ts") <= ends.max())
+        rows = self._of("readings", around["meter"], self._days(ends), near)
         rows = self._coded(rows, "ts").with_columns(window_end(pl.col("ts")).alias("window_end"))
         return self._held(rows.join(around, on=KEY, how="semi"))
 
     def readings_since(self, meters: pl.Series, since: datetime) -> pl.DataFrame:
-        rows = self._of("readings", meters, self._days_since("readings", since))
-        return self._held(self._coded(rows.filter(pl.col("ts") > since), "ts"))
+        rows = self._of("readings", meters, self._days_since("readings", since), pl.col("ts") > since)
+        return self._held(self._coded(rows, "ts"))
 
     def all_since(self, since: datetime, sources: Sequence[tuple[str, int]]) -> pl.DataFrame:
         """All readings (as held) after `since` that came from some sources and partitions."""
@@ -163,7 +165,9 @@ class LakePast:
         return found
 
     def windows(self, wanted: pl.DataFrame) -> pl.DataFrame:
-        rows = self._of("windows", wanted["meter"], self._days(wanted["window_end"]))
+        ends = wanted["window_end"]
+        near = pl.col("window_end").is_between(ends.min(), ends.max())
+        rows = self._of("windows", wanted["meter"], self._days(ends), near)
         rows = self._coded(rows, "window_end").join(wanted, on=KEY, how="semi")
         newest = rows.sort("revision").unique(KEY, keep="last")
         return newest.select("meter", "version", *WINDOWS.names)
@@ -213,15 +217,19 @@ class LakePast:
         names = held_columns(self._naming)
         return with_window(placed).select(*(pl.col(name).cast(HELD_SCHEMA[name]) for name in names), *more)
 
-    def _of(self, table: str, meters: pl.Series | None, days: Sequence[date]) -> pl.DataFrame:
-        """The table's rows of some meters (codes; None: of all) on some days, of the lake and on their way into it."""
-        mine = pl.lit(True)
+    def _of(
+        self, table: str, meters: pl.Series | None, days: Sequence[date], near: pl.Expr | None = None
+    ) -> pl.DataFrame:
+        """The table's rows of some meters (codes; None: of all) on some days, of the lake and on their way into it.
+        `near`: which of them, by time; what a row group's statistics rule out is not read.
+        """
+        mine = pl.lit(True) if near is None else near
         if meters is not None:
-            mine = pl.col("meter_id").is_in(self._index.names.gather(meters.unique()).implode())
+            mine &= pl.col("meter_id").is_in(self._index.names.gather(meters.unique()).implode())
         with self._lake.held():
             kept = self._lake.scan(table, days).filter(mine).collect()
-        near = pl.col("date").is_in(days)
-        return pl.concat([kept, *(tables[table].filter(near & mine) for tables in self._pending)])
+        of_days = pl.col("date").is_in(days)
+        return pl.concat([kept, *(tables[table].filter(of_days & mine) for tables in self._pending)])
 
     def _dates(self, table: str) -> list[date]:
         coming = {day for tables in self._pending for day in tables[table]["date"].unique()}
