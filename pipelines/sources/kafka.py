@@ -48,6 +48,8 @@ _AT_ONCE = 2_500
 in lists of a whole batch."""
 _LARGEST_POLL_BYTES = 33_554_432
 """A message may hold a thousand readings: a batch is measured in bytes too."""
+_FIRST_MESSAGE_BYTES = 100_000
+"""How large messages are taken to be before there was one."""
 
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 _AWAY = {KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT}
@@ -109,7 +111,7 @@ class KafkaReader:
         self._forbidden: str | None = None
         self._partitions = 0
         self._behind = True
-        self._message_bytes = 1  # of those that came last, on the average
+        self._message_bytes = _FIRST_MESSAGE_BYTES  # of those that came last, on the average
         self._look_at = time.monotonic() + _LOOK_EVERY_S
         config = {**_PREFERRED, **source.client_config, **_REQUIRED, "error_cb": self._trouble}
         self._admin = admin_client(source.client_config)
