@@ -95,7 +95,7 @@ class Worker:
                 own = shards & mine
                 whole = own == record.positions.keys()
                 states.append(state if whole else of_shards(state, FRAMES, own.__contains__, self._naming))
-        return united(states, FRAMES, self._naming) if states else State()
+        return united(states, FRAMES, self._naming)
 
     def position(self, shard: str) -> Position | None:
         """Where a shard goes on, by its last commit."""

@@ -304,8 +304,8 @@ def of_shards(state: State, frames: Sequence[Frame], mine: Callable[[str], bool]
 
 def united(states: Sequence[State], frames: Sequence[Frame], naming: Naming) -> State:
     """States of different shards, and so of different meters, as one."""
-    if len(states) == 1:
-        return states[0]
+    if len(states) < 2:
+        return states[0] if states else State()
     shards = Shards()
     for state in states:
         shards = shards.with_names(state.shards.names)
@@ -315,12 +315,9 @@ def united(states: Sequence[State], frames: Sequence[Frame], naming: Naming) -> 
             dict(zip(numbers, state.shards.closed_us, strict=True)),
         )
     parts = [_named(state, frames, naming) for state in states]
-    named = {
-        frame.name: pl.concat([part[frame.name] for part in parts], how="diagonal") if parts else frame.empty()
-        for frame in frames
-    }
+    named = {frame.name: pl.concat([part[frame.name] for part in parts], how="diagonal") for frame in frames}
     left_us = max((state.left_us for state in states if state.left_us is not None), default=None)
-    return _taken_up(named, frames, State(shards, left_us), naming) if parts else State()
+    return _taken_up(named, frames, State(shards, left_us), naming)
 
 
 def without(state: State, frames: Sequence[Frame], meters: pl.Series) -> State:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple
 
 from metering.errors import UserError
 from metering.readings.decode import Lines
@@ -36,23 +36,6 @@ class Progress(NamedTuple):
 
     read_bytes: int
     total_bytes: int
-
-
-class TelemetryFile(Protocol):
-    """A file that is read from where it was left. `row` rows and `read_bytes` have been read."""
-
-    row: int
-    total_bytes: int
-
-    @property
-    def read_bytes(self) -> int: ...
-
-    @property
-    def over(self) -> bool: ...
-
-    def position(self) -> dict[str, int]: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
