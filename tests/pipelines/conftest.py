@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from metering.registry.index import MeterIndex
 from metering.registry.meter_versions import meter_versions
 from metering.settings import MeteringSettings
 from metering.tables.lake import COMPLIANCE, VIOLATIONS, WINDOWS
-from metering.tables.warehouse import CUSTOMERS, METERS
+from metering.tables.warehouse import METERS
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.settings import StreamSettings
 from pipelines.flow.worker import Sinks, Worker
@@ -25,6 +24,8 @@ from pipelines.sources.poll import Batch, Segment
 from sinks.lake.commits import CommitLog
 from sinks.lake.owner import take
 from sinks.lake.reader import LakeReader, current
+from tests.pipelines.flow.flows import METER, customers_of
+from tests.pipelines.turns import FixedRegistry
 
 MakeIndex = Callable[..., MeterIndex]
 SHARD = "log-0"
@@ -33,30 +34,13 @@ SHARD = "log-0"
 @pytest.fixture(scope="session")
 def make_index(metering_settings: MeteringSettings) -> MakeIndex:
     """Index of a registry of the meters named, and of {meter: {column: value}}."""
-    customer = {
-        "customer_no": "C1", "name": "Rolling mill", "segment": "large", "industry": "steel", "voltage_level_kv": 10.0,
-        "pf_standard": 0.9, "contract_capacity_kva": 1000.0, "tariff": "large_industry", "dual_supply": False,
-        "controllable": False,
-    }  # fmt: skip
-    meter = {
-        "customer_no": "C1", "wiring": "3p4w", "nominal_v": 57.7, "pt_ratio": 100.0, "ct_ratio": 40.0, "rated_a": 5.0,
-        "max_a": 6.0, "register_digits": 6, "interval_s": 60, "source_no": 1, "valid_from": date(2020, 1, 1),
-    }  # fmt: skip
 
     def make(*names: str, **changed: dict[str, Any]) -> MeterIndex:
-        meters = [{**meter, "meter_id": name, **changed.get(name, {})} for name in names]
+        meters = [{**METER, "meter_id": name, **changed.get(name, {})} for name in names]
         rows = METERS.conform(pl.DataFrame(meters))
-        return MeterIndex.of(meter_versions(CUSTOMERS.conform(pl.DataFrame([customer])), rows, metering_settings))
+        return MeterIndex.of(meter_versions(customers_of(), rows, metering_settings))
 
     return make
-
-
-class _Registry:
-    def __init__(self, index: MeterIndex) -> None:
-        self._index = index
-
-    def index(self) -> MeterIndex:
-        return self._index
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +67,7 @@ def stream_log(metering_settings: MeteringSettings) -> Callable[..., dict[str, p
                 commit_rows=commit_rows,
                 silent_days=silent_s / 86_400,
             )
-            worker = Worker(Sinks(lake, CommitLog(home, owner)), settings, _Registry(index), Metrics())
+            worker = Worker(Sinks(lake, CommitLog(home, owner)), settings, FixedRegistry(index), Metrics())
             begin, last = (worker.position(SHARD) or {"offset": 0})["offset"], len(log) if stop is None else stop
             for start, end in pairwise([begin, *(cut for cut in cuts if begin < cut < last), last]):
                 lines = [json.dumps(row).encode() for row in log[start:end]]

@@ -32,6 +32,16 @@ Sent = tuple[int, Row]
 TOPIC = "meter.readings.v1"
 
 
+@dataclass(frozen=True)
+class FixedRegistry:
+    """A registry that never changes."""
+
+    fixed: MeterIndex
+
+    def index(self) -> MeterIndex:
+        return self.fixed
+
+
 @dataclass
 class Turns:
     """A state that `turn` moves on by what came of each partition, in order of arrival."""
@@ -95,7 +105,7 @@ class Turns:
             whole = load(written, FRAMES, self.naming)
             own = of_shards(whole, FRAMES, lambda shard, worker=worker: worker_of(shard) == worker, self.naming)
             states.append(load(dump(own, FRAMES, self.naming), FRAMES, self.naming))
-        self.state = united(states, FRAMES, self.naming) if states else State()
+        self.state = united(states, FRAMES, self.naming)
 
     def final(self) -> dict[str, pl.DataFrame]:
         """Windows, violations and compliance that count in the end."""

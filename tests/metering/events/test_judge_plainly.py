@@ -75,13 +75,14 @@ def _readings(draw: random.Random) -> list[Row]:
 
 
 def _measured(reading: Row, measure: str, phase: str) -> float | None:
-    p, q = reading["p_kw"], reading["q_kvar"]
+    p: float | None = reading["p_kw"]
+    q: float | None = reading["q_kvar"]
     if measure in ("u", "i"):
         has = phase in PHASES[METERS[reading["meter"]][1]]
         value: float | None = reading[f"{measure}{phase}_{'v' if measure == 'u' else 'a'}"]
         return value if has else None
     if measure == "p_kw" or p is None or q is None:
-        return p if measure == "p_kw" else None  # type: ignore[no-any-return]
+        return p if measure == "p_kw" else None
     s = float((p * p + q * q) ** 0.5)
     return s if measure == "s_kva" else abs(p) / s if s else None
 

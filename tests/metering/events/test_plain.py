@@ -232,7 +232,7 @@ def _log(seed: int, side: int, count: int = 60) -> list[Arrival]:
     """What a meter's readings say in order of time: spells over a limit, gaps, another version and rules midway."""
     rng = random.Random(seed)
     minute, verdict, found = 0.0, END, []
-    kinds = [
+    kinds: list[dict[str, Any]] = [
         {"hold_s": hold_s, "clear_hold_s": clear_s, "ruleset": ruleset, "version": version, "limit_value": limit,
          "interval_s": INTERVALS[version]}
         for hold_s, clear_s, ruleset, version, limit in (
@@ -241,7 +241,7 @@ def _log(seed: int, side: int, count: int = 60) -> list[Arrival]:
     ]  # fmt: skip
     for number in range(count):
         kind = kinds[number * 3 // count]
-        step = INTERVALS[kind["version"]] / 60  # type: ignore[call-overload]
+        step = INTERVALS[kind["version"]] / 60
         minute += step * rng.choice((1, 1, 1, 1, 1, 1, 1.5, 2, 5))
         verdict = rng.choice((START, END, NEITHER)) if rng.random() < 0.3 else verdict
         value = 264.0 + side * (10 * verdict + rng.choice((0.0, 1.0, 2.0, 3.0)))

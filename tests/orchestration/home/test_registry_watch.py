@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,12 +64,12 @@ def _no_folder(path: Path) -> None:
 @pytest.mark.parametrize("broken", [_gone, _a_folder, _no_folder])
 @pytest.mark.parametrize("name", ["meters.csv", "customers.csv"])
 def test_a_file_that_cannot_be_read_leaves_the_last_good_one_in_force(
-    home: Path, default_settings: Settings, broken: object, name: str
+    home: Path, default_settings: Settings, broken: Callable[[Path], None], name: str
 ) -> None:
     path = home / "registry" / name
     watch = RegistryWatch(home, default_settings)
     before = watch.index()
-    broken(path)  # type: ignore[operator]
+    broken(path)
     (told,) = _looks(watch)
     assert "the last good one stays in force" in told
     assert "is missing" in told or "cannot be read" in told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -14,9 +14,7 @@ import pytest
 from metering.errors import OperationError
 from metering.readings.decode import Messages
 from metering.registry.index import MeterIndex
-from metering.registry.meter_versions import meter_versions
 from metering.settings import MeteringSettings
-from metering.tables.warehouse import CUSTOMERS, METERS
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.settings import ResultTopics, StreamSettings
 from pipelines.flow.worker import Sinks, Worker
@@ -24,6 +22,7 @@ from pipelines.sources.poll import Batch, Segment
 from sinks.lake.commits import CommitLog
 from sinks.lake.owner import take
 from sinks.lake.reader import LakeReader
+from tests.pipelines.turns import FixedRegistry
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 TOPICS = ResultTopics("windows", "violations", "compliance", "rejected")
@@ -61,28 +60,9 @@ class Brokers:
         self.closed = True
 
 
-class Registry:
-    def __init__(self, index: MeterIndex) -> None:
-        self._index = index
-
-    def index(self) -> MeterIndex:
-        return self._index
-
-
 @pytest.fixture(scope="module")
-def index(metering_settings: MeteringSettings) -> MeterIndex:
-    customer = {
-        "customer_no": "C1", "name": "机械厂", "segment": "large", "industry": "machinery", "voltage_level_kv": 10.0,
-        "pf_standard": 0.9, "contract_capacity_kva": 1000.0, "tariff": "large_industry", "dual_supply": False,
-        "controllable": False,
-    }  # fmt: skip
-    meter = {
-        "meter_id": "M1", "customer_no": "C1", "wiring": "3p4w", "nominal_v": 57.7, "pt_ratio": 100.0, "ct_ratio": 40.0,
-        "rated_a": 5.0, "max_a": 6.0, "register_digits": 6, "interval_s": 60, "source_no": 1,
-        "valid_from": date(2020, 1, 1),
-    }  # fmt: skip
-    tables = CUSTOMERS.conform(pl.DataFrame([customer])), METERS.conform(pl.DataFrame([meter]))
-    return MeterIndex.of(meter_versions(*tables, metering_settings))
+def index(make_index: Callable[..., MeterIndex]) -> MeterIndex:
+    return make_index("M1")
 
 
 MakeWorker = Callable[..., Worker]
@@ -96,7 +76,7 @@ def make_worker(tmp_path: Path, index: MeterIndex, metering_settings: MeteringSe
         own = {"commit_interval_s": 1e9, "commit_rows": 1, "windows_kept": 8, "retry_s": 0.0, **figures}
         sinks = Sinks(LakeReader(tmp_path), CommitLog(tmp_path, owner), TOPICS, lambda _: brokers)
         settings = StreamSettings(metering_settings, **own)  # type: ignore[arg-type]
-        return Worker(sinks, settings, Registry(index), Metrics())
+        return Worker(sinks, settings, FixedRegistry(index), Metrics())
 
     yield make
     owner.release()

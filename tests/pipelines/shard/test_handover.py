@@ -29,6 +29,7 @@ from pipelines.sources.poll import Batch, Segment
 from sinks.lake.commits import CommitLog
 from sinks.lake.owner import take
 from sinks.lake.reader import LakeReader, current
+from tests.pipelines.turns import FixedRegistry
 
 START = datetime(2026, 1, 31, 13, tzinfo=UTC)  # 21:00 in Shanghai: the log runs over midnight, the end of a month
 MINUTES = 4 * 60
@@ -43,14 +44,6 @@ COLUMNS = {
     VIOLATIONS: ["violation_id", "started_at", "ended_at", "value", "limit_value", "unit", "severity", "ruleset"],
 }
 STAYS = [f"S{partition}" for partition in range(PARTITIONS)]
-
-
-class _Registry:
-    def __init__(self, index: MeterIndex) -> None:
-        self._index = index
-
-    def index(self) -> MeterIndex:
-        return self._index
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +169,7 @@ class Home:
             commit_interval_s=1e9,
             commit_rows=self.commit_rows,
         )
-        return Worker(Sinks(LakeReader(self.path), commits), settings, _Registry(self.index), Metrics(), *place)
+        return Worker(Sinks(LakeReader(self.path), commits), settings, FixedRegistry(self.index), Metrics(), *place)
 
     def run(self, order: str = ORDERS[0], seed: int = 0, until: int | None = None) -> None:
         """Read from where the last commit says; after `until` turns end as a killed process does."""
