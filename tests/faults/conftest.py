@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 from tests.faults import topics
 from tests.faults.harness import Home, settings
 from tests.faults.telemetry import Fleet
+from tests.signals import terminate
 
 KILOWATCH = Path(sys.executable).with_name("kilowatch")
 CUSTOMERS = (
@@ -60,7 +60,7 @@ class StreamHome:
         """SIGTERM; gives exit code and how long the end took."""
         assert self.process is not None
         start = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
+        terminate(self.process)
         return self.process.wait(60), time.monotonic() - start
 
     def kill(self) -> None:

@@ -23,6 +23,7 @@ import duckdb
 import polars as pl
 
 from sinks.lake import commits
+from tests.signals import terminate
 
 KILOWATCH = Path(sys.executable).with_name("kilowatch")
 TOPICS = ("readings", "windows", "violations", "compliance", "rejected")
@@ -60,7 +61,7 @@ class Home:
         """SIGTERM; the seconds until it ended with exit code 0, at most 10."""
         assert self.process is not None
         start = time.monotonic()
-        self.process.terminate()
+        terminate(self.process)
         assert self.process.wait(10) == 0, self.said()
         return time.monotonic() - start
 

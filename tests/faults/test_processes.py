@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from tests.faults.oracle import expected
 from tests.faults.telemetry import CAPACITY_KVA, PF_STANDARD, Fleet
 from tests.faults.topics import Feed, make_topic, read_log
 from tests.faults.verdict import judge
+from tests.signals import terminate
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
 
@@ -61,7 +61,7 @@ def test_processes_share_the_partitions_and_their_number_may_change(
             before = home.commits()
             home.wait_for(lambda: all(home.commits().get(shard) != at for shard, at in before.items()))
             feed.allow(0.8)
-            started[0].send_signal(signal.SIGTERM)  # and so does one end
+            terminate(started[0])  # and so does one end
             assert [process.wait(30) for process in started] == [0, 0]
 
         feed.finish()

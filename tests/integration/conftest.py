@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sinks.locking import locked
+from tests.signals import terminate
 
 KILOWATCH = Path(sys.executable).with_name("kilowatch")
 
@@ -66,7 +66,7 @@ class Home:
 
     def stop(self, process: subprocess.Popen[str]) -> None:
         """SIGTERM, and a clean end within 10 s."""
-        process.send_signal(signal.SIGTERM)
+        terminate(process)
         assert process.wait(10) == 0, (self.path / "process.log").read_text("utf-8")
 
     def rows(self, table: str) -> int:
