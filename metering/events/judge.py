@@ -48,20 +48,25 @@ _STARTS_SCHEMA = pl.Schema({"meter": pl.UInt32(), "code": pl.UInt32()})
 
 
 def judge(
-    readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings, codes: pl.Series
+    readings: pl.DataFrame,
+    meter_versions: pl.DataFrame,
+    settings: MeteringSettings,
+    codes: pl.Series,
+    carried: Sequence[str] = (),
 ) -> pl.DataFrame:
     """What the readings say to the checks named by `codes` [UInt32]: a row for each reading and check that has a value.
 
-    `readings`: `meter`, `version`, `ts` and measured values. Returns JUDGED_SCHEMA, sorted by meter, code, ts.
+    `readings`: `meter`, `version`, `ts` and measured values, and columns to be `carried` along. Returns JUDGED_SCHEMA
+    and these, sorted by meter, code, ts.
     """
     wanted = set(codes.to_list())
     judged = [check for check in checks_in_use(settings) if check.code in wanted]
     if readings.is_empty() or not judged:
-        return no_rows(JUDGED_SCHEMA)
+        return no_rows(JUDGED_SCHEMA).with_columns(pl.lit(None, readings.schema[name]).alias(name) for name in carried)
     rules = settings.rules
     known = _known(readings, meter_versions, [rules.by_id[check.rule] for check in judged])
     known, figures = _figures(known, meter_versions, settings, judged)
-    return pl.concat([_one(check, known, figures[check.rule]) for check in judged]).sort("meter", "code", "ts")
+    return pl.concat([_one(check, known, figures[check.rule], carried) for check in judged]).sort("meter", "code", "ts")
 
 
 def starts(readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
@@ -245,7 +250,7 @@ def _cases(
     return known.with_columns(numbered["case"]), [(days[span], *scope) for span, *scope in cases.iter_rows()]
 
 
-def _one(check: Check, known: pl.DataFrame, figures: _Figures) -> pl.DataFrame:
+def _one(check: Check, known: pl.DataFrame, figures: _Figures, carried: Sequence[str]) -> pl.DataFrame:
     def literal(value: Any) -> pl.Expr:
         return value if isinstance(value, pl.Expr) else pl.lit(value)
 
@@ -253,6 +258,7 @@ def _one(check: Check, known: pl.DataFrame, figures: _Figures) -> pl.DataFrame:
         "meter",
         "version",
         "ts",
+        *carried,
         code=pl.lit(check.code, pl.UInt32),
         side=pl.lit(check.side, pl.Int8),
         verdict=figures.verdict(check.phase),

@@ -169,6 +169,9 @@ def _alike_but_for_the_violation(one: Run, other: Run) -> bool:
     return one[3:6] == other[3:6]
 
 
+_NONE_CHANGED: Sequence[Change] = ()
+
+
 @dataclass(slots=True)
 class Pair:
     """One check on one meter: where it stood at first (`base`), its readings since then in order of time, and what has
@@ -205,31 +208,34 @@ class Pair:
         index = bisect_left(self._times, us + 1)
         return self._runs[index - 1] if index else self.base
 
-    def put(self, ts_us: int, reading: Judged | None) -> list[Change]:
+    def put(self, ts_us: int, reading: Judged | None) -> Sequence[Change]:
         """A reading of this time comes, and counts from now on; None: it says nothing to this check."""
+        if reading is not None and (not self._times or ts_us > self._times[-1]):
+            return self._next(reading)
         at = bisect_left(self._times, ts_us)
         known = at < len(self._times) and self._times[at] == ts_us
         if not known and reading is None:
-            return []
+            return _NONE_CHANGED
         if known and reading is not None and self._readings[at] == reading:
-            return []
-        if not known and at == len(self._times):
-            assert reading is not None
-            return self._next(reading)
+            return _NONE_CHANGED
         return self._anew(at, known, reading, ts_us)
 
-    def _next(self, reading: Judged) -> list[Change]:
-        before = self.now
-        run, cleared = step(before, reading, self.side, self.gap_intervals)
+    def _next(self, reading: Judged) -> Sequence[Change]:
+        before = self._runs[-1] if self._runs else self.base
         self._readings.append(reading)
         self._times.append(reading.ts_us)
+        if before is None and reading.verdict != START:
+            self._runs.append(None)
+            self._cleared.append(None)
+            return _NONE_CHANGED
+        run, cleared = step(before, reading, self.side, self.gap_intervals)
         self._runs.append(run)
         self._cleared.append(cleared)
         if cleared is not None:
             return self._emit(*cleared.told, reading.version, reading.ts_us)
         if run is not None and run.active and (before is None or not before.active or run.extreme > before.extreme):
             return self._emit(run.started_us, _open(run), reading.version, reading.ts_us)
-        return []
+        return _NONE_CHANGED
 
     def _anew(self, at: int, known: bool, reading: Judged | None, ts_us: int) -> list[Change]:
         """Put a reading in at `at` (in place of one, if `known`; none: take that out), and go on from there."""

@@ -56,9 +56,9 @@ def suspected(state: State, rows: pl.DataFrame, suspects: pl.DataFrame) -> State
     return state.having({SUSPECTS: known})
 
 
-def judged(rows: pl.DataFrame, pairs: pl.DataFrame, context: Context) -> pl.DataFrame:
-    """What readings, one for each meter and time, say to the checks of some (meter, code) pairs."""
-    said = judge.judge(rows, context.meter_versions, context.settings, pairs["code"].unique())
+def judged(rows: pl.DataFrame, pairs: pl.DataFrame, context: Context, carried: Sequence[str] = ()) -> pl.DataFrame:
+    """What readings say to the checks of some (meter, code) pairs, with columns of theirs that are `carried` along."""
+    said = judge.judge(rows, context.meter_versions, context.settings, pairs["code"].unique(), carried)
     return said.join(pairs, on=PAIR, how="semi", maintain_order="left")
 
 

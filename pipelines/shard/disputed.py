@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from metering.events import plain
+from metering.events.judge import END, START
 from metering.events.lifecycle import CHANGE_SCHEMA, LOOK_BACK, PAIR, RUN_UP, STATE_SCHEMA, last_emitted
 from metering.load.windows import latest
 from metering.tables.schema import TIMESTAMP, no_rows
@@ -27,6 +28,8 @@ from pipelines.shard.store import HELD_SCHEMA, WINDOW_US, Context
 from pipelines.shard.windows import CLOSED, OPEN
 
 _SETTLED = RUN_UP / 2
+_ORDER = ("source_partition", "log_offset", "source_row", "logged_at")
+"""What tells which of several readings of a time counts."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -44,9 +47,9 @@ class _Before:
 
 
 def one_by_one(
-    state: State, rows: pl.DataFrame, suspects: pl.DataFrame, turn: Turn, context: Context
+    state: State, rows: pl.DataFrame, late: pl.DataFrame, suspects: pl.DataFrame, turn: Turn, context: Context
 ) -> tuple[State, pl.DataFrame]:
-    """Readings of meters of which some do not come in order."""
+    """Readings of meters of which some (`late`: `position`) do not come in order."""
     runs, base, events = state.frame(RUNS), state.frame(BASE), state.frame(EVENTS)
     old = rows.filter(~pl.col("held"))
     past = past_of(old, events, context) if old.height else None
@@ -58,7 +61,7 @@ def one_by_one(
     rows = rows.filter(pl.col("meter").is_in(pairs["meter"].unique().implode()))
     before = _before(state, pairs, past, context)
     machines = _machines(before, pairs, context)
-    changes = _run(machines, rows, before.rows, pairs, context)
+    changes = _run(machines, rows, late["position"], before.rows, pairs, context)
     held_from = turn.before.less(context.windows_kept * WINDOW_US)
     meters = pl.Series([meter for meter, _ in machines], dtype=pl.UInt32)
     horizons = dict(zip(machines, held_from.of(meters).to_list(), strict=True))
@@ -157,35 +160,65 @@ def _machines(before: _Before, pairs: pl.DataFrame, context: Context) -> _Machin
         if (row["meter"], row["code"]) in machines:
             machine = machines[row["meter"], row["code"]]
             machine.emitted[_us(row["started_at"])] = _emitted_of(row, machine.side)
-    for pair, readings in _readings_by_pair(before.rows, pairs, context):
-        machines[pair].start(reading for _, reading in readings)
+    for pair, readings in _by_time(before.rows, pairs, context):
+        machines[pair].start(readings)
     return machines
 
 
 def _run(
-    machines: _Machines, rows: pl.DataFrame, known: pl.DataFrame, pairs: pl.DataFrame, context: Context
+    machines: _Machines,
+    rows: pl.DataFrame,
+    late: pl.Series,
+    known: pl.DataFrame,
+    pairs: pl.DataFrame,
+    context: Context,
 ) -> pl.DataFrame:
     """Let the machines run over the turn's readings, in the order of the log; gives what changed (CHANGE_SCHEMA)."""
-    says = _said(rows, pairs, context)
-    order = ("source_partition", "log_offset", "source_row", "logged_at")
-    winner = {
-        (meter, ts): tuple(which)
-        for meter, ts, *which in known.select("meter", pl.col("ts").to_physical(), *order).iter_rows()
-    }
-    codes: dict[int, list[int]] = {}
-    for meter, code in machines:
-        codes.setdefault(meter, []).append(code)
+    doubled = _doubled(rows, known)
+    outdone, replacing = _outdone(doubled)
+    position = pl.col("position")
+    alone = ~position.is_in(doubled["position"].drop_nulls().implode())
+    counting = rows.filter(~position.is_in(outdone)) if outdone else rows
+    counting = counting.with_columns(alone=alone, timely=alone & ~position.is_in(late.implode()))
+    said: dict[_Pair, dict[int, plain.Judged]] = {}
+    for pair, by_position in _by_position(counting, pairs, context):
+        said[pair] = dict(by_position)
     found: dict[_Pair, list[plain.Change]] = {}
-    arrivals = rows.sort("position").select("position", "meter", pl.col("ts").to_physical(), *order)
-    for position, meter, ts_us, *which in arrivals.iter_rows():
+    for (meter, code), machine in machines.items():
+        readings = said.get((meter, code), {})
+        unsaid = [(at, ts_us) for at, ts_us in replacing.get(meter, ()) if at not in readings]
+        if unsaid:
+            arrivals = sorted([*((at, one.ts_us) for at, one in readings.items()), *unsaid])
+            changes = [change for at, ts_us in arrivals for change in machine.put(ts_us, readings.get(at))]
+        else:
+            changes = [change for one in readings.values() for change in machine.put(one.ts_us, one)]
+        if changes:
+            found[meter, code] = changes
+    return _changes(found, machines)
+
+
+def _doubled(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """The turn's readings whose time another one has, and those (without `position`) that were `known` before them."""
+    named = ("meter", pl.col("ts").to_physical(), *_ORDER)
+    unplaced = pl.lit(None, rows.schema["position"]).alias("position")
+    both = pl.concat([known.select(unplaced, *named), rows.select("position", *named)])
+    return both.filter(pl.struct("meter", "ts").is_duplicated()).sort("position", nulls_last=False)
+
+
+def _outdone(doubled: pl.DataFrame) -> tuple[list[int], dict[int, list[tuple[int, int]]]]:
+    """Positions of readings that count less than one before them; and by meter position and time [us] of the others."""
+    winner: dict[tuple[int, int], tuple[Any, ...]] = {}
+    outdone: list[int] = []
+    replacing: dict[int, list[tuple[int, int]]] = {}
+    for position, meter, ts_us, *which in doubled.iter_rows():
         before = winner.get((meter, ts_us))
         if before is not None and not _counts_more(which, before):
+            outdone.append(position)
             continue
         winner[meter, ts_us] = tuple(which)
-        for code in codes[meter]:
-            if changes := machines[meter, code].put(ts_us, says.get((position, code))):
-                found.setdefault((meter, code), []).extend(changes)
-    return _changes(found, machines)
+        if position is not None:
+            replacing.setdefault(meter, []).append((position, ts_us))
+    return outdone, replacing
 
 
 def _counts_more(one: Sequence[Any], other: Sequence[Any]) -> bool:
@@ -195,31 +228,62 @@ def _counts_more(one: Sequence[Any], other: Sequence[Any]) -> bool:
     return (one[3] or _EPOCH, one[0]) > (other[3] or _EPOCH, other[0])
 
 
-def _said(rows: pl.DataFrame, pairs: pl.DataFrame, context: Context) -> dict[tuple[int, int], plain.Judged]:
-    """What each of the turn's readings says, by its position and the check."""
-    rounds = rows.with_columns(turn=pl.int_range(pl.len()).over("meter", "ts"))  # a time may come more than once
-    found: dict[tuple[int, int], plain.Judged] = {}
-    for part in rounds.partition_by("turn"):
-        at = {
-            (meter, ts): n for meter, ts, n in part.select("meter", pl.col("ts").to_physical(), "position").iter_rows()
-        }
-        for (meter, code), readings in _readings_by_pair(part, pairs, context):
-            found.update(((at[meter, ts_us], code), reading) for ts_us, reading in readings)
-    return found
+def _by_time(
+    rows: pl.DataFrame, pairs: pl.DataFrame, context: Context
+) -> Iterator[tuple[_Pair, Iterator[plain.Judged]]]:
+    """What readings say to each pair, in order of time."""
+    said = _with_interval(judged(rows, pairs, context), context)
+    for pair, group in groupby(said.select(*PAIR, *_JUDGED).iter_rows(), itemgetter(0, 1)):
+        yield pair, (plain.Judged._make(row[2:]) for row in group)
 
 
-def _readings_by_pair(
+def _by_position(
     rows: pl.DataFrame, pairs: pl.DataFrame, context: Context
 ) -> Iterator[tuple[_Pair, Iterator[tuple[int, plain.Judged]]]]:
-    """What readings say to each pair, in order of time."""
-    said = judged(rows, pairs, context)
-    interval_s = context.meter_versions["interval_s"].gather(said["version"]).alias("interval_s")
-    fields = said.select(
-        *PAIR, pl.col("ts").to_physical(), "verdict", "value", "limit_value", "hold_s", "clear_hold_s", "ruleset",
-        "version", interval_s,
-    )  # fmt: skip
-    for pair, group in groupby(fields.iter_rows(), itemgetter(0, 1)):
-        yield pair, ((row[2], plain.Judged(*row[2:])) for row in group)
+    """What the turn's readings say to each pair, in the order of the log, each with its position; but for those that
+    change nothing.
+    """
+    said = _with_interval(judged(rows, pairs, context, ("position", "alone", "timely")), context)
+    said = said.filter(_of_consequence(said, context.settings.gap_intervals)).sort(*PAIR, "position")
+    for pair, group in groupby(said.select(*PAIR, "position", *_JUDGED).iter_rows(), itemgetter(0, 1)):
+        yield pair, ((row[2], plain.Judged._make(row[3:])) for row in group)
+
+
+_JUDGED = (pl.col("ts").to_physical(), *plain.Judged._fields[1:])
+
+
+def _with_interval(said: pl.DataFrame, context: Context) -> pl.DataFrame:
+    return said.with_columns(context.meter_versions["interval_s"].gather(said["version"]).alias("interval_s"))
+
+
+def _of_consequence(said: pl.DataFrame, gap_intervals: float) -> pl.Series:
+    """Whether a reading can change anything: not, where no violation can be open or begin.
+
+    `said`: what readings say to pairs, sorted by pair and time; `alone` of its time, and `timely`: so, and after all of
+    its meter that came before it. Whenever a reading is judged the timely ones before it in time are there. So once
+    timely ones alone have spoken for the end for as long as it takes, nothing is open up to the next start.
+    """
+    first = pl.struct(PAIR) != pl.struct(PAIR).shift(1)
+    firm = pl.col("timely") & (pl.col("verdict") == END)
+    rows = said.select(
+        first=first.fill_null(True),
+        starts=pl.col("verdict") == START,
+        alone="alone",
+        firm=firm,
+        ends=pl.col("verdict") == END,
+        us=pl.col("ts").to_physical(),
+        gap_us=pl.col("interval_s") * (gap_intervals * 1e6),
+        hold_s="clear_hold_s",
+        own_s=pl.when(firm).then("interval_s").otherwise(0).cast(pl.Int64),
+    )
+    before_us = pl.when("firm").then("us").forward_fill().shift(1)
+    gap = (pl.col("firm") & (pl.col("us") - before_us > pl.col("gap_us"))).fill_null(False)
+    rows = rows.with_columns(stops=pl.col("first") | ~pl.col("ends") | gap, total_s=pl.col("own_s").cum_sum())
+    run_s = pl.col("total_s") - pl.when("stops").then(pl.col("total_s") - pl.col("own_s")).forward_fill()
+    rows = rows.with_columns(over=(pl.col("firm") & (run_s >= pl.col("hold_s"))).cast(pl.Int64))
+    over_before = pl.col("over").cum_sum() - pl.col("over")
+    since = pl.when(pl.col("first") | pl.col("starts")).then(over_before).forward_fill()
+    return rows.select(pl.col("starts") | ~pl.col("alone") | (over_before == since)).to_series()
 
 
 # --- values for rows, and back --------------------------------------------------------------------------------------

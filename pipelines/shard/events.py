@@ -36,13 +36,14 @@ def step(state: State, turn: Turn, context: Context) -> tuple[State, pl.DataFram
         return state, VIOLATIONS.empty()
     suspects = judge.starts(rows, context.meter_versions, context.settings)
     state = suspected(state, rows, suspects)
-    disputed = _disputed(rows, recalled(state, rows, context))
+    late = _late(rows, recalled(state, rows, context))
     changes = no_rows(CHANGE_SCHEMA)
-    if disputed.height:
+    if late.height:
+        disputed = late.group_by("meter").agg(pl.col("position").max().alias("until"))
         until = rows.select("meter").join(disputed, on="meter", how="left", maintain_order="left")["until"]
         plainly = (rows["position"] <= until).fill_null(False)
         theirs = pl.col("meter").is_in(disputed["meter"].implode())
-        state, changes = one_by_one(state, rows.filter(plainly), suspects.filter(theirs), turn, context)
+        state, changes = one_by_one(state, rows.filter(plainly), late, suspects.filter(theirs), turn, context)
         rows = rows.filter(~plainly)
     state, more = _in_order(state, rows, suspects, context)
     changes = pl.concat([changes, more])
@@ -68,10 +69,10 @@ def evict(state: State, gone: Sequence[pl.DataFrame], turn: Turn, context: Conte
     return state.having({BASE: base, SUSPECTS: known, EVENTS: events})
 
 
-def _disputed(rows: pl.DataFrame, seen_us: pl.Series) -> pl.DataFrame:
-    """Meters with a reading not after all earlier ones of the meter in time, and the position of the last such."""
+def _late(rows: pl.DataFrame, seen_us: pl.Series) -> pl.DataFrame:
+    """Readings that are not after all earlier ones of the meter in time: `meter`, `position`, `ts`."""
     meter, us = pl.col("meter"), pl.col("us")
-    timed = rows.select("meter", "position", us=pl.col("ts").to_physical())
+    timed = rows.select("meter", "position", "ts", us=pl.col("ts").to_physical())
     timed = timed.with_columns(seen_us[rows["meter"]].alias("highest"))
     if timed["meter"].n_unique() < timed.height:
         timed = timed.sort("meter", maintain_order=True)
@@ -81,8 +82,7 @@ def _disputed(rows: pl.DataFrame, seen_us: pl.Series) -> pl.DataFrame:
         if timed.select((us <= pl.col("highest")).any()).item():
             earlier = us.cum_max().shift(1).over("meter")
             timed = timed.with_columns(pl.max_horizontal("highest", earlier).alias("highest"))
-    late = timed.filter(us <= pl.col("highest"))
-    return late.group_by("meter").agg(pl.col("position").max().alias("until")).sort("meter")
+    return timed.filter(us <= pl.col("highest")).select("meter", "position", "ts")
 
 
 # --- in order -------------------------------------------------------------------------------------------------------
