@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import cast
 
 import polars as pl
 
 from metering.readings.admission import judge, origin_of, rejects, with_times
 from metering.readings.columnar import decode_arrow_messages, decode_frame
-from metering.readings.json_lines import PROBLEM_SCHEMA, parse
+from metering.readings.json_lines import PROBLEM_SCHEMA, Text, parse
 from metering.readings.payloads import JSON, NO_REJECTS, Columnar, Decoded, line_count
 from metering.readings.payloads import Lines as Lines
 from metering.readings.payloads import Messages as Messages
@@ -77,7 +78,8 @@ def _decode_json_among_arrow(
 
 
 def _decode_lines(lines: Lines, index: MeterIndex, tolerance_s: int, now: datetime) -> Decoded:
-    parsed = parse(lines.data, lines.count, index)
+    text = Text(lines.data, lines.count)
+    parsed = parse(text, index)
 
     def origin(rows: pl.Series) -> pl.DataFrame:
         return origin_of(rows, None, None, None)
@@ -86,19 +88,18 @@ def _decode_lines(lines: Lines, index: MeterIndex, tolerance_s: int, now: dateti
     if parsed.problems.is_empty() and refused.is_empty():
         return Decoded(accepted, NO_REJECTS)
     problems = pl.concat([with_times(parsed.problems), refused]).sort("row")
-    physical = lines.data.split(b"\n")
-    payload = [physical[row] for row in problems["row"]]
+    payload = [text.lines[row] for row in problems["row"]]
     return Decoded(accepted, rejects(problems, origin(problems["row"]), payload, JSON, None))
 
 
 def _decode_json_messages(messages: Messages, index: MeterIndex, tolerance_s: int, now: datetime) -> Decoded:
-    values = [value or b"" for value in messages.values]
-    data = b"\n".join(values)
+    values, data = _joined(messages.values)
     offsets = pl.Series(messages.offsets, dtype=pl.Int64)
     logged = pl.Series(messages.logged_ms, dtype=pl.Int64)
     count = line_count(data)
-    parsed = parse(data, count, index)
     single = count == len(values) and not data.endswith(b"\n")
+    text = Text(data, count, values if single else None)
+    parsed = parse(text, index)
     owner, line_of = _owners(values, single)
 
     def origin(rows: pl.Series) -> pl.DataFrame:
@@ -106,16 +107,26 @@ def _decode_json_messages(messages: Messages, index: MeterIndex, tolerance_s: in
         return origin_of(at, offsets.gather(at), None if line_of is None else line_of.gather(rows), logged.gather(at))
 
     accepted, refused = judge(parsed.rows, origin(parsed.rows["row"]), index, tolerance_s, now)
-    if single and parsed.rows.height == count and refused.is_empty():  # what nearly every batch is
+    told = [with_times(parsed.problems), refused]
+    if not single or parsed.rows.height + parsed.problems.height < count:  # there are blank lines
+        told.append(_empty_messages(values, owner))
+    problems = pl.concat(told).sort("row")
+    if problems.is_empty():  # what nearly every batch is
         return Decoded(accepted, NO_REJECTS)
-    problems = pl.concat([with_times(parsed.problems), refused, _empty_messages(values, owner)]).sort("row")
-    if problems.is_empty():
-        return Decoded(accepted, NO_REJECTS)
-    physical = data.split(b"\n")
-    payload = [physical[row] for row in problems["row"]]
+    payload = [text.lines[row] for row in problems["row"]]
     at = problems["row"] if owner is None else owner.gather(problems["row"])
     keys = [messages.keys[i] for i in at]
     return Decoded(accepted, rejects(problems, origin(problems["row"]), payload, JSON, keys))
+
+
+def _joined(values: Sequence[bytes | None]) -> tuple[Sequence[bytes], bytes]:
+    """The values, a tombstone as an empty one, and all of them joined by newlines."""
+    try:
+        whole = cast("Sequence[bytes]", values)
+        return whole, b"\n".join(whole)
+    except TypeError:  # there are tombstones
+        filled = [value or b"" for value in values]
+        return filled, b"\n".join(filled)
 
 
 def _owners(values: Sequence[bytes], single: bool) -> tuple[pl.Series | None, pl.Series | None]:

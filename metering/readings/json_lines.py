@@ -62,23 +62,38 @@ class Problem:
     ts_text: str | None = None
 
 
-def parse(data: bytes, count: int, index: MeterIndex) -> Parsed:
-    """Read `data`, `count` JSON lines joined by newlines. Blank ones are none; every other is a row or a problem."""
-    if count <= _EXACT_BELOW:
-        looked_at, problems = _exactly(_numbered(data))
+class Text:
+    """`count` JSON lines joined by newlines, and each of them where it is asked for."""
+
+    def __init__(self, data: bytes, count: int, lines: Sequence[bytes] | None = None) -> None:
+        self.data, self.count, self._lines = data, count, lines
+
+    @property
+    def lines(self) -> Sequence[bytes]:
+        """All of them; cut apart when first asked for, since nearly no batch needs it."""
+        if self._lines is None:
+            self._lines = self.data.split(b"\n")
+        return self._lines
+
+
+def parse(text: Text, index: MeterIndex) -> Parsed:
+    """Read a batch of JSON lines. Blank ones are none; every other is a row or a problem."""
+    if text.count <= _EXACT_BELOW:
+        looked_at, problems = _exactly(_numbered(text))
         return Parsed(looked_at.with_columns(index.code(looked_at["meter_id"])), problems)
-    frame, leftover = _read(data, count)
+    frame, leftover = _read(text)
     frame = frame.with_columns(index.code(frame["meter_id"]))
-    frame, doubtful = _settle(frame, data, index)
+    frame, doubtful = _settle(frame, text, index)
     if not leftover and not doubtful:
         return Parsed(frame, _NO_PROBLEMS)
-    looked_at, problems = _exactly(_lines_at(data, sorted({*leftover, *doubtful})))
+    looked_at, problems = _exactly((row, text.lines[row]) for row in sorted({*leftover, *doubtful}))
     looked_at = looked_at.with_columns(index.code(looked_at["meter_id"]))
     return Parsed(pl.concat([frame, looked_at.select(frame.columns)]).sort("row"), problems)
 
 
-def _read(data: bytes, count: int) -> tuple[pl.DataFrame, list[int]]:
+def _read(text: Text) -> tuple[pl.DataFrame, list[int]]:
     """Rows that Polars reads, numbered, and the numbers of the lines that it does not."""
+    data, count = text.data, text.count
     frame = _polars(data, _EPOCH_SCHEMA) if _EPOCH.search(data, 0, _FIRST_LINE) else None
     if frame is None or frame.height != count:
         frame = _polars(data, RAW_SCHEMA)
@@ -86,12 +101,12 @@ def _read(data: bytes, count: int) -> tuple[pl.DataFrame, list[int]]:
         return frame.with_row_index("row"), []
     pieces: list[pl.DataFrame] = []
     leftover: list[int] = []
-    _salvage(_numbered(data), pieces, leftover)
+    _salvage(_numbered(text), pieces, leftover)
     return pl.concat([pl.DataFrame(schema=_ROW_SCHEMA), *pieces]), leftover
 
 
-def _numbered(data: bytes) -> list[tuple[int, bytes]]:
-    return [(row, line) for row, line in enumerate(data.split(b"\n")) if line.strip()]
+def _numbered(text: Text) -> list[tuple[int, bytes]]:
+    return [(row, line) for row, line in enumerate(text.lines) if line.strip()]
 
 
 def _salvage(numbered: Sequence[tuple[int, bytes]], pieces: list[pl.DataFrame], leftover: list[int]) -> None:
@@ -123,7 +138,7 @@ def _polars(data: bytes, schema: pl.Schema) -> pl.DataFrame | None:
     return frame.with_columns(ts.alias("ts"), ts_ms.alias("ts_ms")).rechunk()
 
 
-def _settle(frame: pl.DataFrame, data: bytes, index: MeterIndex) -> tuple[pl.DataFrame, list[int]]:
+def _settle(frame: pl.DataFrame, text: Text, index: MeterIndex) -> tuple[pl.DataFrame, list[int]]:
     """Tell apart text that was text from numbers and the like that Polars turned into text.
 
     An id that the registry knows and that looks like no JSON scalar can only have been a string, and so can an RFC 3339
@@ -133,16 +148,15 @@ def _settle(frame: pl.DataFrame, data: bytes, index: MeterIndex) -> tuple[pl.Dat
     scalar_like = index.scalar_like.gather(frame["meter"].fill_null(0)) if len(index.scalar_like) else ~named
     odd_meter = frame["meter_id"].is_not_null() & (~named | scalar_like)
     odd_time = frame["ts"].is_not_null() & ~frame["ts"].str.contains(r"^[0-9]{4}-")
-    if not (odd_meter.any() or odd_time.any()):
-        return frame, []
-    text = data.decode("utf-8", errors="replace")  # which no check here mistakes for anything
-    if b"\\" not in data and not pl.Series([text]).str.contains(_BARE_ID).item():
+    if odd_meter.any() and _all_ids_quoted(text.data):
         odd_meter &= False
     odd = odd_meter | odd_time
     if not odd.any():
         return frame, []
     checked = frame.filter(odd).select("row", "ts", odd_time.filter(odd).alias("odd_time"))
-    line = pl.Series("line", [text]).str.split("\n").explode().gather(checked["row"])
+    lines = text.lines
+    # What is no UTF-8 no check here mistakes for anything.
+    line = pl.Series("line", [lines[row].decode("utf-8", "replace") for row in checked["row"]], dtype=pl.String)
     number = checked["ts"].cast(pl.Float64, strict=False)
     quoted_time = line.str.contains(r'"ts"\s*:\s*"')
     suspicious = (
@@ -160,9 +174,12 @@ def _settle(frame: pl.DataFrame, data: bytes, index: MeterIndex) -> tuple[pl.Dat
     return kept.drop("epoch", strict=False), doubtful.to_list()
 
 
-def _lines_at(data: bytes, rows: Sequence[int]) -> Iterable[tuple[int, bytes]]:
-    lines = data.split(b"\n")
-    return ((row, lines[row]) for row in rows)
+def _all_ids_quoted(data: bytes) -> bool:
+    """Whether a string follows wherever the key stands, as writers commonly put it; and no key is spelled otherwise."""
+    if b"\\" in data:
+        return False
+    keys = data.count(b'"meter_id"')
+    return keys in (data.count(b'"meter_id":"'), data.count(b'"meter_id": "'))
 
 
 def _exactly(numbered: Iterable[tuple[int, bytes]]) -> tuple[pl.DataFrame, pl.DataFrame]:
