@@ -9,7 +9,7 @@ A reading without the value, or outside the rule's guard, says nothing at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -48,25 +48,48 @@ _STARTS_SCHEMA = pl.Schema({"meter": pl.UInt32(), "code": pl.UInt32()})
 
 
 def judge(
-    readings: pl.DataFrame,
-    meter_versions: pl.DataFrame,
-    settings: MeteringSettings,
-    codes: pl.Series,
-    carried: Sequence[str] = (),
+    readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings, codes: pl.Series
 ) -> pl.DataFrame:
     """What the readings say to the checks named by `codes` [UInt32]: a row for each reading and check that has a value.
 
-    `readings`: `meter`, `version`, `ts` and measured values, and columns to be `carried` along. Returns JUDGED_SCHEMA
-    and these, sorted by meter, code, ts.
+    `readings`: `meter`, `version`, `ts` and measured values. Returns JUDGED_SCHEMA, sorted by meter, code, ts.
     """
-    wanted = set(codes.to_list())
-    judged = [check for check in checks_in_use(settings) if check.code in wanted]
+    return _judge(readings, meter_versions, settings, dict.fromkeys(codes.to_list()), ())
+
+
+def judge_pairs(
+    readings: pl.DataFrame,
+    meter_versions: pl.DataFrame,
+    settings: MeteringSettings,
+    pairs: pl.DataFrame,
+    carried: Sequence[str] = (),
+) -> pl.DataFrame:
+    """As `judge`, for some pairs (`meter`, `code`) only, and with columns of the readings that are `carried` along."""
+    by_code = pairs.partition_by("code", as_dict=True)
+    asked = {int(code): of_code["meter"].implode() for (code,), of_code in by_code.items()}
+    return _judge(readings, meter_versions, settings, asked, carried)
+
+
+def _judge(
+    readings: pl.DataFrame,
+    meter_versions: pl.DataFrame,
+    settings: MeteringSettings,
+    asked: Mapping[int, pl.Series | None],
+    carried: Sequence[str],
+) -> pl.DataFrame:
+    """`asked`: codes of checks, each with the meters that it is asked about (None: all)."""
+    judged = [check for check in checks_in_use(settings) if check.code in asked]
     if readings.is_empty() or not judged:
         return no_rows(JUDGED_SCHEMA).with_columns(pl.lit(None, readings.schema[name]).alias(name) for name in carried)
     rules = settings.rules
     known = _known(readings, meter_versions, [rules.by_id[check.rule] for check in judged])
     known, figures = _figures(known, meter_versions, settings, judged)
-    return pl.concat([_one(check, known, figures[check.rule], carried) for check in judged]).sort("meter", "code", "ts")
+    parts = [_one(check, _of(asked[check.code], known), figures[check.rule], carried) for check in judged]
+    return pl.concat(parts).sort("meter", "code", "ts")
+
+
+def _of(meters: pl.Series | None, known: pl.DataFrame) -> pl.DataFrame:
+    return known if meters is None else known.filter(pl.col("meter").is_in(meters))
 
 
 def starts(readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:

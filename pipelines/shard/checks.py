@@ -58,8 +58,7 @@ def suspected(state: State, rows: pl.DataFrame, suspects: pl.DataFrame) -> State
 
 def judged(rows: pl.DataFrame, pairs: pl.DataFrame, context: Context, carried: Sequence[str] = ()) -> pl.DataFrame:
     """What readings say to the checks of some (meter, code) pairs, with columns of theirs that are `carried` along."""
-    said = judge.judge(rows, context.meter_versions, context.settings, pairs["code"].unique(), carried)
-    return said.join(pairs, on=PAIR, how="semi", maintain_order="left")
+    return judge.judge_pairs(rows, context.meter_versions, context.settings, pairs, carried)
 
 
 def met(known: Sequence[pl.DataFrame], rows: pl.DataFrame, suspects: pl.DataFrame) -> pl.DataFrame:
