@@ -65,11 +65,46 @@ LOOK_BACK = timedelta(days=62)
 """Violations that have not changed for so long are taken to be over."""
 
 _BY_PAIR = pl.col("pair")
+_ALWAYS = pl.lit(True)
+_MANY_ROWS = 2_000
+"""From so many on it pays to look for those that change nothing."""
 
 
 def last_emitted(changes: pl.DataFrame) -> pl.DataFrame:
     """The newest change of each violation (CHANGE_SCHEMA)."""
     return changes.sort("revision").unique(NAME, keep="last", maintain_order=True)
+
+
+def of_consequence(
+    judged: pl.DataFrame, gap_intervals: float, timely: pl.Expr = _ALWAYS, alone: pl.Expr = _ALWAYS
+) -> pl.Series:
+    """Whether a reading can change anything: not, where no violation can be open or begin.
+
+    `judged`: JUDGED_SCHEMA and `interval_s`, sorted by pair and time. A reading is `alone` if it is the only one of its
+    time, and `timely` if it is that and came after all of its meter that are before it in time: whenever a reading is
+    judged the timely ones before it are there. So once timely ones, without others, have spoken for the end for as long
+    as it takes, nothing is open up to the next start.
+    """
+    firm = timely & (pl.col("verdict") == END)
+    rows = judged.select(
+        first=(pl.struct(PAIR) != pl.struct(PAIR).shift(1)).fill_null(True),
+        starts=pl.col("verdict") == START,
+        ends=pl.col("verdict") == END,
+        alone=alone,
+        firm=firm,
+        us=pl.col("ts").to_physical(),
+        gap_us=pl.col("interval_s") * (gap_intervals * 1e6),
+        hold_s="clear_hold_s",
+        own_s=pl.when(firm).then("interval_s").otherwise(0).cast(pl.Int64),
+    )
+    before_us = pl.when("firm").then("us").forward_fill().shift(1)
+    gap = (pl.col("firm") & (pl.col("us") - before_us > pl.col("gap_us"))).fill_null(False)
+    rows = rows.with_columns(stops=pl.col("first") | ~pl.col("ends") | gap, total_s=pl.col("own_s").cum_sum())
+    run_s = pl.col("total_s") - pl.when("stops").then(pl.col("total_s") - pl.col("own_s")).forward_fill()
+    rows = rows.with_columns(over=(pl.col("firm") & (run_s >= pl.col("hold_s"))).cast(pl.Int64))
+    over_before = pl.col("over").cum_sum() - pl.col("over")
+    since = pl.when(pl.col("first") | pl.col("starts")).then(over_before).forward_fill()
+    return rows.select(pl.col("starts") | ~pl.col("alone") | (over_before == since)).to_series()
 
 
 def advance(
@@ -93,7 +128,10 @@ def _runs(
 ) -> pl.DataFrame:
     before = state.rename({n: f"{n}_0" for n in STATE_SCHEMA if n not in PAIR})
     interval = pl.duration(seconds=pl.col("interval_s"))
-    rows = judged.with_columns(meter_versions["interval_s"].gather(judged["version"])).join(before, on=PAIR, how="left")
+    rows = judged.with_columns(meter_versions["interval_s"].gather(judged["version"]))
+    if rows.height >= _MANY_ROWS:
+        rows = rows.filter(of_consequence(rows, gap_intervals))
+    rows = rows.join(before, on=PAIR, how="left")
     rows = rows.sort(*PAIR, "ts").with_columns(pair=pl.struct(PAIR).rle_id())
     previous_ts = pl.col("ts").shift(1).over(_BY_PAIR).fill_null(pl.col("last_ts_0"))
     previous = pl.col("verdict").shift(1).over(_BY_PAIR).fill_null(pl.col("run_0"))

@@ -16,8 +16,15 @@ from typing import Any
 import polars as pl
 
 from metering.events import plain
-from metering.events.judge import END, START
-from metering.events.lifecycle import CHANGE_SCHEMA, LOOK_BACK, PAIR, RUN_UP, STATE_SCHEMA, last_emitted
+from metering.events.lifecycle import (
+    CHANGE_SCHEMA,
+    LOOK_BACK,
+    PAIR,
+    RUN_UP,
+    STATE_SCHEMA,
+    last_emitted,
+    of_consequence,
+)
 from metering.load.windows import latest
 from metering.tables.schema import TIMESTAMP, no_rows
 from pipelines.shard.checks import BASE, EVENTS, RUNS, SUSPECTS, in_reach, judged, met
@@ -244,7 +251,8 @@ def _by_position(
     change nothing.
     """
     said = _with_interval(judged(rows, pairs, context, ("position", "alone", "timely")), context)
-    said = said.filter(_of_consequence(said, context.settings.gap_intervals)).sort(*PAIR, "position")
+    telling = of_consequence(said, context.settings.gap_intervals, pl.col("timely"), pl.col("alone"))
+    said = said.filter(telling).sort(*PAIR, "position")
     for pair, group in groupby(said.select(*PAIR, "position", *_JUDGED).iter_rows(), itemgetter(0, 1)):
         yield pair, ((row[2], plain.Judged._make(row[3:])) for row in group)
 
@@ -254,36 +262,6 @@ _JUDGED = (pl.col("ts").to_physical(), *plain.Judged._fields[1:])
 
 def _with_interval(said: pl.DataFrame, context: Context) -> pl.DataFrame:
     return said.with_columns(context.meter_versions["interval_s"].gather(said["version"]).alias("interval_s"))
-
-
-def _of_consequence(said: pl.DataFrame, gap_intervals: float) -> pl.Series:
-    """Whether a reading can change anything: not, where no violation can be open or begin.
-
-    `said`: what readings say to pairs, sorted by pair and time; `alone` of its time, and `timely`: so, and after all of
-    its meter that came before it. Whenever a reading is judged the timely ones before it in time are there. So once
-    timely ones alone have spoken for the end for as long as it takes, nothing is open up to the next start.
-    """
-    first = pl.struct(PAIR) != pl.struct(PAIR).shift(1)
-    firm = pl.col("timely") & (pl.col("verdict") == END)
-    rows = said.select(
-        first=first.fill_null(True),
-        starts=pl.col("verdict") == START,
-        alone="alone",
-        firm=firm,
-        ends=pl.col("verdict") == END,
-        us=pl.col("ts").to_physical(),
-        gap_us=pl.col("interval_s") * (gap_intervals * 1e6),
-        hold_s="clear_hold_s",
-        own_s=pl.when(firm).then("interval_s").otherwise(0).cast(pl.Int64),
-    )
-    before_us = pl.when("firm").then("us").forward_fill().shift(1)
-    gap = (pl.col("firm") & (pl.col("us") - before_us > pl.col("gap_us"))).fill_null(False)
-    rows = rows.with_columns(stops=pl.col("first") | ~pl.col("ends") | gap, total_s=pl.col("own_s").cum_sum())
-    run_s = pl.col("total_s") - pl.when("stops").then(pl.col("total_s") - pl.col("own_s")).forward_fill()
-    rows = rows.with_columns(over=(pl.col("firm") & (run_s >= pl.col("hold_s"))).cast(pl.Int64))
-    over_before = pl.col("over").cum_sum() - pl.col("over")
-    since = pl.when(pl.col("first") | pl.col("starts")).then(over_before).forward_fill()
-    return rows.select(pl.col("starts") | ~pl.col("alone") | (over_before == since)).to_series()
 
 
 # --- values for rows, and back --------------------------------------------------------------------------------------
