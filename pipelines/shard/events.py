@@ -80,9 +80,20 @@ def _late(rows: pl.DataFrame, seen_us: pl.Series) -> pl.DataFrame:
         before = pl.when(meter == meter.shift(1)).then(us.shift(1))
         timed = timed.with_columns(pl.max_horizontal("highest", before).alias("highest"))
         if timed.select((us <= pl.col("highest")).any()).item():
-            earlier = us.cum_max().shift(1).over("meter")
-            timed = timed.with_columns(pl.max_horizontal("highest", earlier).alias("highest"))
+            timed = timed.with_columns(pl.max_horizontal("highest", _highest_before(timed)).alias("highest"))
     return timed.filter(us <= pl.col("highest")).select("meter", "position", "ts")
+
+
+def _highest_before(timed: pl.DataFrame) -> pl.Expr:
+    """The latest time [us] of the meter's readings before each; rows are sorted by meter."""
+    meter, us = pl.col("meter"), pl.col("us")
+    bounds = timed.select(us.min().alias("first"), us.max().alias("last"), meter.max().alias("meter"))
+    first_us, last_us, last_meter = bounds.row(0)
+    span = last_us - first_us + 1
+    if span * (last_meter + 1) >= 1 << 62:
+        return us.cum_max().shift(1).over("meter")  # a pass for each meter
+    base = meter.cast(pl.Int64) * span - first_us  # so that all of a meter are above those of the meters before it
+    return pl.when(meter == meter.shift(1)).then((base + us).cum_max().shift(1) - base)
 
 
 # --- in order -------------------------------------------------------------------------------------------------------
