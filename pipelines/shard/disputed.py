@@ -59,7 +59,7 @@ def one_by_one(
     """Readings of meters of which some (`late`: `position`) do not come in order."""
     runs, base, events = state.frame(RUNS), state.frame(BASE), state.frame(EVENTS)
     old = rows.filter(~pl.col("held"))
-    past = past_of(old, events, context) if old.height else None
+    past = past_of(old, events, context) if old.height else None  # but for its readings, which take most of the time
     # A check that no held reading spoke for a start of, and that nothing was going on at, stays as it is.
     known = [runs, base, state.frame(SUSPECTS), *([past.events] if past else [])]
     pairs = met(known, rows, suspects)
@@ -92,7 +92,7 @@ def _before(state: State, pairs: pl.DataFrame, past: Past | None, context: Conte
         told = pl.col("meter").is_in(past.anchors["meter"].implode())
         base, events = base.filter(~told), pl.concat([events.filter(~told), past.events])
         meters = meters.filter(~meters.is_in(past.anchors["meter"].implode()))
-        parts.append(past.rows.filter(pl.col("meter").is_in(pairs["meter"].unique().implode())))
+        parts.append(past_rows(past, pairs["meter"].unique(), context))
         settled = dict(past.anchors.select("meter", (pl.col("anchor") + _SETTLED).to_physical()).iter_rows())
     theirs = pl.col("meter").is_in(meters.implode())
     held = [rows for frame in (CLOSED, OPEN) for rows in state.chunks(frame).where(theirs)]
@@ -103,11 +103,10 @@ def _before(state: State, pairs: pl.DataFrame, past: Past | None, context: Conte
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What judging needs from some times on: readings (as held) since well before them, what was emitted since then
-    (CHANGE_SCHEMA), and where judging starts (`meter`, `anchor`).
+    """What judging needs to know from some times on: what was emitted since well before them (CHANGE_SCHEMA), and where
+    judging starts (`meter`, `anchor`).
     """
 
-    rows: pl.DataFrame
     events: pl.DataFrame
     anchors: pl.DataFrame
 
@@ -120,12 +119,18 @@ def past_of(starts: pl.DataFrame, events: pl.DataFrame, context: Context) -> Pas
     meters = first["meter"]
     emitted = pl.concat([context.past.events(meters, oldest - LOOK_BACK), events])
     emitted = last_emitted(emitted.filter(pl.col("meter").is_in(meters.implode())))
-    anchors = _anchors(first, emitted)
+    return Past(emitted, _anchors(first, emitted))
+
+
+def past_rows(past: Past, meters: pl.Series, context: Context) -> pl.DataFrame:
+    """Readings (as held) of those of the meters that judging starts anew for, since then."""
+    anchors = past.anchors.filter(pl.col("meter").is_in(meters.implode()))
     since = anchors["anchor"].min()
+    if since is None:
+        return pl.DataFrame(schema=HELD_SCHEMA).select(context.held_columns)
     assert isinstance(since, datetime)
-    rows = context.past.readings_since(meters, since).join(anchors, on="meter")
-    rows = rows.filter(pl.col("ts") > pl.col("anchor")).drop("anchor")
-    return Past(rows, emitted, anchors)
+    rows = context.past.readings_since(anchors["meter"], since).join(anchors, on="meter")
+    return rows.filter(pl.col("ts") > pl.col("anchor")).drop("anchor")
 
 
 def _anchors(late: pl.DataFrame, emitted: pl.DataFrame) -> pl.DataFrame:

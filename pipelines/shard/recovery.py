@@ -30,7 +30,7 @@ from pipelines.shard import windows
 from pipelines.shard.advance import FRAMES
 from pipelines.shard.checks import BASE, EVENTS, RUNS, in_reach, judged, suspected
 from pipelines.shard.chunks import NEVER, Bound, Chunks
-from pipelines.shard.disputed import past_of
+from pipelines.shard.disputed import past_of, past_rows
 from pipelines.shard.state import FLOORS, METERS, Naming, Shards, State, dump, load, of_shards, readable
 from pipelines.shard.store import KEY, WINDOW_US, Context, LakePast, as_instant
 from pipelines.shard_names import is_telemetry, shard_of
@@ -206,8 +206,8 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
         return state
     meters = pairs["meter"].unique().sort()
     begin = pl.Series("ts", held_from.of(meters)).cast(RUNS.schema["last_ts"])
-    past_rows = past_of(pl.DataFrame([meters, begin]), known, context).rows
-    said = judged(latest(past_rows), pairs, context)
+    rows = past_rows(past_of(pl.DataFrame([meters, begin]), known, context), meters, context)
+    said = judged(latest(rows), pairs, context)
     old = said["ts"].to_physical() <= held_from.of(said["meter"])
     versions, gap = context.meter_versions, context.settings.gap_intervals
     base, _ = advance(said.filter(old), no_rows(STATE_SCHEMA), versions, gap)
