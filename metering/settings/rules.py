@@ -126,6 +126,12 @@ class Rulebook:
         return {name: tuple(overrides) for name, overrides in found.items()}
 
     @cached_property
+    def longest_hold_s(self) -> float:
+        """The longest that any rule, for anyone at any time, takes to raise or to clear [s]."""
+        own = (value for o in self.overrides for name, value in o.values if name in ("hold_s", "clear_hold_s"))
+        return max((*(max(rule.hold_s, rule.clear_hold_s) for rule in self.rules), *own), default=0.0)
+
+    @cached_property
     def dates(self) -> tuple[date, ...]:
         """Local dates on which a value changes, in order."""
         return tuple(sorted({o.effective_from for o in self.overrides} - {ALWAYS}))

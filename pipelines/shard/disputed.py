@@ -31,7 +31,7 @@ from pipelines.shard.checks import BASE, EVENTS, RUNS, SUSPECTS, in_reach, judge
 from pipelines.shard.chunks import Chunks
 from pipelines.shard.meters import Turn
 from pipelines.shard.state import Frame, State
-from pipelines.shard.store import HELD_SCHEMA, WINDOW_US, Context
+from pipelines.shard.store import HELD_SCHEMA, WINDOW_US, Context, as_instant
 from pipelines.shard.windows import CLOSED, OPEN
 
 _SETTLED = RUN_UP / 2
@@ -61,7 +61,7 @@ def one_by_one(
     old = rows.filter(~pl.col("held"))
     past = past_of(old, events, context) if old.height else None  # but for its readings, which take most of the time
     # A check that no held reading spoke for a start of, and that nothing was going on at, stays as it is.
-    known = [runs, base, state.frame(SUSPECTS), *([past.events] if past else [])]
+    known = [runs, base, state.frame(SUSPECTS), *([_in_question(past.events, old, context)] if past else [])]
     pairs = met(known, rows, suspects)
     if pairs.is_empty():
         return state, no_rows(CHANGE_SCHEMA)
@@ -120,6 +120,23 @@ def past_of(starts: pl.DataFrame, events: pl.DataFrame, context: Context) -> Pas
     emitted = pl.concat([context.past.events(meters, oldest - LOOK_BACK), events])
     emitted = last_emitted(emitted.filter(pl.col("meter").is_in(meters.implode())))
     return Past(emitted, _anchors(first, emitted))
+
+
+def _in_question(events: pl.DataFrame, old: pl.DataFrame, context: Context) -> pl.DataFrame:
+    """Of what was emitted, what readings that do not speak for a start can change: that which was open at one of them,
+    or as long before or after it as takes a run to clear. One that takes the place of another may change more.
+    """
+    settings = context.settings
+    longest_s = settings.rules.longest_hold_s + 2 * context.meter_versions.select(pl.max("interval_s")).item()
+    reach = pl.duration(seconds=settings.gap_intervals * longest_s)
+    told = old.select("meter", late="ts").join(events, on="meter")
+    over = (pl.col("ended_at") < pl.col("late") - reach).fill_null(False)
+    near = told.filter((pl.col("started_at") <= pl.col("late") + reach) & ~over)
+    if near.height == told.height:
+        return events
+    keys = old.select("meter", as_instant("end_us")).unique()
+    again = old.join(context.past.readings(keys), on=("meter", "ts"), how="semi")["meter"]
+    return pl.concat([near.select(events.columns), events.filter(pl.col("meter").is_in(again.implode()))])
 
 
 def past_rows(past: Past, meters: pl.Series, context: Context) -> pl.DataFrame:

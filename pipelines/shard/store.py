@@ -22,6 +22,7 @@ from metering.load.windows import USED
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
 from metering.supply.compliance import remembered
+from metering.tables import LAKE
 from metering.tables.lake import MEASURED, READINGS, WINDOW_S, WINDOWS
 from metering.tables.schema import TIMESTAMP
 from pipelines.shard.state import Naming
@@ -139,12 +140,13 @@ class LakePast:
         around = pl.concat([wanted.select(KEY), edges.select(KEY)]).unique()
         ends = around["window_end"]
         near = (pl.col("ts") > pl.lit(ends.min()).dt.offset_by("-15m")) & (pl.col("ts") <= ends.max())
-        rows = self._of("readings", around["meter"], self._days(ends), near)
+        rows = self._of("readings", around["meter"], self._days(ends), near, self._of_held)
         rows = self._coded(rows, "ts").with_columns(window_end(pl.col("ts")).alias("window_end"))
         return self._held(rows.join(around, on=KEY, how="semi"))
 
     def readings_since(self, meters: pl.Series, since: datetime) -> pl.DataFrame:
-        rows = self._of("readings", meters, self._days_since("readings", since), pl.col("ts") > since)
+        days = self._days_since("readings", since)
+        rows = self._of("readings", meters, days, pl.col("ts") > since, self._of_held)
         return self._held(self._coded(rows, "ts"))
 
     def all_since(self, since: datetime, sources: Sequence[tuple[str, int]]) -> pl.DataFrame:
@@ -223,19 +225,31 @@ class LakePast:
         names = held_columns(self._naming)
         return with_window(placed).select(*(pl.col(name).cast(HELD_SCHEMA[name]) for name in names), *more)
 
+    @property
+    def _of_held(self) -> list[str]:
+        """Columns of `readings` that held ones are made of."""
+        held = (name for name in held_columns(self._naming) if name in READINGS.schema)
+        return list(dict.fromkeys(("meter_id", "source_offset", "log_offset", *held)))
+
     def _of(
-        self, table: str, meters: pl.Series | None, days: Sequence[date], near: pl.Expr | None = None
+        self,
+        table: str,
+        meters: pl.Series | None,
+        days: Sequence[date],
+        near: pl.Expr | None = None,
+        columns: Sequence[str] | None = None,
     ) -> pl.DataFrame:
         """The table's rows of some meters (codes; None: of all) on some days, of the lake and on their way into it.
-        `near`: which of them, by time; what a row group's statistics rule out is not read.
+        `near`: which of them, by time; what a row group's statistics rule out is not read. `columns`: None, all.
         """
+        names = LAKE[table].names if columns is None else columns
         mine = pl.lit(True) if near is None else near
         if meters is not None:
             mine &= pl.col("meter_id").is_in(self._index.names.gather(meters.unique()).implode())
         with self._lake.held():
-            kept = self._lake.scan(table, days).filter(mine).collect()
+            kept = self._lake.scan(table, days).filter(mine).select(names).collect()
         of_days = pl.col("date").is_in(days)
-        return pl.concat([kept, *(tables[table].filter(of_days & mine) for tables in self._pending)])
+        return pl.concat([kept, *(tables[table].filter(of_days & mine).select(names) for tables in self._pending)])
 
     def _dates(self, table: str) -> list[date]:
         coming = {day for tables in self._pending for day in tables[table]["date"].unique()}
