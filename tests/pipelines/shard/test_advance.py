@@ -19,6 +19,7 @@ from metering.events import plain
 from metering.load.windows import latest, windows
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
+from pipelines.shard.store import LakePast
 from tests.pipelines.logs import MESSY_METERS, PARTITIONS, STAYING, messy_log
 from tests.pipelines.turns import Sent, Turns
 
@@ -279,3 +280,31 @@ def test_very_many_late_readings_cost_a_few_looks_each(order: str, one_shard: Ma
         assert steps.call_count < 80 * len(rows)  # eight checks; what is held is gone through once a turn
     _same(found[1], found[0])
     assert found[0]["violations"].height > 50
+
+
+@pytest.mark.parametrize(
+    ("minute", "ua_v", "asked"),
+    [
+        pytest.param(400, 57.7, False, id="long after it"),
+        pytest.param(7, 57.7, True, id="while it was open"),
+        pytest.param(400, 75.0, True, id="speaks for a start"),
+        pytest.param(390, 57.7, True, id="in the place of another"),
+    ],
+)
+def test_a_late_reading_asks_for_those_before_it_only_where_it_can_change_a_violation(
+    one_shard: MakeTurns, minute: int, ua_v: float, asked: bool
+) -> None:
+    """A violation in the first ten minutes, then a quiet day of which minutes 7 and 400 come late."""
+    turns = one_shard(kept=1)
+    meter = next(iter(STEPS))
+
+    def sent(at: int, ua: float) -> Sent:
+        ts = int((START + timedelta(minutes=at)).timestamp() * 1000)
+        return 0, {"meter_id": meter, "ts": ts, "p_kw": 300.0, "ua_v": ua, "ub_v": 57.7, "uc_v": 57.7}
+
+    for hour in range(15):
+        minutes = (at for at in range(60 * hour + 1, 60 * hour + 61) if at not in (7, 400))
+        turns.turn([sent(at, 75.0 if 2 < at < 11 else 57.7) for at in minutes])
+    with mock.patch.object(LakePast, "readings_since", autospec=True, side_effect=LakePast.readings_since) as looks:
+        turns.turn([sent(minute, ua_v)])
+    assert looks.called is asked
