@@ -134,7 +134,8 @@ def _in_question(events: pl.DataFrame, old: pl.DataFrame, context: Context) -> p
     near = told.filter((pl.col("started_at") <= pl.col("late") + reach) & ~over)
     if near.height == told.height:
         return events
-    keys = old.select("meter", as_instant("end_us")).unique()
+    keys = old.select("meter", as_instant("end_us"))
+    keys = pl.concat([keys, keys.with_columns(pl.col("window_end").dt.offset_by("15m"))])  # as windows will ask
     again = old.join(context.past.readings(keys), on=("meter", "ts"), how="semi")["meter"]
     return pl.concat([near.select(events.columns), events.filter(pl.col("meter").is_in(again.implode()))])
 

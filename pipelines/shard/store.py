@@ -8,7 +8,7 @@ A meter is a meter: it is not asked from which source or partition its past came
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Protocol
@@ -133,16 +133,19 @@ class LakePast:
         self._index = naming.index
         self._settings = settings
         self._pending = pending
-        self._asked: tuple[pl.DataFrame, pl.DataFrame] | None = None
+        self._told: dict[str, tuple[pl.DataFrame, pl.DataFrame]] = {}
 
     def readings(self, wanted: pl.DataFrame) -> pl.DataFrame:
         edges = wanted.with_columns(pl.col("window_end").dt.offset_by("-15m"))
         around = pl.concat([wanted.select(KEY), edges.select(KEY)]).unique()
+        return self._held(self._once("readings", around, self._around))
+
+    def _around(self, around: pl.DataFrame) -> pl.DataFrame:
         ends = around["window_end"]
         near = (pl.col("ts") > pl.lit(ends.min()).dt.offset_by("-15m")) & (pl.col("ts") <= ends.max())
         rows = self._of("readings", around["meter"], self._days(ends), near, self._of_held)
         rows = self._coded(rows, "ts").with_columns(window_end(pl.col("ts")).alias("window_end"))
-        return self._held(rows.join(around, on=KEY, how="semi"))
+        return rows.join(around, on=KEY, how="semi")
 
     def readings_since(self, meters: pl.Series, since: datetime) -> pl.DataFrame:
         days = self._days_since("readings", since)
@@ -168,9 +171,7 @@ class LakePast:
         return found
 
     def windows(self, wanted: pl.DataFrame) -> pl.DataFrame:
-        if self._asked is None or not self._asked[0].equals(wanted):  # two ask for the same within a turn
-            self._asked = wanted, self._windows(wanted)
-        return self._asked[1]
+        return self._once("windows", wanted.select(KEY), self._windows)
 
     def _windows(self, wanted: pl.DataFrame) -> pl.DataFrame:
         ends = wanted["window_end"]
@@ -224,6 +225,16 @@ class LakePast:
         placed = rows.with_columns(pl.coalesce("log_offset", "source_offset").alias("log_offset"))
         names = held_columns(self._naming)
         return with_window(placed).select(*(pl.col(name).cast(HELD_SCHEMA[name]) for name in names), *more)
+
+    def _once(self, table: str, keys: pl.DataFrame, ask: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+        """Rows of some windows (KEY), from the last answer if that is about all of them: several ask within a turn."""
+        if table in self._told:
+            asked, rows = self._told[table]
+            if keys.join(asked, on=KEY, how="anti").is_empty():
+                return rows.join(keys, on=KEY, how="semi")
+        rows = ask(keys)
+        self._told[table] = keys, rows
+        return rows
 
     @property
     def _of_held(self) -> list[str]:
