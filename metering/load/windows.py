@@ -190,10 +190,12 @@ def _derived(grouped: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFram
         ((pl.col("u_min_v") - nominal) / nominal * 100).alias("u_dev_min_pct"),
         ((pl.col("u_max_v") - nominal) / nominal * 100).alias("u_dev_max_pct"),
         power_factor(pl.col("p_mean_kw"), pl.col("q_mean_kvar")).alias("pf"),
+        pl.min_horizontal(pl.col("n") * pl.col("interval_s"), WINDOW_S).truediv(60).alias("covered_min"),
+        pl.lit(None, pl.String).alias("reason"),
     ).with_columns(
         pl.coalesce("registered", "powered").alias("energy_kwh"),
         pl.when(pl.col("registered").is_not_null())
-        .then(pl.lit("register"))
+        .then(pl.lit("registers"))
         .when(pl.col("powered").is_not_null())
         .then(pl.lit("power"))
         .alias("energy_basis"),

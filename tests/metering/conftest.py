@@ -85,7 +85,7 @@ def make_windows() -> Builder:
         rows = quarters.with_columns(pl.Series("p_mean_kw", p_kw, dtype=pl.Float64)).filter(
             pl.col("p_mean_kw").is_not_null()
         )
-        given = {"n": 1, "n_expected": 1, "revision": 0, "energy_basis": "power", **columns}
+        given = {"n": 1, "n_expected": 1, "revision": 0, "energy_basis": "power", "covered_min": 15.0, **columns}
         filled = rows.with_columns((pl.col("p_mean_kw") / 4).alias("energy_kwh"))
         return WINDOWS.conform(filled, meter_id=meter_id, customer_no=customer_no, date=day, **given)
 

@@ -78,7 +78,7 @@ def test_a_window_by_hand(meter_versions: Frame) -> None:
     expected = {
         "meter_id": "A", "customer_no": "C1", "n": 3, "n_expected": 15,
         "p_mean_kw": 50.0, "p_max_kw": 120.0, "p_min_kw": -30.0, "q_mean_kvar": -10.0,
-        "energy_kwh": 2.5, "energy_basis": "register", "import_kvarh": 1.0, "export_kvarh": 0.25,
+        "energy_kwh": 2.5, "energy_basis": "registers", "import_kvarh": 1.0, "export_kvarh": 0.25,
         "q_import_kvarh": 0.5, "q_export_kvarh": 1.0,
         "ua_mean_v": 221.0, "u_min_v": 100.0, "u_max_v": 236.0,
         # 8 voltages, of which 100 V is under 0.70 Un: 7 monitored; 236 is over 1.07 Un, 200 and 203 under 0.93 Un.
@@ -104,7 +104,7 @@ def test_readings_due_follow_the_interval(meter_versions: Frame, meter: int, exp
 def test_without_edges_energy_is_the_power_of_the_readings_present(meter_versions: Frame) -> None:
     readings: list[Row] = [{"minute": m, "p_kw": 60.0, "import_kwh": 100.0 + m, "export_kwh": 0.0} for m in range(16)]
     assert _one(readings, meter_versions)["energy_kwh"] == 15.0
-    assert _one(readings, meter_versions)["energy_basis"] == "register"
+    assert _one(readings, meter_versions)["energy_basis"] == "registers"
     for gone in (0, 15):
         got = _one([r for r in readings if r["minute"] != gone], meter_versions)
         assert got["energy_basis"] == "power"
@@ -270,7 +270,7 @@ with r as (  -- the later of two readings of one time
 )
 select meter, w, n, n_expected::int, p_mean, p_max, p_min, q_mean,
   coalesce(ie - case when ee0 is null and ee1 is null then 0 else ee end, p_kwh) as energy,
-  case when ie - case when ee0 is null and ee1 is null then 0 else ee end is not null then 'register'
+  case when ie - case when ee0 is null and ee1 is null then 0 else ee end is not null then 'registers'
        when p_kwh is not null then 'power' end as basis,
   iq, eq, q_import, q_export, ua, ub, uc, u_min, u_max, monitored, over, under,
   case when p_mean <> 0 or q_mean <> 0 then abs(p_mean) / sqrt(p_mean ** 2 + q_mean ** 2) end as pf
@@ -319,7 +319,7 @@ def test_windows_equal_sql(meter_versions: Frame, sql: Callable[..., list[tuple[
     known = meter_versions.select("wiring", "interval_s", "u_lower_v", "u_upper_v").with_row_index("row")
     expected = sql(ORACLE, readings=readings, meter_versions=known)
     assert got.select("meter", pl.col("window_end").to_physical()).rows() == [row[:2] for row in expected]
-    assert {"register", "power"} <= set(got["energy_basis"])
+    assert {"registers", "power"} <= set(got["energy_basis"])
     for at, name in enumerate(COLUMNS, start=2):
         ours, theirs = got[name].to_list(), [row[at] for row in expected]
         assert ours == [

@@ -255,7 +255,7 @@ def test_an_open_window_and_a_violation_go_on_once_a_meter_is_known_again(
     over_voltage = found[1]["violations"].filter((pl.col("meter_id") == A) & (pl.col("rule") == "over_voltage"))
     assert over_voltage["state"].to_list() == ["cleared"]
     third = found[1]["windows"].filter(pl.col("meter_id") == A).sort("window_end")["energy_basis", "n"].row(2)
-    assert third == ("register", 15)
+    assert third == ("registers", 15)
 
 
 def test_a_late_reading_finds_a_window_that_is_overdue(make_turns: MakeTurns, make_index: MakeIndex) -> None:
