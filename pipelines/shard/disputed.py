@@ -26,25 +26,29 @@ from metering.events.lifecycle import (
     of_consequence,
 )
 from metering.load.windows import latest
+from metering.readings.slots import WINDOW_US, answering, at_slots
+from metering.tables.lake import WINDOW_S
 from metering.tables.schema import TIMESTAMP, no_rows
+from pipelines.shard.blocks import last_ends, next_ends
 from pipelines.shard.checks import BASE, EVENTS, RUNS, SUSPECTS, in_reach, judged, met
 from pipelines.shard.chunks import Chunks
 from pipelines.shard.meters import Turn
 from pipelines.shard.state import Frame, State
-from pipelines.shard.store import HELD_SCHEMA, WINDOW_US, Context, as_instant
+from pipelines.shard.store import HELD_SCHEMA, Context
 from pipelines.shard.windows import CLOSED, OPEN
 
 _SETTLED = RUN_UP / 2
-_ORDER = ("source_partition", "log_offset", "source_row", "logged_at")
-"""What tells which of several readings of a time counts."""
+_ORDER = ("stamp_us", "source_partition", "log_offset", "source_row", "logged_at")
+"""What tells which of several readings of a slot counts."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """What is known of disputed meters: their readings (as held) since where judging starts, where their checks stood
-    then (STATE_SCHEMA), what was emitted (CHANGE_SCHEMA), and since when [us] that can be judged, by meter.
+    """What is known of disputed meters: their readings (as held, one a slot) since where judging starts, where their
+    checks stood then (STATE_SCHEMA), what was emitted (CHANGE_SCHEMA), and since when [us] that can be judged, by
+    meter.
     """
 
     rows: pl.DataFrame
@@ -65,13 +69,13 @@ def one_by_one(
     pairs = met(known, rows, suspects)
     if pairs.is_empty():
         return state, no_rows(CHANGE_SCHEMA)
-    rows = rows.filter(pl.col("meter").is_in(pairs["meter"].unique().implode()))
+    rows = at_slots(rows.filter(pl.col("meter").is_in(pairs["meter"].unique().implode())))
     before = _before(state, pairs, past, context)
     machines = _machines(before, pairs, context)
     changes = _run(machines, rows, late["position"], before.rows, pairs, context)
     held_from = turn.before.less(context.windows_kept * WINDOW_US)
     meters = pl.Series([meter for meter, _ in machines], dtype=pl.UInt32)
-    horizons = dict(zip(machines, held_from.of(meters).to_list(), strict=True))
+    horizons = dict(zip(machines, last_ends(meters, held_from.of(meters), context).to_list(), strict=True))
     now = _states({pair: machine.now for pair, machine in machines.items()}, machines)
     at_base = _states({pair: machine.at(horizons[pair]) for pair, machine in machines.items()}, machines)
     events = last_emitted(pl.concat([events, changes])) if changes.height else events
@@ -98,7 +102,7 @@ def _before(state: State, pairs: pl.DataFrame, past: Past | None, context: Conte
     held = [rows for frame in (CLOSED, OPEN) for rows in state.chunks(frame).where(theirs)]
     empty = pl.DataFrame(schema=HELD_SCHEMA).select(context.held_columns)
     rows = pl.concat([empty, *(part.select(context.held_columns) for part in (*parts, *held))])
-    return _Before(latest(rows), base, events, settled)
+    return _Before(at_slots(answering(latest(rows))), base, events, settled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ class Past:
 
 def past_of(starts: pl.DataFrame, events: pl.DataFrame, context: Context) -> Past:
     """What judging needs from each meter's earliest of `starts` (`meter`, `ts`) on; `events`: what is known already."""
-    first = starts.group_by("meter").agg(pl.col("ts").min().alias("late"))
+    first = _earlier_by_intervals(starts.group_by("meter").agg(pl.col("ts").min().alias("late")), context)
     oldest = first["late"].min()
     assert isinstance(oldest, datetime)
     meters = first["meter"]
@@ -134,9 +138,9 @@ def _in_question(events: pl.DataFrame, old: pl.DataFrame, context: Context) -> p
     near = told.filter((pl.col("started_at") <= pl.col("late") + reach) & ~over)
     if near.height == told.height:
         return events
-    keys = old.select("meter", as_instant("end_us"))
-    keys = pl.concat([keys, keys.with_columns(pl.col("window_end").dt.offset_by("15m"))])  # as windows will ask
-    again = old.join(context.past.readings(keys), on=("meter", "ts"), how="semi")["meter"]
+    following = old.select("meter", next_ends(old, context).alias("end_us"))
+    blocks = pl.concat([old.select("meter", "end_us"), following]).unique()  # as windows will ask
+    again = old.join(context.past.readings(blocks), on=("meter", "slot_us"), how="semi")["meter"]
     return pl.concat([near.select(events.columns), events.filter(pl.col("meter").is_in(again.implode()))])
 
 
@@ -148,7 +152,18 @@ def past_rows(past: Past, meters: pl.Series, context: Context) -> pl.DataFrame:
         return pl.DataFrame(schema=HELD_SCHEMA).select(context.held_columns)
     assert isinstance(since, datetime)
     rows = context.past.readings_since(anchors["meter"], since).join(anchors, on="meter")
-    return rows.filter(pl.col("ts") > pl.col("anchor")).drop("anchor")
+    return rows.filter(pl.col("slot_us") > pl.col("anchor").to_physical()).drop("anchor")
+
+
+def _earlier_by_intervals(late: pl.DataFrame, context: Context) -> pl.DataFrame:
+    """Of meters that report less often than once a window, two intervals earlier: so long a run may begin before."""
+    versions = context.meter_versions
+    rare = versions.filter(versions["interval_s"] > WINDOW_S)
+    if rare.is_empty():
+        return late
+    longest = rare.group_by(context.index.code(rare["meter_id"])).agg(pl.col("interval_s").max())
+    back = pl.duration(seconds=2 * pl.col("interval_s").fill_null(0))
+    return late.join(longest, on="meter", how="left").select("meter", pl.col("late") - back)
 
 
 def _anchors(late: pl.DataFrame, emitted: pl.DataFrame) -> pl.DataFrame:
@@ -252,7 +267,12 @@ def _outdone(doubled: pl.DataFrame) -> tuple[list[int], dict[int, list[tuple[int
 
 
 def _counts_more(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """As `metering.load.windows.latest` has it: of one log the later in it, of several the later logged."""
+    """Of a slot's readings the one stamped last; of those the one that `metering.load.windows.latest` takes: of one log
+    the later in it, of several the later logged.
+    """
+    if one[0] != other[0]:
+        return bool(one[0] > other[0])
+    one, other = one[1:], other[1:]
     if one[0] == other[0] and (one[3] is None) == (other[3] is None):
         return tuple(one[1:3]) >= tuple(other[1:3])
     return (one[3] or _EPOCH, one[0]) > (other[3] or _EPOCH, other[0])
