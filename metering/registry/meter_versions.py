@@ -38,6 +38,7 @@ METER_VERSIONS = pl.Schema(
     }
 )
 
+_PERIOD = (pl.col("valid_from").alias("customer_from"), pl.col("valid_to").alias("customer_to"))
 _OF_CUSTOMER = ("segment", "voltage_level_kv", "contract_capacity_kva", "contract_demand_kw", "pf_standard")
 
 
@@ -45,12 +46,13 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
     """What readings are judged by: METER_VERSIONS, a row for each version of a meter, by meter_id and valid_from.
 
     A reading belongs to the row with valid_from < ts <= valid_to: UTC instants of local midnights, valid_to null: open.
-    A version that outlives a change of the voltage limits is cut in two there. `register_modulus` is where the
-    registers roll over [kWh, kvarh]; `u_lower_v` and `u_upper_v` [V] are the limits of supply-voltage deviation,
-    `u_spread_limit` that on |+dev| + |-dev| (fraction of nominal; 0: none) of the meter's class of connection
-    (GB/T 12325-2008), `u_band_*_v` [V] the band of monitored voltage. Limits are null where no class covers a meter.
+    A version that outlives a change of the voltage limits, or a period of its customer, is cut there.
+    `register_modulus` is where the registers roll over [kWh, kvarh]; `u_lower_v` and `u_upper_v` [V] are the limits of
+    supply-voltage deviation, `u_spread_limit` that on |+dev| + |-dev| (fraction of nominal; 0: none) of the meter's
+    class of connection (GB/T 12325-2008), `u_band_*_v` [V] the band of monitored voltage. Limits are null where no
+    class covers a meter.
     """
-    known = meters.join(customers.select("customer_no", *_OF_CUSTOMER), on="customer_no")
+    known = meters.join(customers.select("customer_no", *_OF_CUSTOMER, *_PERIOD), on="customer_no")
     limits = sorted(settings.voltage, key=lambda item: item.effective_from)
     parts = [
         _within(known, start, stop).with_columns(_limits(part))
@@ -62,7 +64,14 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
             (10.0 ** pl.col("register_digits")).alias("register_modulus"),
             _local_midnight(pl.col("valid_from"), settings.timezone).alias("valid_from"),
             _local_midnight(pl.col("valid_to").dt.offset_by("1d"), settings.timezone).alias("valid_to"),
+            _local_midnight(pl.col("customer_from"), settings.timezone).alias("customer_from"),
+            _local_midnight(pl.col("customer_to").dt.offset_by("1d"), settings.timezone).alias("customer_to"),
         )
+        .with_columns(
+            pl.max_horizontal("valid_from", "customer_from").alias("valid_from"),
+            pl.min_horizontal("valid_to", "customer_to").alias("valid_to"),
+        )
+        .filter(pl.col("valid_to").is_null() | (pl.col("valid_from") < pl.col("valid_to")))
         .select(pl.col(name).cast(dtype) for name, dtype in METER_VERSIONS.items())
         .sort("meter_id", "valid_from")
     )
