@@ -20,6 +20,10 @@ _KEYS = (
     *("format", "delimiter", "decimal", "encoding", "null_values", "timezone", "interval", "meter_id"),
     *("timestamp", "channel"),
 )
+TABLE_FORMATS = ("csv", "parquet")
+FIELD_FORMATS: tuple[str, ...] = ()
+"""Formats that say themselves what a table's mapping has to: `interval`, `meter_id`, [timestamp], [[channel]] are then
+optional (`formats.READERS` reads them)."""
 EPOCHS = ("epoch_s", "epoch_ms")
 """Values of `timestamp.format` that are no strftime format: whole seconds or milliseconds since 1970, UTC."""
 
@@ -39,6 +43,9 @@ class Stamp:
     ambiguous: str
 
 
+_NO_STAMP = Stamp(columns=(), format=None, label="end", order="column", ambiguous="infer")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
     """One field of a reading: the weighted sum of columns. `kind` "interval_energy" is summed into the register."""
@@ -50,7 +57,8 @@ class Channel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mapping:
-    """A mapping that can be used. Either `meter_id` or `meter_column` is set."""
+    """A mapping that can be used. Either `meter_id` or `meter_column` is set (neither, and `interval_s` 0, only with
+    FIELD_FORMATS)."""
 
     format: str
     delimiter: str
@@ -83,19 +91,21 @@ def parse_mapping(text: str, timezone: str) -> Mapping:
     except tomllib.TOMLDecodeError as error:
         raise MappingError(f"the mapping is not valid TOML: {error}") from error
     _known(given, _KEYS, "")
-    meter_id, meter_column = _meter(given)
+    format = _one_of(given, "format", (*TABLE_FORMATS, *FIELD_FORMATS), "csv")
+    told = format in FIELD_FORMATS
+    meter_id, meter_column = (None, None) if told and "meter_id" not in given else _meter(given)
     return Mapping(
-        format=_one_of(given, "format", ("csv", "parquet"), "csv"),
+        format=format,
         delimiter=_character(given, "delimiter", ","),
         decimal=_one_of(given, "decimal", (".", ","), "."),
         encoding=_encoding(given),
         null_values=_strings(given, "null_values", [""]),
         timezone=_zone(given, timezone),
-        interval_s=_interval(given),
+        interval_s=0 if told and "interval" not in given else _interval(given),
         meter_id=meter_id,
         meter_column=meter_column,
-        timestamp=_stamp(given),
-        channels=_channels(given),
+        timestamp=_NO_STAMP if told and "timestamp" not in given else _stamp(given),
+        channels=() if told and "channel" not in given else _channels(given),
     )
 
 

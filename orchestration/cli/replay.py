@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from metering.errors import MappingError, RegistryError, UserError
-from metering.tabular.convert import REASONS, Replayed, replay
+from metering.tabular.convert import REASONS, Replayed
 from metering.tabular.mapping import parse_mapping
 from orchestration.cli import home_option
 from orchestration.home.registry_files import load
 from orchestration.home.settings import Settings, load_settings
-from orchestration.home.telemetry_files import FileWriter, TopicWriter, Writer, read_table, slices, write_rejects
+from orchestration.home.telemetry_files import FileWriter, TopicWriter, Writer, read_readings, slices, write_rejects
 from orchestration.progress import progress_bar
 
 
@@ -61,7 +61,7 @@ def _replayed(file: Path, mapping_file: Path, settings: Settings) -> Replayed:
     """Mistakes in the mapping are told with its file's name."""
     try:
         mapping = parse_mapping(mapping_file.read_text("utf-8-sig"), settings.timezone)
-        return replay(read_table(file, mapping), mapping)
+        return read_readings(file, mapping)
     except UnicodeDecodeError:
         raise MappingError(f"{mapping_file} is not UTF-8") from None
     except MappingError as error:

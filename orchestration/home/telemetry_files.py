@@ -15,7 +15,8 @@ from typing import IO, Protocol
 import polars as pl
 
 from metering.errors import UserError
-from metering.tabular.convert import Cells, Replayed, from_frame, from_text
+from metering.tabular.convert import Cells, Replayed, from_frame, from_text, replay
+from metering.tabular.formats import READERS
 from metering.tabular.mapping import Mapping
 from orchestration.home.settings import Settings
 from orchestration.kafka import broker
@@ -86,6 +87,13 @@ class TopicWriter:
 def slices(readings: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """The readings in order, in pieces small enough to show progress over."""
     return readings.iter_slices(SLICE_ROWS)
+
+
+def read_readings(path: Path, mapping: Mapping) -> Replayed:
+    """The readings and rejects of a file, whatever its format. Raises UserError, MappingError."""
+    if mapping.format in READERS:
+        return READERS[mapping.format](path.read_bytes(), mapping)
+    return replay(read_table(path, mapping), mapping)
 
 
 def read_table(path: Path, mapping: Mapping) -> Cells:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from metering.errors import MappingError
-from metering.tabular.mapping import interval_seconds, parse_mapping
+from metering.tabular.formats import READERS
+from metering.tabular.mapping import FIELD_FORMATS, interval_seconds, parse_mapping
 
 MINIMAL = """
 interval = "15m"
@@ -94,3 +95,7 @@ def test_intervals(text: str, seconds: int) -> None:
 def test_what_is_no_interval(text: str) -> None:
     with pytest.raises(ValueError, match="is not an interval"):
         interval_seconds(text)
+
+
+def test_each_format_of_the_field_has_a_reader() -> None:
+    assert tuple(READERS) == FIELD_FORMATS
