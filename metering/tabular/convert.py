@@ -29,6 +29,13 @@ REASONS = {
     "not_a_number": "a mapped cell is neither a finite number nor one of null_values",
     "negative_energy": "an interval energy is below 0: map it to the export register with a negative factor",
     "no_value": "every mapped cell is one of null_values",
+    "bad_record": "a record that its format does not have, or not there",
+    "no_data": "the file has no value there, or marks it as none",
+    "no_quality": "no quality is given for values of which the file says that it varies",
+    "other_quantity": "what is measured is no field of a reading, or is left out",
+    "other_series": "the same stands in the file another way, which counts; or parts of a sum are missing",
+    "unlinked": "the feed does not say whose readings these are, or what they measure",
+    "cut_off": "the file has no end",
 }
 """Why a row is rejected, in the order in which reasons are looked for."""
 

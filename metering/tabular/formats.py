@@ -10,10 +10,12 @@ from collections.abc import Callable
 from collections.abc import Mapping as Dict
 
 from metering.tabular.convert import Replayed
+from metering.tabular.espi import read_espi
 from metering.tabular.mapping import Mapping
+from metering.tabular.nem12 import read_nem12
 
 Reader = Callable[[bytes, Mapping], Replayed]
 """From a file's unpacked bytes to readings and rejects. Raises MappingError when the file is not of the format."""
 
-READERS: Dict[str, Reader] = {}
+READERS: Dict[str, Reader] = {"nem12": read_nem12, "nem13": read_nem12, "espi": read_espi}
 """A format's name, which `mapping.FIELD_FORMATS` has too, and what reads it."""

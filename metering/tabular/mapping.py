@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from metering.errors import MappingError
 from metering.tables.lake import MEASURED, REGISTERS, WINDOW_S
+from metering.tabular.field_options import FIELD_KEYS, NO_OPTIONS, FieldOptions, parse_options
 
 _UNIT_S = {"s": 1, "m": 60, "h": 3600}
 _KEYS = (
@@ -21,7 +22,7 @@ _KEYS = (
     *("timestamp", "channel"),
 )
 TABLE_FORMATS = ("csv", "parquet")
-FIELD_FORMATS: tuple[str, ...] = ()
+FIELD_FORMATS: tuple[str, ...] = ("nem12", "nem13", "espi")
 """Formats that say themselves what a table's mapping has to: `interval`, `meter_id`, [timestamp], [[channel]] are then
 optional (`formats.READERS` reads them)."""
 EPOCHS = ("epoch_s", "epoch_ms")
@@ -71,6 +72,7 @@ class Mapping:
     meter_column: str | None
     timestamp: Stamp
     channels: tuple[Channel, ...]
+    options: FieldOptions = NO_OPTIONS
 
     @property
     def columns(self) -> dict[str, str]:
@@ -90,9 +92,11 @@ def parse_mapping(text: str, timezone: str) -> Mapping:
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise MappingError(f"the mapping is not valid TOML: {error}") from error
-    _known(given, _KEYS, "")
     format = _one_of(given, "format", (*TABLE_FORMATS, *FIELD_FORMATS), "csv")
     told = format in FIELD_FORMATS
+    options = parse_options(given) if told else NO_OPTIONS
+    given = {key: value for key, value in given.items() if key not in FIELD_KEYS} if told else given
+    _known(given, _KEYS, "")
     meter_id, meter_column = (None, None) if told and "meter_id" not in given else _meter(given)
     return Mapping(
         format=format,
@@ -106,6 +110,7 @@ def parse_mapping(text: str, timezone: str) -> Mapping:
         meter_column=meter_column,
         timestamp=_NO_STAMP if told and "timestamp" not in given else _stamp(given),
         channels=() if told and "channel" not in given else _channels(given),
+        options=options,
     )
 
 
