@@ -73,7 +73,7 @@ def to_readings(values: pl.DataFrame, rejects: Sequence[pl.DataFrame], rows: int
 
 _MIXED = "the file gives the energies of this meter's intervals, too: they count"
 _COARSE = "the file gives this in shorter intervals, too: they count"
-_PARTIAL = "another register of this meter and direction was not read at that time: a part is not the sum"
+_PARTIAL = "another channel of this meter and direction has no value at some of its times: a part is not the sum"
 
 
 def _doubled(values: pl.DataFrame, latest: pl.DataFrame) -> int:
@@ -97,7 +97,9 @@ def _finest(values: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     rest = values.filter(~pl.col("duration_s").is_in([0, *common]))
     for candidates in (*(values.filter(pl.col("duration_s") == length) for length in common), rest):
         ends = fine.filter(pl.col("duration_s") > 0).select(*_COUNTED, "ts", pl.col("ts").alias("end")).sort("ts")
-        near = candidates.sort("ts").join_asof(ends, on="ts", by=list(_COUNTED), strategy="backward")
+        near = candidates.sort("ts").join_asof(
+            ends, on="ts", by=list(_COUNTED), strategy="backward", check_sortedness=False
+        )
         covered = (pl.col("end") > pl.col("ts") - pl.duration(seconds="duration_s")).fill_null(False)
         fine = pl.concat([fine, near.filter(~covered).drop("end")])
         coarse = pl.concat([coarse, near.filter(covered).drop("end")])
@@ -105,7 +107,7 @@ def _finest(values: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _summed(values: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """One value for each meter, field, kind, time and length: the sum of the streams; and registers that lack others.
+    """One value for each meter, field, kind, time and length: the sum of the streams; and values that lack others.
 
     Energies want all streams of their day, registers all of the file.
     """
@@ -117,14 +119,12 @@ def _summed(values: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     )
     group = ("meter_id", "field", "kind", "ts", "duration_s")
     counted = values.with_columns(due.alias("due"))
+    whole = (pl.len() == pl.col("due").first()) & pl.col("value").is_not_null().all()
+    counted = counted.with_columns(whole.over(group).alias("whole"))
     summed = counted.group_by(group, maintain_order=True).agg(
-        pl.when((pl.len() == pl.col("due").first()) & pl.col("value").is_not_null().all())
-        .then(pl.col("value").sum())
-        .alias("value"),
-        pl.col("estimated").any(),
+        pl.when(pl.col("whole").all()).then(pl.col("value").sum()).alias("value"), pl.col("estimated").any()
     )
-    short = (pl.col("kind") == REGISTER) & (pl.len().over(group) != pl.col("due"))
-    return summed, counted.filter(short)
+    return summed, counted.filter(pl.col("value").is_not_null() & ~pl.col("whole"))
 
 
 def _wide(summed: pl.DataFrame) -> pl.DataFrame:
