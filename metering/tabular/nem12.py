@@ -36,8 +36,8 @@ _UNITS = {
     for prefix, factor in {"": 1e-3, "k": 1.0, "m": 1e3, "g": 1e6}.items()
 }
 _DAY_MIN = 1440
-_HEADS = ("100", "200", "250", "900")
-_KINDS = (*_HEADS, "300", "400", "500", "550")
+_OF_A_STREAM = ("300", "400", "500")
+_KINDS = ("100", "200", *_OF_A_STREAM, "250", "550", "900")
 
 
 def read_nem12(content: bytes, mapping: Mapping) -> Replayed:
@@ -50,7 +50,11 @@ def read_nem12(content: bytes, mapping: Mapping) -> Replayed:
     if not records["kind"].is_in(["200", "250"]).any() and not (records["kind"] == "100").any():
         raise MappingError("format: the file has no 100, 200 or 250 record, so it is neither NEM12 nor NEM13")
     bad = [_unreadable(records), _unended(records)]
-    sound = records.filter(pl.col("kind").is_in(_KINDS), pl.col("problem").is_null())
+    sound = (
+        records.with_row_index("row")
+        .with_columns(_head())
+        .filter(pl.col("kind").is_in(_KINDS), pl.col("problem").is_null())
+    )
     names = sorted({*_natives(sound, "200"), *_natives(sound, "250")})
     meters = pl.DataFrame(
         {"nmi": names, "meter_id": [meter_name(name, options, len(names)) for name in names]},
@@ -101,6 +105,12 @@ def _unended(records: pl.DataFrame) -> pl.DataFrame:
         said = "the file does not end with a 900 record: it may have been cut off here"
         return reject(records.tail(1), "cut_off", pl.lit(said))
     return pl.DataFrame(schema=REJECTS)
+
+
+def _head() -> pl.Expr:
+    """The row of the record that a stream's records stand under: one that cannot be read may have been a 200 record."""
+    of_a_stream = pl.col("kind").is_in(_OF_A_STREAM) & pl.col("problem").is_null()
+    return pl.when(~of_a_stream.fill_null(False)).then(pl.col("row")).forward_fill().alias("head")
 
 
 def _natives(records: pl.DataFrame, kind: str) -> list[str]:
@@ -208,11 +218,8 @@ def _intervals(
 
 def _days(records: pl.DataFrame, meters: pl.DataFrame, options: FieldOptions) -> tuple[pl.DataFrame, pl.DataFrame]:
     """300 records with what their 200 record says of them; and rejects."""
-    marked = records.with_row_index("row").with_columns(
-        pl.when(pl.col("kind").is_in(_HEADS)).then(pl.col("row")).forward_fill().alias("head")
-    )
     length = _cell(8).cast(pl.Int64, strict=False)
-    heads = marked.filter(pl.col("kind") == "200").select(
+    heads = records.filter(pl.col("kind") == "200").select(
         pl.col("row").alias("head"),
         _cell(1).alias("nmi"),
         _cell(4).fill_null("").str.to_uppercase().alias("suffix"),
@@ -224,7 +231,7 @@ def _days(records: pl.DataFrame, meters: pl.DataFrame, options: FieldOptions) ->
     )
     due = _DAY_MIN // pl.col("length_min")
     days = (
-        marked.filter(pl.col("kind") == "300")
+        records.filter(pl.col("kind") == "300")
         .join(heads, on="head", how="left", maintain_order="left")
         .join(meters, on="nmi", how="left", maintain_order="left")
         .with_columns(due.alias("n"))
@@ -293,11 +300,10 @@ def _standard(wall: datetime, zone: timezone | ZoneInfo) -> datetime:
 
 def _ranges(records: pl.DataFrame, days: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """`row` (of the 300 record), `interval`, `range_quality` of the 400 records; and rejects."""
-    owner = pl.when(pl.col("kind").is_in(["300", *_HEADS])).then(pl.col("row")).forward_fill()
+    owner = pl.when(pl.col("kind") == "300").then(pl.col("row")).forward_fill().over("head")
     first, last = (_cell(index).cast(pl.Int64, strict=False) for index in (1, 2))
     events = (
-        records.with_row_index("row")
-        .with_columns(owner.alias("owner"))
+        records.with_columns(owner.alias("owner"))
         .filter(pl.col("kind") == "400")
         .drop("row")
         .join(days.select(pl.col("row").alias("owner"), "n"), on="owner", how="left", maintain_order="left")

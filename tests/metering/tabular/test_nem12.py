@@ -182,6 +182,8 @@ DAY = day_of(["1.5"] * 48)
         ([E1, DAY, "400,9,8,A,,"], [(4, "bad_record")]),
         (["400,1,48,A,,", E1, DAY], [(2, "bad_record")]),
         ([E1, DAY, "600,what,is,this"], [(4, "bad_record")]),
+        ([E1, DAY, "2O0" + E1[3:], DAY], [(4, "bad_record"), (5, "bad_record")]),
+        ([E1, DAY, '"' + E1, DAY], [(4, "broken_quoting"), (5, "bad_record")]),
         ([E1, DAY.replace(",A,", ",X,")], [(3, "bad_record")]),
         ([E1.replace("kWh", "kVAh"), DAY], [(3, "other_quantity")]),
         ([E1.replace("kWh", "kVArh"), DAY], [(3, "other_quantity")]),
