@@ -95,6 +95,7 @@ REJECTS = Table(
                 "wrong_type",
                 "missing_meter",
                 "missing_time",
+                "implausible_time",
                 "unknown_meter",
                 "future_time",
                 "non_finite",
