@@ -207,6 +207,13 @@ def read_espi(content: bytes, mapping: Mapping) -> Replayed:
     return to_readings(values, rejects, frame.height)
 
 
+def meters_in(content: bytes) -> list[str]:
+    """The usage points of a feed, by their own names, sorted. Raises MappingError as `read_espi`."""
+    feed = _Feed()
+    feed.read(content)
+    return sorted(_names([entry for entry in feed.entries if entry.kind == "UsagePoint"]).values())
+
+
 def looks_like(text: str) -> bool:
     """Whether a text begins as a feed of ESPI resources does."""
     return text.lstrip("\ufeff \t\r\n").startswith("<") and "naesb.org/espi" in text

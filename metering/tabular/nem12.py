@@ -66,6 +66,12 @@ def read_nem12(content: bytes, mapping: Mapping) -> Replayed:
     return to_readings(pl.concat([intervals, registers]), [*bad, *of_intervals, *of_registers], int(rows))
 
 
+def meters_in(content: bytes) -> list[str]:
+    """The NMIs of a file, sorted."""
+    records = _records(content.decode("utf-8-sig", errors="replace"))
+    return sorted({*_natives(records, "200"), *_natives(records, "250")})
+
+
 def looks_like(text: str) -> bool:
     """Whether a text begins as NEM12 or NEM13 do."""
     cells = [cell.strip().strip('"').upper() for cell in text.lstrip("\ufeff \t\r\n").partition("\n")[0].split(",")]

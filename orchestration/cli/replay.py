@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from metering.errors import MappingError, RegistryError, UserError
 from metering.tabular.convert import REASONS, Replayed
 from metering.tabular.mapping import parse_mapping
 from orchestration.cli import home_option
+from orchestration.cli.guess import guess_mapping
 from orchestration.home.registry_files import load
 from orchestration.home.settings import Settings, load_settings
 from orchestration.home.telemetry_files import FileWriter, TopicWriter, Writer, read_readings, slices, write_rejects
@@ -24,10 +26,10 @@ from orchestration.progress import progress_bar
 @click.option(
     "--mapping",
     "mapping_file",
-    required=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False),
     help="What the columns mean (TOML; docs/replay.md, examples in docs/mappings).",
 )
+@click.option("--guess", is_flag=True, help="Write a first mapping for FILE to --mapping [default: FILE.toml] instead.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -35,11 +37,19 @@ from orchestration.progress import progress_bar
 )
 @click.option("--kafka", is_flag=True, help="Send the readings to the topic instead of a file.")
 @home_option
-def command(home: Path, file: Path, mapping_file: Path, out: Path | None, kafka: bool) -> None:
+def command(home: Path, file: Path, mapping_file: Path | None, guess: bool, out: Path | None, kafka: bool) -> None:
     """Turn FILE, someone's CSV or Parquet, into readings.
 
-    Rows that cannot be read are counted, and written with line and reason to OUT.rejects.
+    Rows that cannot be read are counted, and written with line and reason to OUT.rejects. With --guess nothing is
+    replayed: a mapping is written with comments, its first readings are shown, and what only you can know is asked, or
+    listed. Exit code 3 then says that lines are to be filled in.
     """
+    if guess:
+        sys.exit(guess_mapping(home, file, mapping_file))
+    if mapping_file is None:
+        raise UserError(f"say what the columns mean with --mapping; --guess writes a first mapping for {file}")
+    if not mapping_file.is_file():
+        raise UserError(f"{mapping_file} is not a file; --guess writes a first mapping for {file}")
     settings = load_settings(home)
     out = out or home / "telemetry" / f"{file.stem}.ndjson"
     with progress_bar() as progress:
