@@ -204,7 +204,7 @@ def read_espi(content: bytes, mapping: Mapping) -> Replayed:
     rows = [row for n, (_, block) in zip(numbers, blocks, strict=True) for row in _rows(block, n, lengths[n])]
     frame = pl.DataFrame(rows, schema=_ROW, orient="row")
     values, rejects = _judged(frame, series.known, mapping.options)
-    return to_readings(values, rejects, frame.height)
+    return to_readings(values, rejects)
 
 
 def meters_in(content: bytes) -> list[str]:
@@ -432,14 +432,17 @@ def _judged(
     )
     rows = rows.with_columns(_marks(rows["quality"], options).alias("mark"))
     shortest = pl.when(pl.col("kind") == ENERGY).then(1).otherwise(0)
-    timed = pl.col("start_s").is_between(_EARLIEST_S, _LATEST_S) & pl.col("duration_s").is_between(shortest, _LONGEST_S)
+    timed = pl.col("start_s").is_not_null() & pl.col("duration_s").is_between(shortest, _LONGEST_S)
+    plausible = pl.col("start_s").is_between(_EARLIEST_S, _LATEST_S)
     shown = filled("start '{}', duration '{}'", pl.col("start").fill_null(""), pl.col("duration").fill_null(""))
     below = (pl.col("number") < 0) & (pl.col("kind") != VALUE) & pl.col("negative").is_null()
     why = (
         pl.when(pl.col("reason").is_not_null())
         .then(pl.struct(reason="reason", detail="detail"))
         .when(~timed.fill_null(False))
-        .then(pl.struct(reason=pl.lit("bad_time"), detail=filled("{}: not epoch seconds of 2000 to 2100", shown)))
+        .then(pl.struct(reason=pl.lit("bad_time"), detail=filled("{}: not epoch seconds and a length", shown)))
+        .when(~plausible)
+        .then(pl.struct(reason=pl.lit("implausible_time"), detail=filled("{}: not in the years 2000 to 2100", shown)))
         .when(pl.col("mark") == "reject")
         .then(pl.struct(reason=pl.lit("no_data"), detail=filled("quality {}", "quality")))
         .when(pl.col("value").fill_null("") == "")

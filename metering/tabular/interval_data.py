@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from metering.tables.lake import MEASURED, REGISTERS
+from metering.tables.lake import ESTIMATED, MEASURED, REGISTERS
 from metering.tables.schema import TIMESTAMP
 from metering.tabular.convert import REJECTS, Replayed
 from metering.text import filled
@@ -38,17 +38,17 @@ _CLASSES = 8
 _COUNTED = ("meter_id", "field", "stream")
 
 
-def to_readings(values: pl.DataFrame, rejects: Sequence[pl.DataFrame], rows: int) -> Replayed:
+def to_readings(values: pl.DataFrame, rejects: Sequence[pl.DataFrame]) -> Replayed:
     """Readings of `values` (VALUES), and rejects (REJECTS): those given and those of values that have no place.
 
     A field's channels are added up. Energies become registers that start at 0 before the first interval, and mean
     powers, import less export, where the meter's `p_kw` or `q_kvar` is not given itself. Of values of one channel and
-    time the last counts; where channels of other interval lengths say the same, the finest counts.
+    time the last counts; where channels of other interval lengths say the same, the finest counts. Readings of which a
+    value is estimated have the bit ESTIMATED in `status`.
+
+    A row, in what is counted, is a value of a channel: those of one meter and time are joined into one reading.
     """
-    known = values.with_columns(pl.col("value").cast(pl.Float64))
-    latest = known.sort("line", maintain_order=True).unique(
-        (*_COUNTED, "kind", "ts", "duration_s"), keep="last", maintain_order=True
-    )
+    latest = _latest(values)
     plain, mixed = _of_one_kind(latest)
     finest, coarse = _finest(plain)
     summed, partial = _summed(finest)
@@ -60,10 +60,13 @@ def to_readings(values: pl.DataFrame, rejects: Sequence[pl.DataFrame], rows: int
     ]
     told = pl.concat(reasons).unique(maintain_order=True).with_columns(pl.lit(None, pl.String).alias("text"))
     gaps, missing = _gaps(wide)
+    refused = pl.concat([*rejects, told.match_to_schema(REJECTS)]).sort("line", maintain_order=True)
+    joined = max(finest["value"].count() - wide.height, 0)
     return Replayed(
         readings=_readings(wide),
-        rejects=pl.concat([*rejects, told.match_to_schema(REJECTS)]).sort("line", maintain_order=True),
-        rows=rows,
+        rejects=refused,
+        rows=wide.height + refused.height + joined,
+        joined=joined,
         corrected=0,
         gaps=gaps,
         missing=missing,
@@ -76,9 +79,21 @@ _COARSE = "the file gives this in shorter intervals, too: they count"
 _PARTIAL = "another channel of this meter and direction has no value at some of its times: a part is not the sum"
 
 
+_OF_A_TIME = (*_COUNTED, "kind", "ts", "duration_s")
+
+
+def _latest(values: pl.DataFrame) -> pl.DataFrame:
+    """Of values of one channel and time the last that is known."""
+    ordered = values.sort(pl.col("value").is_not_null(), "line", maintain_order=True)
+    return ordered.unique(_OF_A_TIME, keep="last", maintain_order=True).sort("line", maintain_order=True)
+
+
 def _doubled(values: pl.DataFrame, latest: pl.DataFrame) -> int:
-    """Values that a later one of another content replaced."""
-    return values.unique((*_COUNTED, "kind", "ts", "duration_s", "value")).height - latest.height
+    """Values that a later one replaced. A register's read that ends one record and begins the next is not read twice."""
+    known = values.filter(pl.col("value").is_not_null())
+    register = pl.col("kind") == REGISTER
+    each = known.filter(~register).height + known.filter(register).unique((*_OF_A_TIME, "value")).height
+    return each - latest.filter(pl.col("value").is_not_null()).height
 
 
 def _of_one_kind(values: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -186,7 +201,8 @@ def _register(name: str) -> pl.Expr:
 
 def _readings(wide: pl.DataFrame) -> pl.DataFrame:
     known = [name for name in MEASURED if name in wide.columns and wide[name].count()]
-    return wide.select("meter_id", "ts", *known)
+    status = pl.when("estimated").then(pl.lit(ESTIMATED, pl.Int64)).alias("status")
+    return wide.select("meter_id", "ts", *known, *([status] if wide["estimated"].any() else []))
 
 
 def _gaps(wide: pl.DataFrame) -> tuple[int, int]:

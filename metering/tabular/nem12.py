@@ -62,8 +62,7 @@ def read_nem12(content: bytes, mapping: Mapping) -> Replayed:
     )
     intervals, of_intervals = _intervals(sound, meters, options)
     registers, of_registers = _registers(sound, meters, options)
-    rows = records["kind"].is_in(["300", "250"]).sum() + sum(frame.height for frame in bad)
-    return to_readings(pl.concat([intervals, registers]), [*bad, *of_intervals, *of_registers], int(rows))
+    return to_readings(pl.concat([intervals, registers]), [*bad, *of_intervals, *of_registers])
 
 
 def meters_in(content: bytes) -> list[str]:
@@ -278,9 +277,20 @@ def _sifted(days: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     rejects = [
         reject(wrong, "bad_record", pl.col("wrong")),
         reject(other, "other_quantity", pl.col("other")),
-        reject(undated, "bad_time", filled("'{}' is no date of 2000 to 2100 such as 20260301", _cell(1).fill_null(""))),
+        _undated(undated, _cell(1), "such as 20260301"),
     ]
     return rest.filter(pl.col("midnight").is_not_null()), pl.concat(rejects)
+
+
+def _undated(rows: pl.DataFrame, cell: pl.Expr, such: str) -> pl.DataFrame:
+    """Rejects of times that are none, or none that a meter can mean."""
+    is_date = cell.str.contains(r"^\d{8}") & cell.str.slice(0, 8).str.to_date("%Y%m%d", strict=False).is_not_null()
+    marked = rows.with_columns(is_date.fill_null(False).alias("is_date"))
+    none = reject(
+        marked.filter(~pl.col("is_date")), "bad_time", filled(f"'{{}}' is no date {such}", cell.fill_null(""))
+    )
+    odd = filled("'{}' is not in the years 2000 to 2100", cell)
+    return pl.concat([none, reject(marked.filter("is_date"), "implausible_time", odd)])
 
 
 def _date(cell: pl.Expr) -> pl.Expr:

@@ -5,10 +5,10 @@ Here: asking, showing, writing. Not here: what can be seen of a file (`metering.
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Callable
 from collections.abc import Mapping as Dict
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -18,11 +18,10 @@ from rich.table import Table
 
 from metering.errors import MappingError, UserError
 from metering.tabular.convert import Replayed
-from metering.tabular.encodings import container
-from metering.tabular.guess import Guess, Question, guess_frame, guess_text
-from metering.tabular.mapping import parse_mapping
+from metering.tabular.guess import Guess, Question, guess_frame, guess_records, guess_text
+from metering.tabular.mapping import FIELD_FORMATS, parse_mapping
 from orchestration.home.settings import load_settings
-from orchestration.home.telemetry_files import read_readings
+from orchestration.home.table_files import looked_into, read_readings
 
 OPEN_QUESTIONS = 3
 """Exit code where the mapping was written, but has lines that only the file's owner can fill in."""
@@ -35,7 +34,7 @@ Look = Callable[[Dict[str, str]], Guess]
 
 
 def guess_mapping(home: Path, file: Path, target: Path | None) -> int:
-    """Write a mapping for `file` to `target` (default: `<file>.toml`), never over one that is there; show what it reads.
+    """Write a mapping for `file` to `target` (default: `<file>.toml`), never over one that is there; show its readings.
 
     On a terminal the questions are asked. Returns the exit code: 0, or OPEN_QUESTIONS. Raises UserError, MappingError.
     """
@@ -64,22 +63,21 @@ def _replay_command(file: Path, target: Path) -> str:
 
 
 def _look(file: Path, zone: str) -> Look:
-    content = file.read_bytes()
-    kind = container(content)
-    if kind == "a Parquet file":
-        try:
-            frame = pl.read_parquet(io.BytesIO(content))
-        except pl.exceptions.PolarsError as error:
-            raise UserError(f"{file} is not a Parquet file that can be read: {error}") from error
-        return lambda answers: guess_frame(frame, file.name, zone, answers)
-    if kind is not None:
-        raise UserError(f"{file} is {kind}: unpack it, or save it as CSV")
+    nothing_said = parse_mapping(f'format = "{FIELD_FORMATS[0]}"', zone)
 
     def look(answers: Dict[str, str]) -> Guess:
+        member, sheet = answers.get("member"), answers.get("sheet")
         try:
-            return guess_text(content, file.name, zone, answers)
+            return guess(answers, looked_into(file, replace(nothing_said, member=member, sheet=sheet)))
         except MappingError as error:
             raise MappingError(f"{file}: {error}") from error
+
+    def guess(answers: Dict[str, str], found: bytes | pl.DataFrame | tuple[pl.DataFrame]) -> Guess:
+        if isinstance(found, bytes):
+            return guess_text(found, file.name, zone, answers)
+        if isinstance(found, pl.DataFrame):
+            return guess_frame(found, file.name, zone, answers)
+        return guess_records(found[0], file.name, zone, answers)
 
     return look
 

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from metering.tables.lake import ESTIMATED
 from metering.tabular.field_options import KEYS
 from metering.tabular.formats import READERS
 from metering.tabular.mapping import FIELD_FORMATS, parse_mapping
@@ -22,6 +23,8 @@ def test_the_example_is_read_as_the_page_says() -> None:
     assert replayed.readings.height == 4
     (first,) = re.findall(r"The first reading: `(.*)`", TEXT)
     row = replayed.readings.row(0, named=True)
+    assert replayed.readings["status"].to_list() == [None, None, None, ESTIMATED]
+    del row["status"]
     assert json.loads(first) == {**row, "ts": row["ts"].strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 

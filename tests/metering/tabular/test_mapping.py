@@ -6,7 +6,7 @@ import pytest
 
 from metering.errors import MappingError
 from metering.tabular.formats import READERS
-from metering.tabular.mapping import FIELD_FORMATS, interval_seconds, parse_mapping
+from metering.tabular.mapping import FIELD_FORMATS, Interval, interval_seconds, parse_mapping
 
 MINIMAL = """
 interval = "15m"
@@ -22,7 +22,8 @@ columns = { p = 1 }
 def test_all_but_four_keys_are_optional() -> None:
     mapping = parse_mapping(MINIMAL, "Asia/Shanghai")
     assert (mapping.format, mapping.delimiter, mapping.decimal, mapping.encoding) == ("csv", ",", ".", "utf-8-sig")
-    assert (mapping.null_values, mapping.timezone, mapping.interval_s) == (("",), "Asia/Shanghai", 900)
+    assert (mapping.null_values, mapping.timezone) == (("",), "Asia/Shanghai")
+    assert mapping.interval == Interval(seconds=(900,))
     assert (mapping.meter_id, mapping.meter_column) == ("M1", None)
     stamp = mapping.timestamp
     assert (stamp.columns, stamp.format, stamp.label, stamp.order) == (("t",), None, "end", "column")
