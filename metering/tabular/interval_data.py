@@ -89,7 +89,7 @@ def _latest(values: pl.DataFrame) -> pl.DataFrame:
 
 
 def _doubled(values: pl.DataFrame, latest: pl.DataFrame) -> int:
-    """Values that a later one replaced. A register's read that ends one record and begins the next is not read twice."""
+    """Values that a later one replaced; a register read that ends one record and begins the next is none."""
     known = values.filter(pl.col("value").is_not_null())
     register = pl.col("kind") == REGISTER
     each = known.filter(~register).height + known.filter(register).unique((*_OF_A_TIME, "value")).height
