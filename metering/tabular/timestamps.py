@@ -35,8 +35,9 @@ def interval_ends(rows: pl.DataFrame, mapping: Mapping, workbook: bool = False) 
 
     `rows` has `line`, `meter_id` and the mapped cells in file order, and may have `index`, the number of a day's value,
     from 0. Added besides: `time_detail` (null: the stamp itself says enough), `corrected` (by the file's order),
-    `inferred` (one of two local hours, by the file's order), `absent` (a time that its day does not have). With `workbook` numbers may be spreadsheets' serial days.
-    Raises MappingError when the mapping reads no stamp at all, or does not say how to read a day of 23 or 25 hours.
+    `inferred` (one of two local hours, by the file's order), `absent` (a time that its day does not have). With
+    `workbook` numbers may be spreadsheets' serial days. Raises MappingError when the mapping reads no stamp at all, or
+    does not say how to read a day of 23 or 25 hours.
     """
     stamp = mapping.timestamp
     timed = _with_stamp(rows, stamp.columns, mapping, workbook)
