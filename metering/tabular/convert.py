@@ -54,7 +54,8 @@ class Replayed:
 
     Every row is accounted for: `rows` = readings + rejects + `left_out` (by the mapping's [[rows]]) + `joined` (into
     the reading of another row) + `absent` (empty values of times that their day does not have). `before_header` lines
-    are none of them.
+    are none of them. `unsure` counts rows in doubled local hours that fall on others of their meter: the file's order
+    does not tell which of the two hours they mean.
     """
 
     readings: pl.DataFrame
@@ -68,6 +69,7 @@ class Replayed:
     joined: int = 0
     absent: int = 0
     before_header: int = 0
+    unsure: int = 0
 
 
 def replay(cells: Cells, mapping: Mapping) -> Replayed:
@@ -97,6 +99,7 @@ def replay(cells: Cells, mapping: Mapping) -> Replayed:
         joined=good.height - whole.height,
         absent=absent,
         before_header=cells.before_header,
+        unsure=_unsure(good, mapping),
     )
 
 
@@ -306,6 +309,12 @@ def _doubled(good: pl.DataFrame, mapping: Mapping) -> int:
     fields = dict.fromkeys(channel.field for channel in mapping.channels)
     same = good.select("meter_id", "ts", pl.concat_str(pl.col(name).is_null() for name in fields).alias("fields"))
     return same.height - same.n_unique()
+
+
+def _unsure(good: pl.DataFrame, mapping: Mapping) -> int:
+    inferred = good.filter("inferred")
+    same = ["meter_id", "ts", *dict.fromkeys(cell_name(name) for c in mapping.channels for name, _ in c.when)]
+    return int(inferred.select(pl.struct(same).is_duplicated().sum()).item()) if inferred.height else 0
 
 
 def _stands_again() -> pl.Expr:

@@ -18,6 +18,9 @@ from metering.tabular.mapping import Header, Mapping, Wide
 from metering.text import filled, printable
 
 _SEP_LINE = re.compile(r'\ufeff?"?sep=(.)"?[ \t]*(\r\n|\r|\n|$)', re.IGNORECASE)
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d\d(:00)?", re.ASCII)
+_SPREAD = 23
+"""So many columns named by times are a day of hours, though it be a short one."""
 _SHOWN = 12
 """Columns of a file that an error lists."""
 
@@ -58,10 +61,25 @@ def from_text(text: str, mapping: Mapping) -> Cells:
     A first line `sep=;`, as spreadsheets write it, says the delimiter. Raises MappingError naming the key of a column
     that the header does not have, or has twice.
     """
+    return from_records(_records(text, mapping), mapping)
+
+
+def has_columns(text: str, mapping: Mapping) -> bool:
+    """Whether a delimited text has the columns that the mapping names."""
+    records = _records(text, mapping)
+    try:
+        at = _header_at(records, mapping)
+        _places(_header(records.slice(at, max(mapping.header.lines, 1)), mapping.header.lines), mapping, None, 0)
+    except MappingError:
+        return False
+    return True
+
+
+def _records(text: str, mapping: Mapping) -> pl.DataFrame:
     text = text.removeprefix("\ufeff")
     sep = _SEP_LINE.match(text)
     records = all_records(text, sep[1] if sep else mapping.delimiter)
-    return from_records(records.slice(1) if sep else records, mapping)
+    return records.slice(1) if sep else records
 
 
 def from_records(records: pl.DataFrame, mapping: Mapping, workbook: bool = False) -> Cells:
@@ -71,6 +89,7 @@ def from_records(records: pl.DataFrame, mapping: Mapping, workbook: bool = False
     header = _header(records.slice(at, max(lines, 1)), lines)
     rows = records.slice(at + lines)
     where = _places(header, mapping, records, at)
+    _check_spread(header, mapping)
     width, count = len(header), pl.col("cells").list.len()
     wide = _span(header, mapping.wide) if mapping.wide else None
     ragged = mapping.wide is not None and mapping.wide.last is None
@@ -236,6 +255,17 @@ def _span(header: tuple[str, ...], wide: Wide) -> tuple[int, int]:
     if last < first:
         raise MappingError(f"wide.last: '{printable(wide.last or '')}' stands before wide.first")
     return first, last + 1
+
+
+def _check_spread(header: tuple[str, ...], mapping: Mapping) -> None:
+    """One of many columns named by times of day is not a quantity: that is a day in a row."""
+    times = {name for name in header if _TIME_OF_DAY.fullmatch(name)}
+    named = [name for channel in mapping.channels for name, _ in channel.weights if name in times]
+    if named and mapping.wide is None and len(times) >= _SPREAD:
+        raise MappingError(
+            f"channel columns: '{named[0]}' is one of {len(times)} columns named by times of day; a day in each row is "
+            "read by [wide] with first and last"
+        )
 
 
 def _hint(records: pl.DataFrame, mapping: Mapping, at: int) -> str:

@@ -34,9 +34,10 @@ def interval_ends(rows: pl.DataFrame, mapping: Mapping, workbook: bool = False) 
     """`rows` with `ts`, the end of its interval (UTC), and `length_s`; both null where `time_problem` says why not.
 
     `rows` has `line`, `meter_id` and the mapped cells in file order, and may have `index`, the number of a day's value,
-    from 0. Added besides: `time_detail` (null: the stamp itself says enough), `corrected` (by the file's order), and
-    `absent` for values of times that the day does not have. With `workbook` numbers may be spreadsheets' serial days.
-    Raises MappingError when the mapping reads no stamp at all, or does not say how to read a day of 23 or 25 hours.
+    from 0. Added besides: `time_detail` (null: the stamp itself says enough), `corrected` (by the file's order),
+    `inferred` (one of two local hours, by the file's order), `absent` (a time that its day does not have). With
+    `workbook` numbers may be spreadsheets' serial days. Raises MappingError when the mapping reads no stamp at all, or
+    does not say how to read a day of 23 or 25 hours.
     """
     stamp = mapping.timestamp
     timed = _with_stamp(rows, stamp.columns, mapping, workbook)
@@ -48,8 +49,6 @@ def interval_ends(rows: pl.DataFrame, mapping: Mapping, workbook: bool = False) 
     timed = _placed(timed, mapping)
     if stamp.order == "file":
         timed = in_file_order(timed, mapping.interval.seconds[0], mapping.timezone)
-    else:
-        timed = timed.with_columns(pl.lit(False).alias("corrected"))
     if stamp.end:
         timed = _to_end(timed, mapping, workbook)
     elif stamp.label != "wall_end":
@@ -69,8 +68,8 @@ def _finished(timed: pl.DataFrame) -> pl.DataFrame:
         .when(pl.col("ts").is_null())
         .then(pl.lit("bad_time"))
     )
-    if "absent" not in timed.columns:
-        timed = timed.with_columns(pl.lit(False).alias("absent"))
+    missing = [name for name in ("absent", "corrected", "inferred") if name not in timed.columns]
+    timed = timed.with_columns(pl.lit(False).alias(name) for name in missing)
     return timed.with_columns(problem.alias("time_problem")).with_columns(
         pl.when(pl.col("time_problem").is_null()).then(pl.col("ts", "length_s"))
     )
@@ -108,6 +107,9 @@ def _parsed(rows: pl.DataFrame, mapping: Mapping, workbook: bool) -> pl.DataFram
         wall = stamp.cast(_WALL)
     elif format in NUMERIC_FORMATS:
         wall, instant, wild = _numeric(stamp, format, mapping.decimal)
+        if format in EPOCHS and wild.any():
+            hint = f"not between 2000 and 2100 as '{format}'; 'epoch' tells each number's unit by its size"
+            detail = detail.zip_with(~wild, pl.repeat(hint, rows.height, eager=True))
         if workbook:
             wall = _filled_up(wall, instant, stamp, _iso_wall)
     else:
@@ -302,10 +304,12 @@ def _placed(timed: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
     zone, stamp = mapping.timezone, mapping.timestamp
     located = timed.with_columns(_located("wall", zone, "earliest"), _located("wall", zone, "latest"))
     choice: pl.Expr | pl.Series
+    inferred: pl.Expr = pl.lit(False)
     if stamp.second_pass is not None:
         choice = matches(pl.col(cell_name(stamp.second_pass.column)), stamp.second_pass.values)
     elif stamp.ambiguous == "infer" and (located["earliest"] != located["latest"]).any():
         choice = _second_pass(located, _series(mapping))
+        inferred = (pl.col("earliest") != pl.col("latest")).fill_null(False)
     else:
         choice = pl.lit(stamp.ambiguous == "latest")
     ts = pl.coalesce("instant", pl.when(choice).then("latest").otherwise("earliest"))
@@ -318,9 +322,9 @@ def _placed(timed: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
         .when(ts.is_null())
         .then(pl.lit("absent_local_time"))
     )
-    return located.with_columns(pl.when(~wild).then(ts).alias("ts"), problem.alias("time_problem")).drop(
-        "earliest", "latest"
-    )
+    return located.with_columns(
+        pl.when(~wild).then(ts).alias("ts"), problem.alias("time_problem"), inferred.alias("inferred")
+    ).drop("earliest", "latest")
 
 
 def _series(mapping: Mapping) -> list[str]:
@@ -392,7 +396,9 @@ def _numbered(timed: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
         done = placed.with_columns((pl.col("ts") + pl.duration(seconds="length_s")).alias("ts"))
     else:
         done = days.with_columns(pl.when((ends <= pl.col("next_day_start")) & ~pl.col("second")).then(ends).alias("ts"))
-    many = hours // pl.lit(length_s)
+    # beyond the wall clock's day there is no local time to be absent
+    late = pl.col("offset_s") >= 86_400 if stamp.clock == "wall" else pl.lit(False)
+    many = (pl.lit(86_400) if stamp.clock == "wall" else hours) // pl.lit(length_s)
     beyond = filled("the day has {} intervals of {} s, and this is number {}", many, pl.lit(length_s), "number")
     none = pl.col("number").is_null()
     given = pl.col("time_detail").is_not_null() | pl.col("day").is_null()
@@ -403,17 +409,16 @@ def _numbered(timed: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
         .then(filled("'{}' is a time of day, where a date belongs", "local"))
         .when(none)
         .then(pl.lit("the number of its interval cannot be read"))
-        .when(pl.col("ts").is_null() & (pl.col("time_problem") != "absent_local_time").fill_null(True))
+        .when(late | (pl.col("ts").is_null() & pl.col("time_problem").is_null()))
         .then(beyond)
     )
-    problem = pl.when(odd | none).then(pl.lit("bad_time")).otherwise("time_problem")
+    problem = pl.when(odd | none | late).then(pl.lit("bad_time")).otherwise("time_problem")
     absent = pl.col("ts").is_null() & ~none & ~odd & pl.col("day_start").is_not_null()
     return _finished(
         done.with_columns(
             detail.alias("time_detail"),
             problem.alias("time_problem"),
             absent.fill_null(False).alias("absent"),
-            pl.lit(False).alias("corrected"),
             pl.when(~(odd | none)).then(pl.col("ts").cast(TIMESTAMP)).alias("ts"),
         )
     )

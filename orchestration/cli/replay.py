@@ -116,6 +116,9 @@ def _report(replayed: Replayed, target: str, rejects: Path) -> None:
     table.add_row("gaps", f"{replayed.gaps:,}")
     table.add_row("readings missing in gaps", f"{replayed.missing:,}")
     table.add_row("readings whose meter and time come again (the later row counts)", f"{replayed.doubled:,}")
+    if replayed.unsure:
+        unsure = "of them in doubled hours, which the file's order cannot tell apart (timestamp.second_pass can)"
+        table.add_row(unsure, f"{replayed.unsure:,}")
     for reason, count in replayed.rejects["reason"].value_counts(sort=True).iter_rows():
         table.add_row(f"rejected: {REASONS[reason]}", f"{count:,}")
     console = Console()

@@ -24,7 +24,7 @@ from metering.errors import MappingError, UserError
 from metering.tabular.convert import Replayed, replay
 from metering.tabular.delimited import RECORDS
 from metering.tabular.formats import READERS
-from metering.tabular.layout import Cells, from_frame, from_records, from_text
+from metering.tabular.layout import Cells, from_frame, from_records, from_text, has_columns
 from metering.tabular.mapping import Mapping
 from metering.text import printable
 
@@ -252,15 +252,13 @@ def _parquet(content: bytes, name: str) -> pl.DataFrame:
 
 
 def _better_encoding(content: bytes, mapping: Mapping) -> str | None:
-    """The encoding in which the mapping finds its columns, when `encoding` is not the one."""
+    """The encoding in which the mapping finds its columns, when it does not in its own."""
     head = content[: 1 << 16]
+    if has_columns(decoded(head, mapping.encoding), mapping):
+        return None
     for encoding in _LIKELY:
-        try:
-            # a cut through a character is no mistake
-            text = decoded(head, encoding) if encoding == "utf-8-sig" else head.decode(encoding, errors="replace")
-            from_text(text, mapping)
-        except MappingError:
-            continue
-        if text.count("\ufffd") <= 1:
+        text = head.decode(encoding, errors="replace")
+        # one character may be cut through
+        if text.count("\ufffd") <= 1 and has_columns(text, mapping):
             return encoding
     return None

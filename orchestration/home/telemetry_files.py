@@ -1,7 +1,7 @@
 """Telemetry out: readings as NDJSON lines, to a file under the home or to the readings topic.
 
-Here: bytes and files. Not here: what makes a row a reading (`metering.tabular.convert`, `metering.simulation`), the
-files of others (`table_files`), the dataflow's sources.
+Here: bytes and files. Not here: what makes a row a reading (`metering.tabular.convert`, `metering.simulation`), files
+of others (`table_files`), the dataflow's sources.
 """
 
 from __future__ import annotations
