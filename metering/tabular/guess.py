@@ -20,6 +20,7 @@ from metering.errors import MappingError
 from metering.tabular import espi, nem12
 from metering.tabular.delimited import all_records
 from metering.tabular.encodings import encoding_of
+from metering.tabular.formats import recognised, unreadable
 from metering.tabular.guess_quantities import ChannelGuess, Quantity, channels_of, merged, quantity_of
 from metering.tabular.guess_stamps import StampGuess, find_stamp
 from metering.text import printable
@@ -123,11 +124,10 @@ def guess_text(content: bytes, name: str, zone: str, answers: Dict[str, str]) ->
     """
     encoding = encoding_of(content)
     text = content[: _SAMPLE_CHARS * 2].decode(encoding, errors="replace").removeprefix("\ufeff")
-    if refusal := refused(text):
-        raise MappingError(refusal)
-    for format, looks_like in (("nem12", nem12.looks_like), ("espi", espi.looks_like)):
-        if looks_like(text):
-            return _of_the_field(format, content, name, _Draft(answers, zone))
+    if told := unreadable(content):
+        raise MappingError(f"it is {told}")
+    if seen := recognised(content):
+        return _of_the_field(seen[0], content, name, _Draft(answers, zone))
     if not text.strip():
         raise MappingError("the file is empty")
     draft = _Draft(answers, zone, top=['format = "csv"'])
@@ -154,23 +154,6 @@ def guess_frame(frame: pl.DataFrame, name: str, zone: str, answers: Dict[str, st
     """A mapping for a typed table, such as a Parquet file's."""
     draft = _Draft(answers, zone, top=['format = "parquet"'])
     return _of_table(_Table(frame.head(_SAMPLE_ROWS), frame.tail(5), tuple(frame.columns)), name, draft)
-
-
-def refused(text: str) -> str | None:
-    """What a text is that no mapping can read, and what to do; None: it may be read."""
-    start = text.lstrip("\ufeff \t\r\n")[:600]
-    if start.startswith(("UNA:", "UNB+")) or re.match(r"UNA.{6}\s*UNB", start, re.S):
-        kind = next((kind for kind in ("MSCONS", "UTILMD", "APERAK") if kind in text[:4000]), "EDIFACT")
-        return (
-            f"the file is an EDIFACT message ({kind}), which is not read: have its values exported as CSV, and map that"
-        )
-    if start.lower().startswith(("<!doctype html", "<html")):
-        return "the file is a web page, perhaps of a login: download it anew"
-    if start.startswith("<") and "naesb.org/espi" not in text:
-        return "the file is XML but no Green Button (ESPI) feed: have it exported as CSV, and map that"
-    if start.startswith(("{", "[{")):
-        return "the file is JSON: lines with meter_id and ts are readings already, which `kilowatch stream` reads"
-    return None
 
 
 def _of_the_field(format: str, content: bytes, name: str, draft: _Draft) -> Guess:

@@ -28,6 +28,9 @@ TABLE_FORMATS = ("csv", "parquet")
 FIELD_FORMATS: tuple[str, ...] = ("nem12", "nem13", "espi")
 """Formats that say themselves what a table's mapping has to: `interval`, `meter_id`, [timestamp], [[channel]] are then
 optional (`formats.READERS` reads them)."""
+_EDIFACT = "(EDIFACT) is not read: have its values exported as CSV, and map that"
+_WORKBOOK = "needs no name, for a workbook is told by its content: leave format out"
+_NO_FORMATS = {"mscons": _EDIFACT, "edifact": _EDIFACT, "xlsx": _WORKBOOK, "xls": _WORKBOOK, "excel": _WORKBOOK}
 EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1, "epoch_ns": 0.001}
 """Values of `timestamp.format` for time since 1970 in UTC, and their microseconds."""
 SERIALS = {"excel": (1899, 12, 30), "excel_1904": (1904, 1, 1)}
@@ -206,6 +209,8 @@ def parse_mapping(text: str, timezone: str) -> Mapping:
         given = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise MappingError(f"the mapping is not valid TOML: {printable(str(error))}") from error
+    if (named := str(given.get("format")).lower()) in _NO_FORMATS:
+        raise MappingError(f"format: '{named}' {_NO_FORMATS[named]}")
     format = _one_of(given, "format", (*TABLE_FORMATS, *FIELD_FORMATS), "csv")
     told = format in FIELD_FORMATS
     options = parse_options(given) if told else NO_OPTIONS

@@ -23,7 +23,7 @@ from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 from metering.errors import MappingError, UserError
 from metering.tabular.convert import Replayed, replay
 from metering.tabular.delimited import RECORDS
-from metering.tabular.formats import READERS
+from metering.tabular.formats import READERS, recognised, unreadable
 from metering.tabular.layout import Cells, from_frame, from_records, from_text, has_columns
 from metering.tabular.mapping import Mapping
 from metering.text import printable
@@ -101,11 +101,18 @@ def _cells(content: bytes, mapping: Mapping, name: str) -> Cells:
             raise UserError(f"{name} is {kind}, which is not read: unpack it, or save it as CSV")
     if content[257:262] == b"ustar":
         raise UserError(f"{name} is a tar archive: unpack it, and replay its files one by one")
+    seen = recognised(content)
+    if seen and content.lstrip().startswith(b"<"):
+        raise MappingError(f'format: {name} is {seen[1]}: format = "{seen[0]}" reads it')
     if content.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html", b"<?xml", b"<table")):
         raise UserError(f"{name} is a page of HTML or XML, whatever it is called: save it as CSV or as a workbook")
     try:
         return from_text(decoded(content, mapping.encoding), mapping)
     except MappingError as error:
+        if seen:
+            raise MappingError(f'{error}; the file is {seen[1]}: format = "{seen[0]}" reads it') from None
+        if what := unreadable(content):
+            raise UserError(f"{name} is {what}") from None
         better = _better_encoding(content, mapping)
         if better is None:
             raise
