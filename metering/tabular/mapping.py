@@ -19,10 +19,12 @@ from metering.text import printable
 
 _UNIT_S = {"s": 1, "m": 60, "h": 3600}
 _DAY_S = 86_400
-_KEYS = (
+KEYS = (
     *("format", "member", "sheet", "delimiter", "decimal", "thousands", "encoding", "null_values", "timezone"),
     *("interval", "meter_id", "header", "rows", "wide", "quality", "timestamp", "channel"),
 )
+TIMESTAMP_KEYS = ("column", "format", "label", "end", "period", "clock", "order", "ambiguous", "second_pass")
+CHANNEL_KEYS = ("field", "columns", "kind", "part", "when")
 TABLE_FORMATS = ("csv", "parquet")
 FIELD_FORMATS: tuple[str, ...] = ()
 """Formats that say themselves what a table's mapping has to: `interval`, `meter_id`, [timestamp], [[channel]] are then
@@ -204,7 +206,7 @@ def parse_mapping(text: str, timezone: str) -> Mapping:
         given = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise MappingError(f"the mapping is not valid TOML: {printable(str(error))}") from error
-    _known(given, _KEYS, "")
+    _known(given, KEYS, "")
     format = _one_of(given, "format", (*TABLE_FORMATS, *FIELD_FORMATS), "csv")
     told = format in FIELD_FORMATS
     meter_id, meter_column = (None, None) if told and "meter_id" not in given else _meter(given)
@@ -497,8 +499,7 @@ def _quality(given: Dict[str, Any]) -> Quality | None:
 
 
 def _stamp(given: Dict[str, Any]) -> Stamp:
-    keys = ("column", "format", "label", "end", "period", "clock", "order", "ambiguous", "second_pass")
-    value = _table(given, "timestamp", keys)
+    value = _table(given, "timestamp", TIMESTAMP_KEYS)
     if value is None:
         raise MappingError("timestamp: the table [timestamp] is missing")
     where = "timestamp."
@@ -578,7 +579,7 @@ def _channels(given: Dict[str, Any]) -> tuple[Channel, ...]:
 
 
 def _channel(given: Dict[str, Any], where: str) -> Channel:
-    _known(given, ("field", "columns", "kind", "part", "when"), where)
+    _known(given, CHANNEL_KEYS, where)
     field = _one_of(given, "field", (*MEASURED, "status"), "", where) if given.get("field") else None
     if field is None:
         raise MappingError(f"{where}field: is missing")
