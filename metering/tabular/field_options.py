@@ -14,7 +14,7 @@ from metering.errors import MappingError
 from metering.tables.lake import REGISTERS
 
 FIELD_KEYS = ("meter_id", "meters", "suffixes", "quality")
-KEYS = ("format", "encoding", "timezone", *FIELD_KEYS)
+KEYS = ("format", "member", "encoding", "timezone", *FIELD_KEYS)
 IGNORED = "ignore"
 MARKS = ("good", "estimated", "reject")
 LONGEST_METER_ID = 64

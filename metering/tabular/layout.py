@@ -114,6 +114,7 @@ def from_records(records: pl.DataFrame, mapping: Mapping, workbook: bool = False
 def from_frame(frame: pl.DataFrame, mapping: Mapping) -> Cells:
     """Cells of a typed table. `line` is the row's number, from 1. Raises MappingError as `from_text`."""
     header = tuple(frame.columns)
+    frame = frame.with_columns(_plain(column) for column in frame)
     where = {name: header[place] for name, place in _places(header, mapping, None, 0).items()}
     wide = _span(header, mapping.wide) if mapping.wide else None
     spread = header[wide[0] : wide[1]] if wide else ()
@@ -131,6 +132,21 @@ def from_frame(frame: pl.DataFrame, mapping: Mapping) -> Cells:
         *([pl.concat_list(values).alias("values")] if wide else []),
     )
     return _arranged(arranged, mapping, spread, workbook=False, before_header=0)
+
+
+def _plain(column: pl.Series) -> pl.Series:
+    """A column as a number, a time, a truth value or a text: what else there is is shown, and read as a text."""
+    dtype = column.dtype
+    if dtype.is_nested():
+        return column.to_frame().select(pl.struct(pl.all()).struct.json_encode().alias(column.name)).to_series()
+    if dtype == pl.Duration:
+        return column.dt.to_string("iso")
+    if dtype == pl.Binary:
+        # texts, as some writers of Parquet mark them
+        texts = [None if value is None else value.decode("utf-8", errors="replace") for value in column]
+        return pl.Series(column.name, texts, pl.String)
+    known = dtype.is_numeric() or dtype.is_temporal() or dtype in (pl.String, pl.Boolean)
+    return column if known else column.cast(pl.String, strict=False)
 
 
 def _jsonable(name: str, dtype: pl.DataType) -> pl.Expr:
@@ -270,8 +286,9 @@ def _check_spread(header: tuple[str, ...], mapping: Mapping) -> None:
 
 def _hint(records: pl.DataFrame, mapping: Mapping, at: int) -> str:
     """Where the header seems to be, if it is on another line."""
-    found = _having(records.slice(at + 1), tuple(column for column in mapping.columns if "#" not in column))
-    if found is None or mapping.header != Header() or not mapping.columns:
+    names = tuple(column for column in mapping.columns if "#" not in column)
+    found = _having(records.slice(at + 1), names) if names and mapping.header == Header() else None
+    if found is None:
         return ""
     return f"; the header seems to be on another line: header = {{ line = {records['line'][at + 1 + found]} }}"
 

@@ -20,16 +20,18 @@ from metering.text import printable
 
 _UNIT_S = {"s": 1, "m": 60, "h": 3600}
 _DAY_S = 86_400
-_KEYS = (
+KEYS = (
     *("format", "member", "sheet", "delimiter", "decimal", "thousands", "encoding", "null_values", "timezone"),
     *("interval", "meter_id", "header", "rows", "wide", "quality", "timestamp", "channel"),
 )
+TIMESTAMP_KEYS = ("column", "format", "label", "end", "period", "clock", "order", "ambiguous", "second_pass")
+CHANNEL_KEYS = ("field", "columns", "kind", "part", "when")
 TABLE_FORMATS = ("csv", "parquet")
 FIELD_FORMATS: tuple[str, ...] = ("nem12", "nem13", "espi")
 """Formats that say themselves what a table's mapping has to: `interval`, `meter_id`, [timestamp], [[channel]] are then
 optional (`formats.READERS` reads them)."""
 _EDIFACT = "(EDIFACT) is not read: have its values exported as CSV, and map that"
-_WORKBOOK = "needs no name, for a workbook is told by its content: leave format out"
+_WORKBOOK = f"is not one of {', '.join((*TABLE_FORMATS, *FIELD_FORMATS))}: a workbook is told by its content"
 _NO_FORMATS = {"mscons": _EDIFACT, "edifact": _EDIFACT, "xlsx": _WORKBOOK, "xls": _WORKBOOK, "excel": _WORKBOOK}
 EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1, "epoch_ns": 0.001}
 """Values of `timestamp.format` for time since 1970 in UTC, and their microseconds."""
@@ -215,7 +217,7 @@ def parse_mapping(text: str, timezone: str) -> Mapping:
     told = format in FIELD_FORMATS
     options = parse_options(given) if told else NO_OPTIONS
     given = {key: value for key, value in given.items() if key not in FIELD_KEYS} if told else given
-    _known(given, _KEYS, "")
+    _known(given, KEYS, "")
     meter_id, meter_column = (None, None) if told and "meter_id" not in given else _meter(given)
     mapping = Mapping(
         format=format,
@@ -507,8 +509,7 @@ def _quality(given: Dict[str, Any]) -> Quality | None:
 
 
 def _stamp(given: Dict[str, Any]) -> Stamp:
-    keys = ("column", "format", "label", "end", "period", "clock", "order", "ambiguous", "second_pass")
-    value = _table(given, "timestamp", keys)
+    value = _table(given, "timestamp", TIMESTAMP_KEYS)
     if value is None:
         raise MappingError("timestamp: the table [timestamp] is missing")
     where = "timestamp."
@@ -588,7 +589,7 @@ def _channels(given: Dict[str, Any]) -> tuple[Channel, ...]:
 
 
 def _channel(given: Dict[str, Any], where: str) -> Channel:
-    _known(given, ("field", "columns", "kind", "part", "when"), where)
+    _known(given, CHANNEL_KEYS, where)
     field = _one_of(given, "field", (*MEASURED, "status"), "", where) if given.get("field") else None
     if field is None:
         raise MappingError(f"{where}field: is missing")
