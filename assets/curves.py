@@ -16,6 +16,8 @@ from metering.calendar import day_bounds, local_date
 from metering.load.curve import WINDOW_VALUES, daily_curve
 from metering.load.indices import CURVE, daily_load, slides
 from metering.load.windows import USED, windows
+from metering.readings.plausible import believed
+from metering.readings.slots import weighed
 from metering.supply.power_factor import ENERGIES, power_factor_monthly
 from metering.supply.voltage import JUDGED_BY, voltage_daily
 from metering.tables import LAKE
@@ -37,7 +39,7 @@ def registry_meters(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
 def batch_windows(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     """Windows computed again from the readings, independently of the stream's."""
     for lot in lots(batch, days):
-        rows = windows(readings(batch, lot, USED), batch.registry.meter_versions)
+        rows = windows(readings(batch, lot, USED), batch.registry.meter_versions, batch.settings.timezone)
         dated = rows.with_columns(date=local_date(pl.col("window_end"), batch.settings.timezone))
         for day in lot:
             yield Part(day_partition(day), WINDOWS.conform(dated.filter(pl.col("date") == day), revision=0), day)
@@ -54,7 +56,7 @@ def curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
 def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     registry, settings = batch.registry, batch.settings
     for lot in lots(batch, days):
-        rows = readings(batch, lot, ("meter_id", "p_kw")) if slides(registry.meter_versions) else None
+        rows = _believed(batch, lot, ("meter_id", "p_kw")) if slides(registry.meter_versions) else None
         for day in lot:
             curve = batch.marts.read(batch.tables["daily_curve"], [day], CURVE)
             of_day = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *SLOT))
@@ -65,10 +67,17 @@ def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
 
 def voltages(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     for lot in lots(batch, days):
-        rows = with_version(readings(batch, lot, ("meter_id", *VOLTAGES)), batch.registry.meter_versions, JUDGED_BY)
+        rows = with_version(_believed(batch, lot, ("meter_id", *VOLTAGES)), batch.registry.meter_versions, JUDGED_BY)
         for day in lot:
             of_day = voltage_daily(_near(rows, day, batch.settings.timezone), day, batch.settings)
             yield Part(day_partition(day), of_day, day)
+
+
+def _believed(batch: Batch, lot: Sequence[date], columns: Sequence[str]) -> pl.DataFrame:
+    """Readings with what they answer for, and without what is not believed of them."""
+    rows = readings(batch, lot, columns)
+    answers = weighed(rows, batch.registry.meter_versions, batch.settings.timezone)
+    return believed(answers, batch.registry.meter_versions)
 
 
 def power_factors(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
@@ -98,4 +107,4 @@ def last_of(days: Sequence[date], month: date) -> date:
 
 def _near(rows: pl.DataFrame, day: date, timezone: str) -> pl.DataFrame:
     start, end = day_bounds(day, timezone)
-    return rows.filter(pl.col("ts").is_between(start - timedelta(minutes=15), end))
+    return rows.filter(pl.col("slot_end").is_between(start - timedelta(minutes=15), end))

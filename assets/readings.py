@@ -39,13 +39,18 @@ def lots(batch: Batch, days: Sequence[date]) -> Iterator[list[date]]:
 
 
 def readings(batch: Batch, days: Sequence[date], columns: Sequence[str] = LAKE["readings"].names) -> pl.DataFrame:
-    """Readings of consecutive local `days` and of the 15 minutes before them, which hold the registers at the edge.
+    """Readings of consecutive local `days`, and of the 15 minutes (of meters with longer intervals: the day) before
+    them, which hold the registers at the edge.
 
     One row for each (meter_id, ts), the one that counts: `ts`, `columns` of `readings`, `meter` (code) and `version`
     (row in the registry's meter_versions).
     """
     start, _ = day_bounds(days[0], batch.settings.timezone)
+    versions = batch.registry.meter_versions
+    long = versions.filter(pl.col("block_us") > WINDOW_S * 1_000_000)["meter_id"].unique()
     since = pl.col("ts") > start - timedelta(seconds=WINDOW_S + 1)
+    if len(long):
+        since |= pl.col("meter_id").is_in(long.implode())
     wanted = list(dict.fromkeys(("meter_id", "ts", *_ORDER, *columns)))
     placed = pl.coalesce("log_offset", "source_offset").alias("log_offset")
     with batch.lake.held():
@@ -59,9 +64,14 @@ def counted(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
 
     Readings of meters that the registry does not know, or not at that time, are left out.
     """
+    return latest(known(rows, meter_versions))
+
+
+def known(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
+    """Readings with `meter` (code) and `version`, without those of meters that the registry does not know then."""
     index = MeterIndex.of(meter_versions)
     coded = _known(rows.with_columns(index.code(rows["meter_id"])), "meter")
-    return latest(_known(coded.with_columns(index.version(coded["meter"], coded["ts"])), "version"))
+    return _known(coded.with_columns(index.version(coded["meter"], coded["ts"])), "version")
 
 
 def _known(rows: pl.DataFrame, column: str) -> pl.DataFrame:

@@ -124,10 +124,10 @@ WINDOWS = Table(
         _METER,
         _CUSTOMER,
         Column("window_end", TIMESTAMP, "End of the window", "UTC", nullable=False),
-        Column("n", pl.Int32, "Readings in the window, one for each ts", nullable=False, minimum=1),
         Column(
-            "n_expected", pl.Int32, "Readings due in the window, from the meter's interval", nullable=False, minimum=1
+            "n", pl.Int32, "Slots of the meter that end in the window and have a reading", nullable=False, minimum=0
         ),
+        Column("n_expected", pl.Int32, "Slots of the meter that end in the window", nullable=False, minimum=0),
         Column("p_mean_kw", pl.Float64, "Mean active power over the readings present", "kW"),
         Column("p_max_kw", pl.Float64, "Largest active power reading", "kW"),
         Column("p_min_kw", pl.Float64, "Smallest active power reading", "kW"),
@@ -139,7 +139,21 @@ WINDOWS = Table(
             "else from power over the readings present",
             "kWh",
         ),
-        Column("energy_basis", pl.String, "Where energy_kwh comes from", allowed=("register", "power")),
+        Column(
+            "energy_basis",
+            pl.String,
+            "Where energy_kwh comes from: registers, power, or readings that reach beyond the window, spread evenly",
+            allowed=("registers", "power", "spread"),
+        ),
+        Column(
+            "covered_min",
+            pl.Float64,
+            "Minutes of the window that readings stand for",
+            "min",
+            minimum=0,
+            maximum=WINDOW_S / 60,
+        ),
+        Column("reason", pl.String, "Why a value is not what the meter says (null: it is)"),
         Column("import_kvarh", pl.Float64, "Difference of the reactive import register", "kvarh", minimum=0),
         Column("export_kvarh", pl.Float64, "Difference of the reactive export register", "kvarh", minimum=0),
         Column(

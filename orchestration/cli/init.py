@@ -8,7 +8,7 @@ import click
 
 from metering.errors import UserError
 from metering.tables.schema import Table
-from metering.tables.warehouse import CUSTOMERS, METERS
+from metering.tables.warehouse import CUSTOMERS, METERS_IN_FILE
 from orchestration.cli import home_option
 from orchestration.home.registry_files import registry_paths
 from orchestration.home.settings import explained_defaults
@@ -37,7 +37,7 @@ def command(home: Path) -> None:
     files = {
         home / "kilowatch.toml": _HEAD + commented(explained_defaults()),
         customers: _template(CUSTOMERS, _CUSTOMERS),
-        meters: _template(METERS, _METERS),
+        meters: _template(METERS_IN_FILE, _METERS),
     }
     there = [str(path) for path in files if path.exists()]
     if there:

@@ -10,9 +10,10 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from datetime import UTC, date, datetime
 from functools import cache, cached_property
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -37,8 +38,10 @@ from metering.kpi.catalogue import problems
 from metering.settings import (
     ForecastSettings,
     MeteringSettings,
+    PlausibilitySettings,
     PowerFactorAdjustment,
     Rulebook,
+    SlotSettings,
     Tariff,
     VeeSettings,
     VoltageLimits,
@@ -143,6 +146,8 @@ class Settings(BaseSettings):
     retention: Retention
     forecast: ForecastSettings
     vee: VeeSettings
+    slots: SlotSettings
+    plausibility: PlausibilitySettings
     rules: tuple[dict[str, Any], ...] = ()
     rulesets: tuple[dict[str, Any], ...] = ()
     voltage: tuple[VoltageLimits, ...]
@@ -189,6 +194,14 @@ class Settings(BaseSettings):
     def _enough_history(cls, value: ForecastSettings) -> ForecastSettings:
         if value.history_days < 7 or value.min_train_days < 1 or value.max_iter < 1:
             raise ValueError("history_days must be at least 7, min_train_days and max_iter at least 1")
+        return value
+
+    @field_validator("slots", "plausibility")
+    @classmethod
+    def _not_negative(cls, value: Any) -> Any:
+        for name, figure in asdict(value).items():
+            if not 0 <= figure < inf:
+                raise ValueError(f"{name} must be a number from 0")
         return value
 
     @field_validator("timezone")

@@ -74,6 +74,7 @@ u as (
 ), g as (
   select meter_id, any_value(customer_no) as customer_no, w, count(*) as n,
     ceil(900 / any_value(interval_s))::int as n_expected, any_value(nominal_v) as nominal_v,
+    any_value(interval_s) as interval_s,
     any_value(from_us) as from_us,
     avg(p_kw) as p_mean_kw, max(p_kw) as p_max_kw, min(p_kw) as p_min_kw, avg(q_kvar) as q_mean_kvar,
     sum(p_kw * interval_s / 3600) as p_kwh, sum(greatest(q_kvar, 0) * interval_s / 3600) filter (q_kvar is not null) as q_import_kvarh,
@@ -91,10 +92,11 @@ u as (
   from g left join counted s on s.meter_id = g.meter_id and s.from_us = g.from_us and s.ts = g.w - 900000000
     left join counted t on t.meter_id = g.meter_id and t.from_us = g.from_us and t.ts = g.w
 )
-select e.* exclude (imported, exported, no_export, p_kwh, nominal_v, from_us),
+select e.* exclude (imported, exported, no_export, p_kwh, nominal_v, interval_s, from_us),
   coalesce(imported - case when no_export then 0 else exported end, p_kwh) as energy_kwh,
-  case when imported - case when no_export then 0 else exported end is not null then 'register'
+  case when imported - case when no_export then 0 else exported end is not null then 'registers'
     when p_kwh is not null then 'power' end as energy_basis,
+  least(n * interval_s, 900) / 60 as covered_min, null::varchar as reason,
   (u_min_v - nominal_v) / nominal_v * 100 as u_dev_min_pct, (u_max_v - nominal_v) / nominal_v * 100 as u_dev_max_pct,
   abs(p_mean_kw) / sqrt(p_mean_kw ** 2 + q_mean_kvar ** 2) as pf, revision, revision + punctual::int as emissions,
   (make_timestamp(w - 1) + interval 8 hour)::date as date

@@ -85,7 +85,7 @@ def make_windows() -> Builder:
         rows = quarters.with_columns(pl.Series("p_mean_kw", p_kw, dtype=pl.Float64)).filter(
             pl.col("p_mean_kw").is_not_null()
         )
-        given = {"n": 1, "n_expected": 1, "revision": 0, "energy_basis": "power", **columns}
+        given = {"n": 1, "n_expected": 1, "revision": 0, "energy_basis": "power", "covered_min": 15.0, **columns}
         filled = rows.with_columns((pl.col("p_mean_kw") / 4).alias("energy_kwh"))
         return WINDOWS.conform(filled, meter_id=meter_id, customer_no=customer_no, date=day, **given)
 
@@ -137,5 +137,6 @@ def large_registry() -> pl.DataFrame:
     later = [known.filter(which).with_columns(valid_from=start + timedelta(hours=hours)) for which, hours in cuts]
     versions = pl.concat([known, *later]).sort("meter_id", "valid_from").drop("i")
     ends = pl.col("valid_from").shift(-1).over("meter_id")
-    columns = {"valid_from": pl.col("valid_from").cast(TIMESTAMP), "valid_to": ends.cast(TIMESTAMP)}
-    return pl.concat([pl.DataFrame(schema=METER_VERSIONS), versions.with_columns(**columns)], how="diagonal")
+    versions = versions.with_columns(pl.col("valid_from").cast(TIMESTAMP), ends.cast(TIMESTAMP).alias("valid_to"))
+    versions = versions.with_columns(stamps_from="valid_from", stamps_to="valid_to")
+    return pl.concat([pl.DataFrame(schema=METER_VERSIONS), versions], how="diagonal")
