@@ -49,7 +49,7 @@ def curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     registry = batch.registry
     for day in days:
         of_day = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *SLOT, *WINDOW_VALUES))
-        curve = daily_curve(of_day, registry.meter_versions, registry.customers, day, batch.settings)
+        curve = daily_curve(of_day, registry.meter_versions, registry.customers_on(day), day, batch.settings)
         yield Part(day_partition(day), curve, day)
 
 
@@ -61,7 +61,7 @@ def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
             curve = batch.marts.read(batch.tables["daily_curve"], [day], CURVE)
             of_day = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *SLOT))
             near = None if rows is None else _near(rows, day, settings.timezone)
-            load = daily_load(curve, of_day, near, registry.customers, registry.meter_versions, day, settings)
+            load = daily_load(curve, of_day, near, registry.customers_on(day), registry.meter_versions, day, settings)
             yield Part(day_partition(day), load, day)
 
 
@@ -84,7 +84,9 @@ def power_factors(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     """Each month to date: of the days of it that have been materialised."""
     for month in months(days):
         rows = batch.marts.read(WINDOWS, days_of_month(month), ("customer_no", "window_end", *ENERGIES))
-        table = power_factor_monthly(rows, batch.registry.customers, month, batch.settings)
+        table = power_factor_monthly(
+            rows, batch.registry.customers_on(last_of(days, month), month), month, batch.settings
+        )
         yield Part(month_partition(month), table, last_of(days, month))
 
 

@@ -32,7 +32,7 @@ def accuracies(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     for day in days:
         forecast = batch.marts.read(batch.tables["forecast"], [day])
         naive = history.of([day - timedelta(days=7)])
-        rows = accuracy(forecast, history.of([day]), naive, batch.registry.customers, day, batch.settings)
+        rows = accuracy(forecast, history.of([day]), naive, batch.registry.customers_on(day), day, batch.settings)
         yield Part(day_partition(day), rows, day)
 
 
@@ -72,7 +72,7 @@ class _Week:
             self._start, self._model = monday, self._trained(monday, day)
         elif self._model is None:
             self._model = self._fit(day)
-        curves, customers = self.history.before(day), self.batch.registry.customers
+        curves, customers = self.history.before(day), self.batch.registry.customers_on(day)
         return predict(self._model, curves, customers, day, self.batch.settings)
 
     def _trained(self, monday: date, day: date) -> Model | None:
@@ -80,5 +80,9 @@ class _Week:
         return next((model for model in map(self._fit, days) if model), None)
 
     def _fit(self, day: date) -> Model | None:
-        curves, customers, settings = self.history.before(day), self.batch.registry.customers, self.batch.settings
+        curves, customers, settings = (
+            self.history.before(day),
+            self.batch.registry.customers_on(day),
+            self.batch.settings,
+        )
         return fit(curves, customers, day, partial(Boosted, settings.forecast), settings)

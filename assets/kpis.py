@@ -31,21 +31,23 @@ def kpis(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
             [batch.marts.read(batch.tables["kpi"], [day for day in of_month if day not in of_run]), *of_run.values()]
         )
         counted = _rows(batch, needs, of_month)
-        monthly = monthly_kpis(daily, counted, batch.registry.customers, month, batch.settings)
+        monthly = monthly_kpis(
+            daily, counted, batch.registry.customers_on(last_of(days, month), month), month, batch.settings
+        )
         yield Part(month_partition(month), monthly, last_of(days, month))
 
 
 def _of_day(batch: Batch, day: date) -> pl.DataFrame:
     needs = day_needs(batch.settings.kpi, batch.tables)
     rows = {**_rows(batch, needs, [day]), METER_DAYS.name: _meter_days(batch, day)}
-    return daily_kpis(rows, batch.registry.customers, day, batch.settings)
+    return daily_kpis(rows, batch.registry.customers_on(day), day, batch.settings)
 
 
 def _meter_days(batch: Batch, day: date) -> pl.DataFrame:
     windows = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, "customer_no", *SLOT, *ENERGIES))
     voltage = batch.marts.read(batch.tables["voltage_daily"], [day])
     registry = batch.registry
-    return meter_days(windows, voltage, registry.meter_versions, registry.customers, day, batch.settings)
+    return meter_days(windows, voltage, registry.meter_versions, registry.customers_on(day), day, batch.settings)
 
 
 def _rows(batch: Batch, needs: Mapping[str, Sequence[str]], days: Sequence[date]) -> dict[str, pl.DataFrame]:

@@ -1,4 +1,4 @@
-"""Sentences with values in them, as expressions.
+"""Sentences with values in them, as expressions, and texts of others fit to be shown.
 
 Not here: what is said.
 """
@@ -21,3 +21,9 @@ def filled(template: str, *values: pl.Expr | str) -> pl.Expr:
         expression = pl.col(value) if isinstance(value, str) else value
         parts += [expression.cast(pl.String), pl.lit(text)]
     return pl.concat_str(parts)
+
+
+def printable(text: str, width: int = 60) -> str:
+    """`text` fit for one line of a terminal: what does not print as a `?`, and at most `width` characters."""
+    shown = "".join(char if char.isprintable() and char != "\ufffd" else "?" for char in text[: width + 1])
+    return shown if len(text) <= width else shown[: width - 1] + "…"

@@ -159,7 +159,7 @@ def _registry(home: Path) -> Check:
         registry = load(home, load_settings(home))
     except KilowatchError as error:
         return Check("registry", "missing", str(error), "correct the file, then kilowatch registry check")
-    customers, meters = registry.customers.height, registry.meters["meter_id"].n_unique()
+    customers, meters = registry.customers["customer_no"].n_unique(), registry.meters["meter_id"].n_unique()
     return Check("registry", "ok", f"{customers:,} customers, {meters:,} meters")
 
 

@@ -47,6 +47,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """Folder with small inputs made after situations from the field; tests that read it are skipped without it."""
+    folder = ROOT.parent / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"cases from the field are not here: {folder.name} beside the checkout is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def default_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """The product's own settings, of a home without a kilowatch.toml."""
     return load_settings(tmp_path_factory.mktemp("home"))

@@ -21,7 +21,10 @@ MENDABLE = ("unknown_meter", "future_time")
 """Reasons that registry, settings or clock have a part in; all others follow from the bytes alone, now and for ever."""
 
 _RFC3339 = "%+"
-_EARLIEST_US, _LATEST_US = -62_104_060_800_000_000, 253_370_764_799_999_000  # years 2 to 9998: dates everywhere
+_EARLIEST_US, _LATEST_US = 946_684_800_000_000, 4_133_980_799_999_999  # years 2000 to 2100: what a meter can mean
+_FIRST_US, _LAST_US = -62_104_060_800_000_000, 253_370_764_799_999_000  # years 2 to 9998: dates everywhere
+_MISTAKEN = {"seconds": 1e3, "microseconds": 1e-3, "nanoseconds": 1e-6}
+"""Units that epoch milliseconds are taken for, and how many milliseconds one is."""
 _ORIGIN = ("item", "source_offset", "source_row", "logged_at")
 _ACCEPTED = [pl.col(name) for name in ACCEPTED_SCHEMA.names()]
 _NO_PROBLEMS = pl.DataFrame(
@@ -44,15 +47,23 @@ def origin_of(
 
 
 def instant(rows: pl.DataFrame) -> pl.Series:
-    """The reading's time [UTC, us] from `ts` (RFC 3339 with offset) or `ts_ms`; null: none usable."""
+    """The reading's time [UTC, us] from `ts` (RFC 3339 with offset) or `ts_ms`; null: none that a meter can mean."""
+    return _within(_instant(rows), _EARLIEST_US, _LATEST_US).cast(TIMESTAMP).alias("ts")
+
+
+def as_told(rows: pl.DataFrame) -> pl.Series:
+    """As `instant`, of any time that has a date."""
+    return _within(_instant(rows), _FIRST_US, _LAST_US).cast(TIMESTAMP).alias("ts")
+
+
+def _instant(rows: pl.DataFrame) -> pl.Series:
+    """Epoch microseconds."""
     text, number = rows["ts"], rows["ts_ms"]
     if number.null_count() == rows.height:
-        ts = _of_text(text)
-    elif text.null_count() == rows.height:
-        ts = _of_number(number)
-    else:
-        ts = _of_text(text).fill_null(_of_number(number))
-    return ts.alias("ts")
+        return _of_text(text)
+    if text.null_count() == rows.height:
+        return _of_number(number)
+    return _of_text(text).fill_null(_of_number(number))
 
 
 def _of_text(text: pl.Series) -> pl.Series:
@@ -60,19 +71,19 @@ def _of_text(text: pl.Series) -> pl.Series:
     if ts.null_count() > text.null_count():
         spaced = text.str.replace(r"^(\d{4}-\d{2}-\d{2}) ", "${1}T")
         ts = ts.fill_null(spaced.str.to_datetime(format=_RFC3339, time_unit="us", time_zone="UTC", strict=False))
-    return _dated(ts.to_physical())
+    return ts.to_physical()
 
 
 def _of_number(ms: pl.Series) -> pl.Series:
-    return _dated((ms * 1000).round().cast(pl.Int64, strict=False))
+    return (ms * 1000).round().cast(pl.Int64, strict=False)
 
 
-def _dated(us: pl.Series) -> pl.Series:
-    """As times; null what no time zone has a date for."""
+def _within(us: pl.Series, earliest: int, latest: int) -> pl.Series:
+    """Null what is not."""
     first, last = us.min(), us.max()
-    if isinstance(first, int) and isinstance(last, int) and not _EARLIEST_US <= first <= last <= _LATEST_US:
-        us = us.set(~us.is_between(_EARLIEST_US, _LATEST_US).fill_null(False), None)
-    return us.cast(TIMESTAMP)
+    if isinstance(first, int) and isinstance(last, int) and not earliest <= first <= last <= latest:
+        us = us.set(~us.is_between(earliest, latest).fill_null(False), None)
+    return us
 
 
 def with_times(problems: pl.DataFrame) -> pl.DataFrame:
@@ -95,7 +106,8 @@ def judge(
         return judged.select_seq(_ACCEPTED), _NO_PROBLEMS
     early = (ahead_us > most_us).fill_null(False)
     good = version.is_not_null() & ~early
-    bad = judged.with_columns(early.alias("early"), ts_text=rows["ts"]).filter(~good)
+    bad = judged.with_columns(early.alias("early"), rows["ts_ms"], ts_text=rows["ts"]).filter(~good)
+    bad = bad.with_columns(is_time=_of_text(bad["ts_text"]).is_not_null() | bad["ts_ms"].is_not_null())
     return judged.filter(good).select(_ACCEPTED), bad.select("row", *_why(tolerance_s), "meter_id", "ts")
 
 
@@ -115,6 +127,7 @@ def _why(tolerance_s: int) -> list[pl.Expr]:
             "wrong_type",
             pl.lit(f"meter_id is longer than {LONGEST_METER_ID} characters"),
         ),
+        (pl.col("ts").is_null() & pl.col("is_time"), "implausible_time", _no_meter_means()),
         (
             pl.col("ts").is_null(),
             "missing_time",
@@ -141,6 +154,23 @@ def _why(tolerance_s: int) -> list[pl.Expr]:
         reason = pl.when(condition).then(pl.lit(name)).otherwise(reason)
         detail = pl.when(condition).then(text).otherwise(detail)
     return [reason.alias("reason"), detail.alias("detail")]
+
+
+def _no_meter_means() -> pl.Expr:
+    """What is odd about a time outside 2000 to 2100, and what it may have been meant to be."""
+    ms = pl.col("ts_ms")
+    number = pl.coalesce(ms.cast(pl.Int64, strict=False).cast(pl.String), ms.cast(pl.String))
+    meant = pl.coalesce(
+        *(
+            pl.when((ms * factor * 1000).is_between(_EARLIEST_US, _LATEST_US)).then(pl.lit(unit))
+            for unit, factor in _MISTAKEN.items()
+        )
+    )
+    return pl.coalesce(
+        filled("ts '{}' is not in the years 2000 to 2100", "ts_text"),
+        filled("ts {} looks like epoch {}: send milliseconds", number, meant),
+        filled("ts {} is no time in the years 2000 to 2100, in epoch milliseconds", number),
+    )
 
 
 def rejects(

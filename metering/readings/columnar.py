@@ -12,7 +12,7 @@ from functools import partial
 
 import polars as pl
 
-from metering.readings.admission import instant, judge, origin_of, rejects, with_times
+from metering.readings.admission import as_told, instant, judge, origin_of, rejects, with_times
 from metering.readings.json_lines import PROBLEM_SCHEMA
 from metering.readings.payloads import (
     ACCEPTED_SCHEMA,
@@ -159,7 +159,7 @@ def _decode_typed(
 
 def _told(typed: pl.DataFrame) -> pl.DataFrame:
     """Rows under the names they came by, so that they can be read again once what was wrong with them is mended."""
-    time = pl.coalesce("ts", instant(typed).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ"), pl.col("ts_ms").cast(pl.String))
+    time = pl.coalesce("ts", as_told(typed).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ"), pl.col("ts_ms").cast(pl.String))
     status = pl.coalesce(pl.col("status").cast(pl.Int128), "misfit")
     return typed.with_columns(ts=time, status=status).drop("ts_ms", "misfit")
 

@@ -70,9 +70,9 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
 
     A version holds for intervals in (valid_from, valid_to] (UTC instants; valid_to null: open), and readings stamped in
     (stamps_from, stamps_to] belong to it: a tolerance (`tolerance_us`) later where it ends with a slot. A version that
-    outlives a change of the voltage limits is cut in two there; its parts are one `chain`, within which registers are
-    continuous. `grid_us`: the interval [us], or OFF_GRID_US; `block_us`: the shortest time that is made of whole slots
-    and of whole windows.
+    outlives a change of the voltage limits, or a period of its customer, is cut there; its parts are one `chain`,
+    within which registers are continuous. `grid_us`: the interval [us], or OFF_GRID_US; `block_us`: the shortest time
+    that is made of whole slots and of whole windows.
 
     `register_modulus` is where the registers roll over [kWh, kvarh]; `u_lower_v` and `u_upper_v` [V] are the limits of
     supply-voltage deviation, `u_spread_limit` that on |+dev| + |-dev| (fraction of nominal; 0: none) of the meter's
@@ -80,9 +80,8 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
     meter. `*_most_*`: beyond it no value is believed, and no register step in that time (kWh an hour); a step is within
     `step_tolerance` (fraction) of power's integral, or `step_count_kwh`.
     """
-    known = meters.join(customers.select("customer_no", *_OF_CUSTOMER), on="customer_no", maintain_order="left")
-    known = known.with_row_index("chain").with_columns(validity(settings.timezone))
-    known = known.with_columns(valid_from="valid_from_at", valid_to="valid_to_at")
+    chains = meters.with_row_index("chain").with_columns(validity(settings.timezone))
+    known = _of_customers(chains.with_columns(valid_from="valid_from_at", valid_to="valid_to_at"), customers, settings)
     limits = sorted(settings.voltage, key=lambda item: item.effective_from)
     parts = [
         _within(known, start, stop).with_columns(_limits(part))
@@ -93,6 +92,21 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
     )
     ordered = judged.sort("meter_id", "valid_from").with_columns(_stamps())
     return ordered.select(pl.col(name).cast(dtype) for name, dtype in METER_VERSIONS.items())
+
+
+def _of_customers(meters: pl.DataFrame, customers: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
+    """Versions with their customers' columns, cut to the customers' periods."""
+    periods = customers.select(
+        "customer_no",
+        *_OF_CUSTOMER,
+        instant(pl.col("valid_from"), settings.timezone).alias("period_from"),
+        instant(pl.col("valid_to").dt.offset_by("1d"), settings.timezone).alias("period_to"),
+    )
+    cut = meters.join(periods, on="customer_no", maintain_order="left").with_columns(
+        pl.max_horizontal("valid_from", "period_from").alias("valid_from"),
+        pl.min_horizontal("valid_to", "period_to").alias("valid_to"),
+    )
+    return cut.filter(pl.col("valid_to").is_null() | (pl.col("valid_from") < pl.col("valid_to")))
 
 
 def validity(zone: str) -> list[pl.Expr]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import polars as pl
 
@@ -20,6 +20,7 @@ from metering.settings.kpis import GROUPS
 from metering.tables.schema import Column, Table
 from metering.tables.warehouse import CUSTOMERS, METERS, METERS_IN_FILE
 from metering.tabular.delimited import Delimited, cut
+from metering.tabular.encodings import container, encoding_of
 from metering.text import filled
 
 __all__ = ["CUSTOMERS_FILE", "METERS_FILE", "METER_VERSIONS", "Registry", "meter_versions", "parse_registry"]
@@ -34,6 +35,12 @@ PF_STANDARDS = (0.90, 0.85, 0.80)
 METER_ID_LENGTH = 64
 WHOLE_SCOPE = "*"
 
+_SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'"}
+_SCIENTIFIC = r"^[+-]?\d+([.,]\d+)?[eE][+-]\d+$"
+"""How spreadsheets write a long number that they were not told is text."""
+_SPREADSHEET_EPOCH = date(1899, 12, 30)
+_SERIAL_DAYS = (36526, 73415)  # 2000 to 2100
+
 _POSITIVE = frozenset(
     {
         *("voltage_level_kv", "contract_capacity_kva", "contract_demand_kw"),
@@ -42,13 +49,29 @@ _POSITIVE = frozenset(
 )
 
 
+_IDS = ("meter_id", "customer_no")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Registry:
-    """A valid registry. `customers` has CUSTOMERS' schema, `meters` METERS', `meter_versions` METER_VERSIONS."""
+    """A valid registry. `customers` has CUSTOMERS' schema, `meters` METERS', `meter_versions` METER_VERSIONS.
+
+    A customer has a row for each of its periods in `customers`: ask `customers_on` for one row each.
+    """
 
     customers: pl.DataFrame
     meters: pl.DataFrame
     meter_versions: pl.DataFrame
+
+    def customers_on(self, day: date, since: date | None = None) -> pl.DataFrame:
+        """One row for each customer, by customer_no: the one that is valid on a local `day`.
+
+        With `since` customers count too that were valid at some time from then on; the last of their rows is theirs.
+        """
+        begun = pl.col("valid_from").is_null() | (pl.col("valid_from") <= day)
+        not_over = pl.col("valid_to").is_null() | (pl.col("valid_to") >= (since or day))
+        rows = self.customers.filter(begun & not_over).sort("customer_no", "valid_from", nulls_last=False)
+        return rows.unique("customer_no", keep="last", maintain_order=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +89,11 @@ def parse_registry(customers_csv: bytes | str, meters_csv: bytes | str, settings
     Raises RegistryError for the first line that is wrong: nothing of a registry with an error in it is used.
     """
     customers = _typed(CUSTOMERS_FILE, CUSTOMERS, customers_csv)
-    _refuse(CUSTOMERS_FILE, customers, _customer_checks(settings))
+    _refuse(CUSTOMERS_FILE, customers, _whole_days())
+    customers = _with_moments(customers, settings.timezone)
+    _refuse(CUSTOMERS_FILE, _with_overlaps(customers, "customer_no"), _customer_checks(settings))
     meters = _with_moments(_typed(METERS_FILE, METERS_IN_FILE, meters_csv), settings.timezone)
-    _refuse(METERS_FILE, _with_overlaps(meters), _meter_checks(customers["customer_no"]))
+    _refuse(METERS_FILE, _with_overlaps(meters, "meter_id"), _meter_checks(customers["customer_no"]))
     judged = meter_versions(customers, meters, settings)
     _refuse(METERS_FILE, meters, [_class_check(judged)])
     return Registry(customers.select(CUSTOMERS.names), meters.select(METERS.names), judged)
@@ -79,16 +104,13 @@ def parse_registry(customers_csv: bytes | str, meters_csv: bytes | str, settings
 
 def _typed(file: str, table: Table, content: bytes | str) -> pl.DataFrame:
     """The table's columns, typed, and `line`."""
-    parsed = cut(_text(file, table, content))
-    _check_header(file, table, parsed)
+    text = _text(file, table, content)
+    parsed = cut(text)
+    _check_header(file, table, parsed, text.lstrip())
     _refuse(file, parsed.records, list(_shape_checks(parsed)))
     where = {name: index for index, name in enumerate(parsed.header)}
     cells = parsed.records.select(
-        "line",
-        *(
-            pl.col("cells").list.get(where[name]).str.strip_chars().replace("", None).alias(name)
-            for name in table.names
-        ),
+        "line", *(_cell(where.get(column.name), column).alias(column.name) for column in table.columns)
     )
     _refuse(file, cells, [check for column in table.columns for check in _cell_checks(column)])
     moments = [_moment(column.name).alias(f"{column.name}_at") for column in table.columns if column.dtype == pl.Date]
@@ -108,9 +130,20 @@ def _with_moments(meters: pl.DataFrame, zone: str) -> pl.DataFrame:
     return named.with_columns(validity(zone))
 
 
+def _cell(index: int | None, column: Column) -> pl.Expr:
+    """A column's cells without blanks around; null, or the column's default, where they or the column are not there."""
+    default = pl.lit(column.default, pl.String)
+    if index is None:
+        return default
+    cell = pl.col("cells").list.get(index).str.strip_chars().replace("", None)
+    return pl.coalesce(cell, default) if column.default else cell
+
+
 def _text(file: str, table: Table, content: bytes | str) -> str:
     if isinstance(content, str):
         return content.removeprefix("\ufeff")
+    if kind := _no_text(content):
+        raise RegistryError(file, 1, table.names[0], f"{kind}; save it as CSV in UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -119,15 +152,32 @@ def _text(file: str, table: Table, content: bytes | str) -> str:
         header = cut(before).header if line > 1 else table.names
         cell = cut(before.rpartition("\n")[2] + "x").header
         column = header[min(len(cell), len(header)) - 1]
-        raise RegistryError(file, line, column, "is not UTF-8; save the file as UTF-8") from None
+        guess = (
+            " but seems to be GB18030, as Excel's plain CSV is in Chinese" if encoding_of(content) == "gb18030" else ""
+        )
+        raise RegistryError(file, line, column, f"is not UTF-8{guess}; save the file as UTF-8") from None
 
 
-def _check_header(file: str, table: Table, parsed: Delimited) -> None:
+def _no_text(content: bytes) -> str | None:
+    """What a file is that is no text of single bytes for all to see."""
+    if kind := container(content):
+        return f"the file is {kind}, not CSV"
+    if encoding_of(content).startswith("utf-16"):
+        return "the file is UTF-16, as Excel's 'Unicode text' is"
+    return None
+
+
+def _check_header(file: str, table: Table, parsed: Delimited, text: str) -> None:
     line = max(parsed.header_line, 1)
-    for name in table.names:
-        if parsed.header.count(name) != 1:
-            problem = "stands twice in the header" if name in parsed.header else "is missing from the header"
-            raise RegistryError(file, line, name, f"{problem}; expected {','.join(table.names)}")
+    needed = [column.name for column in table.columns if not column.optional]
+    for column in table.columns:
+        count = parsed.header.count(column.name)
+        if count > 1 or (not count and not column.optional):
+            problem = "stands twice in the header" if count else "is missing from the header"
+            for separator, name in _SEPARATORS.items():
+                if not count and set(needed) <= set(cut(text.partition("\n")[0], separator).header):
+                    problem = f"is in the header, but cells are separated by {name}; separate them by commas"
+            raise RegistryError(file, line, column.name, f"{problem}; expected {','.join(table.names)}")
 
 
 def _shape_checks(parsed: Delimited) -> Iterator[_Check]:
@@ -144,9 +194,10 @@ def _cell_checks(column: Column) -> Iterator[_Check]:
     if not column.nullable:
         yield _Check(column.name, cell.is_null(), pl.lit("is empty"))
     value = _value(column)
-    yield _Check(
-        column.name, cell.is_not_null() & value.is_null(), filled("'{}' is not {}", cell, pl.lit(_kind(column)))
-    )
+    if column.name in _IDS:
+        said = "'{}' is a number as spreadsheets shorten it, its digits are lost: format the column as text there"
+        yield _Check(column.name, cell.str.contains(_SCIENTIFIC), filled(said, cell))
+    yield _Check(column.name, cell.is_not_null() & value.is_null(), _no_value(column))
     if column.dtype == pl.Float64:
         yield _Check(column.name, ~value.is_finite(), filled("'{}' is not a finite number", cell))
     if column.name in _POSITIVE:
@@ -162,6 +213,21 @@ def _cell_checks(column: Column) -> Iterator[_Check]:
             ~cell.is_in(column.allowed),
             filled("'{}' is not one of {}", cell, pl.lit(", ".join(column.allowed))),
         )
+
+
+def _no_value(column: Column) -> pl.Expr:
+    """How a cell is not what its column wants."""
+    cell = pl.col(column.name)
+    plain = filled("'{}' is not {}", cell, pl.lit(_kind(column)))
+    if column.dtype != pl.Date:
+        return plain
+    serial = cell.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False)
+    day = pl.when(serial.is_between(*_SERIAL_DAYS)).then(pl.lit(_SPREADSHEET_EPOCH) + pl.duration(days=serial))
+    counted = filled("'{}' is a date as spreadsheets count days: write it as {}", cell, day.cast(pl.Date))
+    parts = cell.str.extract_groups(r"^(\d{4})[/.](\d{1,2})[/.](\d{1,2})$").struct
+    year, month, of_month = (parts.field(str(part)).str.zfill(2) for part in (1, 2, 3))
+    turned = filled("{}: write it as {}-{}-{}", plain, year, month, of_month)
+    return pl.coalesce(counted, turned, plain)
 
 
 def _kind(column: Column) -> str:
@@ -188,9 +254,15 @@ def _value(column: Column) -> pl.Expr:
 # --- rules between columns and rows ----------------------------------------------------------------------------------
 
 
+def _whole_days() -> list[_Check]:
+    said = "names a time of the day: the period of a customer's row is whole days"
+    return [_Check(name, pl.col(f"{name}_at").is_not_null(), pl.lit(said)) for name in ("valid_from", "valid_to")]
+
+
 def _customer_checks(settings: MeteringSettings) -> list[_Check]:
     tariffs = list(dict.fromkeys(tariff.name for tariff in settings.tariffs))
     number, standard, tariff = pl.col("customer_no"), pl.col("pf_standard"), pl.col("tariff")
+    first, last, suspended = pl.col("valid_from"), pl.col("valid_to"), pl.col("suspended_kva")
     return [
         _Check("customer_no", number == WHOLE_SCOPE, pl.lit("'*' stands for all customers; use another number")),
         _Check(
@@ -198,7 +270,23 @@ def _customer_checks(settings: MeteringSettings) -> list[_Check]:
             number.str.contains(f"^({'|'.join(GROUPS)}):"),
             filled("'{}' stands for a group of customers; use another number", number),
         ),
-        _Check("customer_no", ~number.is_first_distinct(), filled("{} stands in the file twice", number)),
+        _Check(
+            "customer_no",
+            pl.col("overlaps") & pl.col("valid_from").is_null() & pl.col("valid_to").is_null(),
+            filled("{} stands in the file twice, as on line {}", number, pl.col("before")),
+        ),
+        _Check("valid_to", last < first, filled("{} is before valid_from {}", last, first)),
+        _Check(
+            "valid_from",
+            pl.col("overlaps"),
+            filled("overlaps the validity of {} on line {}", number, pl.col("before")),
+        ),
+        _Check("suspended_kva", suspended < 0, filled("{} is below 0", suspended)),
+        _Check(
+            "suspended_kva",
+            suspended > pl.col("contract_capacity_kva"),
+            filled("{} is more than the contract capacity, {}", suspended, pl.col("contract_capacity_kva")),
+        ),
         _Check("pf_standard", ~standard.is_in(PF_STANDARDS), filled("{} is not 0.90, 0.85 or 0.80", standard)),
         _Check(
             "tariff",
@@ -243,19 +331,21 @@ def _class_check(judged: pl.DataFrame) -> _Check:
     )
 
 
-def _with_overlaps(meters: pl.DataFrame) -> pl.DataFrame:
-    """`overlaps` marks a version that starts before an earlier one of its meter ends; `before` is that one's line."""
-    ends = pl.col("valid_to_at").fill_null(datetime.max.replace(tzinfo=UTC)).shift(1).cum_max().over("meter_id")
+def _with_overlaps(rows: pl.DataFrame, key: str) -> pl.DataFrame:
+    """`overlaps` marks a row that starts before an earlier one of its key ends; `before` is that one's line."""
+    begin = pl.col("valid_from_at").fill_null(datetime.min.replace(tzinfo=UTC))
+    ends = pl.col("valid_to_at").fill_null(datetime.max.replace(tzinfo=UTC)).shift(1).cum_max().over(key)
     versions = (
-        meters.filter(pl.col("meter_id").is_duplicated())
-        .sort("meter_id", "valid_from_at", "line")
+        rows.filter(pl.col(key).is_duplicated())
+        .with_columns(begin.alias("begin"))
+        .sort(key, "begin", "line")
         .select(
             "line",
-            pl.col("line").shift(1).over("meter_id").alias("before"),
-            (pl.col("valid_from_at") < ends).alias("overlaps"),
+            pl.col("line").shift(1).over(key).alias("before"),
+            (pl.col("begin") < ends).alias("overlaps"),
         )
     )
-    return meters.join(versions, on="line", how="left", maintain_order="left")
+    return rows.join(versions, on="line", how="left", maintain_order="left")
 
 
 def _refuse(file: str, rows: pl.DataFrame, checks: list[_Check]) -> None:

@@ -16,6 +16,9 @@ CURRENTS = ("ia_a", "ib_a", "ic_a")
 REGISTERS = ("import_kwh", "export_kwh", "import_kvarh", "export_kvarh")
 MEASURED = (*VOLTAGES, *CURRENTS, "p_kw", "q_kvar", *REGISTERS)
 
+ESTIMATED = 1 << 16
+"""Bit of a reading's `status`: an estimate of whoever exported it. Above the words of 8 and 16 bits that meters send."""
+
 WINDOW_S = 900
 MOST_KWH = 2.0**50 / 1_000_000
 MOST_KW = MOST_KWH * 3600 / WINDOW_S
@@ -71,7 +74,7 @@ READINGS = Table(
         _METER,
         Column("ts", TIMESTAMP, "End of the interval that the reading describes", "UTC", nullable=False),
         *_measured(),
-        Column("status", pl.Int64, "Status bit field of the meter"),
+        Column("status", pl.Int64, "Status bit field of the meter; bit 16 (65,536): an estimate"),
         _CUSTOMER,
         Column("logged_at", TIMESTAMP, "The Kafka message's own timestamp; null for files", "UTC"),
         *_SOURCE,
@@ -95,6 +98,7 @@ REJECTS = Table(
                 "wrong_type",
                 "missing_meter",
                 "missing_time",
+                "implausible_time",
                 "unknown_meter",
                 "future_time",
                 "non_finite",

@@ -30,7 +30,8 @@ class Column:
     """One column: its type, what it means, and what values are sane.
 
     `unit` is the physical unit ("" when none); `source` names the standard and clause the meaning comes from.
-    `minimum` and `maximum` are inclusive; `allowed` lists the values of an enumeration.
+    `minimum` and `maximum` are inclusive; `allowed` lists the values of an enumeration. A file may lack an `optional`
+    column; where it or a cell of it is empty, `default` holds.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Column:
     minimum: float | None = None
     maximum: float | None = None
     allowed: tuple[str, ...] = ()
+    optional: bool = False
+    default: str | None = None
 
     @property
     def comment(self) -> str:
@@ -95,14 +98,15 @@ class Table:
         return no_rows(self.schema)
 
     def conform(self, frame: pl.DataFrame, **extra: Any) -> pl.DataFrame:
-        """`frame` with exactly this table's columns, in order and type; absent ones are null or from `extra`."""
+        """`frame` with exactly this table's columns, in order and type; absent ones are from `extra`, or their default."""
         present = frame.schema
 
         def conformed(column: Column) -> pl.Expr:
             name = column.name
             if name not in extra and present.get(name) == column.dtype:
                 return pl.col(name)  # as nearly all are: a cast would cost as much again
-            value = pl.lit(extra[name]) if name in extra else pl.col(name) if name in present else pl.lit(None)
+            absent = pl.lit(extra.get(name, column.default))
+            value = absent if name in extra or name not in present else pl.col(name)
             return value.cast(column.dtype).alias(name)
 
         return frame.select(map(conformed, self.columns))

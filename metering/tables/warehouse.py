@@ -16,6 +16,8 @@ from metering.tables.schema import TIMESTAMP, Column, Table
 
 SEGMENTS = ("large", "sme", "important")
 WIRINGS = ("3p4w", "3p3w", "1p")
+ROLES = ("main", "check", "sub")
+SAMPLINGS = ("mean", "snapshot")
 STATUSES = ("raw", "validated", "estimated", "edited", "missing")
 
 _PF = "Measures for power-factor tariff adjustment, 1983"
@@ -31,8 +33,8 @@ _DATE = Column("date", pl.Date, "Local calendar date", nullable=False)
 
 CUSTOMERS = Table(
     "customers",
-    "The registry of customers, as in registry/customers.csv.",
-    ("customer_no",),
+    "The registry of customers, as in registry/customers.csv. A customer may have several rows, one a period.",
+    ("customer_no", "valid_from"),
     (
         _customer(),
         Column("name", pl.String, "Name", nullable=False),
@@ -56,6 +58,16 @@ CUSTOMERS = Table(
         Column("feeder", pl.String, "Feeder"),
         Column("manager", pl.String, "Role or office that looks after the customer"),
         Column("controllable", pl.Boolean, "Equipped for load control", nullable=False),
+        Column(
+            "suspended_kva",
+            pl.Float64,
+            "Part of the contract capacity that is registered as suspended; null: none",
+            "kVA",
+            minimum=0,
+            optional=True,
+        ),
+        Column("valid_from", pl.Date, "First local date of the row's period; null: from ever", optional=True),
+        Column("valid_to", pl.Date, "Last local date of the row's period; null: still valid", optional=True),
     ),
 )
 
@@ -86,9 +98,27 @@ METERS_IN_FILE = Table(
         Column("source_no", pl.Int32, "Supply source, 1 or 2", nullable=False, minimum=1, maximum=2),
         Column("valid_from", pl.Date, "First local date of validity", nullable=False),
         Column("valid_to", pl.Date, "Last local date of validity; null: still valid"),
+        Column(
+            "role",
+            pl.String,
+            "Main meters add up to the customer; check and sub meters are not added",
+            nullable=False,
+            allowed=ROLES,
+            optional=True,
+            default="main",
+        ),
+        Column(
+            "sampling",
+            pl.String,
+            "Whether a reading's values are means over its interval or snapshots at its end",
+            nullable=False,
+            allowed=SAMPLINGS,
+            optional=True,
+            default="mean",
+        ),
     ),
 )
-"""The file's columns; in the last two a local time may stand for a date."""
+"""The file's columns; in `valid_from` and `valid_to` a local time may stand for a date."""
 
 METERS = replace(
     METERS_IN_FILE,

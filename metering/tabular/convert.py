@@ -1,7 +1,7 @@
-"""Someone's table to readings, by a mapping: every row becomes a reading or a reject that says why.
+"""Cells of someone's table to readings, by a mapping: every row becomes a reading or a reject that says why.
 
-Here: `from_text` and `from_frame` (cells with line numbers), `replay` (cells to readings). Not here: the mapping's own
-checks (`mapping`), times (`timestamps`), reading and writing files.
+Here: `replay` (cells to readings), numbers, quality marks, registers. Not here: the mapping's own checks (`mapping`),
+which cells a table has (`layout`), times (`timestamps`), reading and writing files.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from metering.errors import MappingError
-from metering.tables.lake import MEASURED
-from metering.tables.schema import TIMESTAMP
-from metering.tabular.delimited import cut
+from metering.tables.lake import ESTIMATED, MEASURED
+from metering.tabular.layout import Cells, cell_name, from_frame, from_text, matches
 from metering.tabular.mapping import Channel, Mapping
-from metering.tabular.timestamps import in_file_order, read_stamps
+from metering.tabular.timestamps import interval_ends
 from metering.text import filled
+
+__all__ = ["REASONS", "REJECTS", "Cells", "Replayed", "from_frame", "from_text", "replay"]
 
 REJECTS = pl.Schema({"line": pl.Int64(), "reason": pl.String(), "detail": pl.String(), "text": pl.String()})
 REASONS = {
@@ -26,21 +26,22 @@ REASONS = {
     "missing_meter": "the meter's cell is empty, unreadable, or longer than 64",
     "bad_time": "the stamp does not fit timestamp.format",
     "absent_local_time": "the stamp names a local time that clocks skipped",
+    "implausible_time": "the time is before 2000 or after 2099, as no meter can mean",
+    "bad_quality": "the row's mark is one that quality.reject names, or one that [quality] does not know",
+    "no_channel": "the row's quantity is none that a channel's `when` names",
     "not_a_number": "a mapped cell is neither a finite number nor one of null_values",
-    "negative_energy": "an interval energy is below 0: map it to the export register with a negative factor",
+    "negative_energy": "an interval energy is below 0: map a net column twice, with part = 'positive' to the import "
+    "register and with part = 'negative' to the export register",
     "no_value": "every mapped cell is one of null_values",
+    "bad_record": "a record that its format does not have, or not there",
+    "no_data": "the file has no value there, or marks it as none",
+    "no_quality": "no quality is given for values of which the file says that it varies",
+    "other_quantity": "what is measured is no field of a reading, or is left out",
+    "other_series": "the same stands in the file another way, which counts; or parts of a sum are missing",
+    "unlinked": "the feed does not say whose readings these are, or what they measure",
+    "cut_off": "the file has no end",
 }
 """Why a row is rejected, in the order in which reasons are looked for."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Cells:
-    """What a mapping reads of a table: `line`, `text`, `reason` and `detail` (null where the row is sound), and cells.
-
-    Columns of cells are named by `cell_name`; they are String, or as typed in the file.
-    """
-
-    frame: pl.DataFrame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +49,13 @@ class Replayed:
     """Result of `replay`.
 
     `readings`: meter_id, ts (UTC, interval end) and the mapped fields, in order of time; rows of equal time in file
-    order. `rejects`: schema REJECTS, in order of lines. `gaps` counts silences longer than an interval,
-    `missing` the readings that would fill them, `doubled` rows whose meter and ts stand in a later row again.
+    order. `rejects`: schema REJECTS, in order of lines. `gaps` counts silences between intervals, `missing` the
+    readings that would fill them, `doubled` rows whose meter and ts stand in a later row again.
+
+    Every row is accounted for: `rows` = readings + rejects + `left_out` (by the mapping's [[rows]]) + `joined` (into
+    the reading of another row) + `absent` (empty values of times that their day does not have). `before_header` lines
+    are none of them. `unsure` counts rows in doubled local hours that fall on others of their meter: the file's order
+    does not tell which of the two hours they mean.
     """
 
     readings: pl.DataFrame
@@ -59,167 +65,256 @@ class Replayed:
     gaps: int
     missing: int
     doubled: int
-
-
-def cell_name(column: str) -> str:
-    return f"cell:{column}"
-
-
-def from_text(text: str, mapping: Mapping) -> Cells:
-    """Cells of delimited text. `line` is the physical line a row starts on, the header's line included.
-
-    Raises MappingError naming the key of a column that the header does not have, or has twice.
-    """
-    table = cut(text.removeprefix("\ufeff"), mapping.delimiter)
-    _check_columns(table.header, mapping)
-    width, count = len(table.header), pl.col("cells").list.len()
-    extra = pl.col("cells").list.slice(width).list.join("").str.strip_chars() != ""
-    short = filled("{} cells of {}", count, pl.lit(width))
-    reason = (
-        pl.when(pl.col("problem").is_not_null())
-        .then(pl.lit("broken_quoting"))
-        .when(count < width)
-        .then(pl.lit("too_few_cells"))
-        .when(extra)
-        .then(pl.lit("too_many_cells"))
-    )
-    where = {name: index for index, name in enumerate(table.header)}
-    cells = [pl.col("cells").list.get(where[name], null_on_oob=True).alias(cell_name(name)) for name in mapping.columns]
-    detail = pl.when(reason.is_not_null()).then(pl.coalesce("problem", short))
-    return Cells(table.records.select("line", "text", reason.alias("reason"), detail.alias("detail"), *cells))
-
-
-def from_frame(frame: pl.DataFrame, mapping: Mapping) -> Cells:
-    """Cells of a typed table. `line` is the row's number, from 1."""
-    _check_columns(tuple(frame.columns), mapping)
-    names = list(mapping.columns)
-    none = pl.lit(None, pl.String)
-    return Cells(
-        frame.select(
-            pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("line"),
-            pl.struct(names).struct.json_encode().alias("text"),
-            none.alias("reason"),
-            none.alias("detail"),
-            *(pl.col(name).alias(cell_name(name)) for name in names),
-        )
-    )
+    left_out: int = 0
+    joined: int = 0
+    absent: int = 0
+    before_header: int = 0
+    unsure: int = 0
 
 
 def replay(cells: Cells, mapping: Mapping) -> Replayed:
-    """Readings and rejects of a table. Nothing is lost: each row is in one of the two."""
+    """Readings and rejects of a table. Nothing is lost: each row is in one of the two, or counted.
+
+    Raises MappingError when the mapping does not fit the table's stamps.
+    """
     sound = cells.frame.filter(pl.col("reason").is_null())
-    rows = _timed(_with_meter(sound, mapping), mapping)
+    rows = interval_ends(_with_meter(sound, mapping), mapping, cells.workbook)
     judged = _judged(_with_values(rows, mapping), mapping)
+    absent = judged.filter("absent", "empty").height
+    judged = judged.filter(~(pl.col("absent") & pl.col("empty")))
     good = judged.filter(pl.col("reason").is_null()).sort("ts", "line")
     broken = [frame.select(REJECTS.names()) for frame in (cells.frame, judged)]
     rejects = pl.concat([frame.filter(pl.col("reason").is_not_null()) for frame in broken]).match_to_schema(REJECTS)
-    gaps, missing = _gaps(good, mapping.interval_s)
-    later = _stands_again()
+    gaps, missing = _gaps(good)
+    whole = _joined(good, mapping) if mapping.joined else good
     return Replayed(
-        readings=_readings(good, mapping),
-        rejects=rejects.sort("line"),
-        rows=cells.frame.height,
+        readings=_readings(whole, mapping),
+        rejects=rejects.sort("line", maintain_order=True),
+        rows=cells.frame.height + cells.left_out,
         corrected=int(good["corrected"].sum()),
         gaps=gaps,
         missing=missing,
-        doubled=int(good.select(later.sum()).item()),
+        doubled=_doubled(good, mapping),
+        left_out=cells.left_out,
+        joined=good.height - whole.height,
+        absent=absent,
+        before_header=cells.before_header,
+        unsure=_unsure(good, mapping),
     )
-
-
-def _check_columns(header: tuple[str, ...], mapping: Mapping) -> None:
-    for column, key in mapping.columns.items():
-        if header.count(column) != 1:
-            problem = "stands twice in the file" if column in header else "is not in the file"
-            raise MappingError(f"{key}: '{column}' {problem}, whose columns are {', '.join(header) or 'none'}")
 
 
 def _with_meter(rows: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
     if mapping.meter_column is None:
         return rows.with_columns(pl.lit(mapping.meter_id, pl.String).alias("meter_id"))
-    meter = pl.col(cell_name(mapping.meter_column)).cast(pl.String).str.strip_chars()
+    cell = pl.col(cell_name(mapping.meter_column))
+    if rows.schema[cell_name(mapping.meter_column)].is_float():
+        cell = pl.when(cell == cell.floor()).then(cell.cast(pl.Int64, strict=False))
+    meter = cell.cast(pl.String).str.strip_chars()
     usable = meter.str.len_chars().is_between(1, 64) & ~meter.is_in(mapping.null_values) & ~meter.str.contains("\ufffd")
     return rows.with_columns(pl.when(usable).then(meter).alias("meter_id"))
 
 
-def _timed(rows: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
-    """Rows with `ts` as the interval's end. Rows without a meter take no part in the order of a file."""
-    columns = [pl.col(cell_name(name)) for name in mapping.timestamp.columns]
-    stamp = columns[0] if len(columns) == 1 else pl.concat_str([c.cast(pl.String) for c in columns], separator=" ")
-    timed = read_stamps(rows.with_columns(stamp.alias("stamp")), mapping)
-    if mapping.timestamp.order == "file":
-        timed = in_file_order(timed, mapping.interval_s, mapping.timezone)
-    else:
-        timed = timed.with_columns(pl.lit(False).alias("corrected"))
-    shift = mapping.interval_s if mapping.timestamp.label == "start" else 0
-    return timed.with_columns((pl.col("ts") + pl.duration(seconds=shift)).cast(TIMESTAMP))
-
-
 def _with_values(rows: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
-    """Rows with each channel's value in its field, and `unread`: the first mapped cell that is not a number."""
-    names = list(dict.fromkeys(name for channel in mapping.channels for name, _ in channel.weights))
-    schema = rows.schema
-    wrong = []
-    for name in names:
-        dtype, cell = schema[cell_name(name)], pl.col(cell_name(name))
-        bad = ~_is_null(cell, dtype, mapping) & ~_number(cell, dtype, mapping).is_finite().fill_null(False)
-        wrong.append(pl.when(bad).then(filled("{} is '{}'", pl.lit(name), cell.cast(pl.String))))
+    """Rows with each field's value; `taken`: a channel takes the row; `unread`: why one of its cells cannot be used;
+    `empty`: none of the fields has a value."""
+    names = dict.fromkeys(name for channel in mapping.channels for name, _ in channel.weights)
+    read = {name: _numbers(rows[cell_name(name)], mapping) for name in names}
+    rows = rows.with_columns(
+        *(number.alias(f"number:{name}") for name, (number, _) in read.items()),
+        *(bad.alias(f"bad:{name}") for name, (_, bad) in read.items()),
+    )
+    fields: dict[str, list[pl.Expr]] = {}
+    wrong, taken = [], []
+    for channel in mapping.channels:
+        wanted = pl.all_horizontal(
+            pl.lit(True), *(matches(pl.col(cell_name(name)), marks) for name, marks in channel.when)
+        )
+        value = _status(channel, rows.schema) if channel.field == "status" else _sum(channel)
+        cells = [pl.col(cell_name(name)).cast(pl.String) for name, _ in channel.weights]
+        bad = [
+            pl.when(pl.col(f"bad:{name}")).then(filled("{} is '{}'", pl.lit(name), cell))
+            for (name, _), cell in zip(channel.weights, cells, strict=True)
+        ]
+        known = pl.all_horizontal(pl.col(f"number:{name}").is_not_null() for name, _ in channel.weights)
+        lost = known & ~value.is_finite().fill_null(False) if channel.field != "status" else known & value.is_null()
+        beyond = filled("{} of {} is no number that can be kept", pl.lit(channel.field), cells[0])
+        wrong.append(pl.when(wanted).then(pl.coalesce(*bad, pl.when(lost).then(beyond))))
+        taken.append(wanted)
+        fields.setdefault(channel.field, []).append(pl.when(wanted & ~lost).then(value))
     return rows.with_columns(
         pl.coalesce(wrong).alias("unread"),
-        *(_sum(channel, schema, mapping).alias(channel.field) for channel in mapping.channels),
-    )
+        pl.any_horizontal(taken).alias("taken"),
+        *(pl.coalesce(values).alias(field) for field, values in fields.items()),
+    ).with_columns(pl.all_horizontal(pl.col(list(fields)).is_null()).alias("empty"))
 
 
-def _is_null(cell: pl.Expr, dtype: pl.DataType, mapping: Mapping) -> pl.Expr:
-    text = cell.cast(pl.String).str.strip_chars() if dtype == pl.String else cell.cast(pl.String)
-    return cell.is_null() | text.is_in(mapping.null_values)
+def _numbers(cell: pl.Series, mapping: Mapping) -> tuple[pl.Series, pl.Series]:
+    """A column's cells as Float64, null where they are no numbers, and which of them are neither numbers nor nulls."""
+    text = cell.cast(pl.String, strict=False)
+    stripped = text.str.strip_chars() if cell.dtype == pl.String else text
+    null = cell.is_null() | stripped.is_in(mapping.null_values).fill_null(False)
+    if cell.dtype == pl.String:
+        number = _plain_numbers(stripped, mapping.decimal)
+        left = ~null & ~number.is_finite().fill_null(False)
+        if left.any():
+            # the rare forms cost more than the plain one
+            written = _normalised(stripped.zip_with(left, _nothing(stripped)), mapping)
+            number = _plain_numbers(written, mapping.decimal).zip_with(left, number)
+    else:
+        number = cell.cast(pl.Float64, strict=False)
+    finite = number.is_finite().fill_null(False)
+    numbers = number.zip_with(finite & ~null, pl.repeat(None, cell.len(), dtype=pl.Float64, eager=True))
+    return numbers, ~null & ~finite
 
 
-def _number(cell: pl.Expr, dtype: pl.DataType, mapping: Mapping) -> pl.Expr:
-    """A cell as Float64; null where it is null or not a number."""
-    text = cell.cast(pl.String).str.strip_chars()
-    if dtype == pl.String and mapping.decimal == ",":
+def _nothing(like: pl.Series) -> pl.Series:
+    return pl.repeat(None, like.len(), dtype=pl.String, eager=True)
+
+
+def _plain_numbers(text: pl.Series, decimal: str) -> pl.Series:
+    if decimal == ",":
         # a point is then no decimal sign: better to report it than to guess at thousands
-        text = pl.when(~text.str.contains(".", literal=True)).then(text.str.replace(",", ".", literal=True))
-    number = text.cast(pl.Float64, strict=False) if dtype == pl.String else cell.cast(pl.Float64, strict=False)
-    return pl.when(~_is_null(cell, dtype, mapping)).then(number)
+        pointed = text.str.contains(".", literal=True).fill_null(True)
+        text = _nothing(text).zip_with(pointed, text.str.replace(",", ".", literal=True))
+    return text.cast(pl.Float64, strict=False)
 
 
-def _sum(channel: Channel, schema: pl.Schema, mapping: Mapping) -> pl.Expr:
+def _normalised(text: pl.Series, mapping: Mapping) -> pl.Series:
+    """Numbers without the marks between their thousands, and with their sign in front, as it was or behind (12,5-).
+
+    Marks count only where they part whole groups of figures: three, or two as in India before the last three.
+    """
+    text = text.str.replace_all("[\u2212\u2013]", "-").str.replace(r"^([^+-].*)-$", "-${1}")
+    if not mapping.thousands:
+        return text
+    same = {" ": " \u00a0\u2007\u2009\u202f", "'": "'\u2019"}
+    marks = "".join(pl.escape_regex(char) for mark in mapping.thousands for char in same.get(mark, mark))
+    decimal = pl.escape_regex(mapping.decimal)
+    grouped = text.str.contains(
+        rf"^[+-]?[0-9]{{1,3}}(?:[{marks}][0-9]{{2,3}})*[{marks}][0-9]{{3}}(?:{decimal}[0-9]*)?$"
+    )
+    return text.str.replace_all(f"[{marks}]", "").zip_with(grouped.fill_null(False), text)
+
+
+def _sum(channel: Channel) -> pl.Expr:
     """Null when any of the cells is null: part of a sum is not the sum."""
-    terms = [
-        _number(pl.col(cell_name(name)), schema[cell_name(name)], mapping) * weight for name, weight in channel.weights
-    ]
-    return pl.sum_horizontal(terms, ignore_nulls=False)
+    terms = [pl.col(f"number:{name}") * weight for name, weight in channel.weights]
+    net = pl.sum_horizontal(terms, ignore_nulls=False)
+    if channel.part == "positive":
+        net = net.clip(lower_bound=0.0)
+    elif channel.part == "negative":
+        # not -0.0
+        net = (-net).clip(lower_bound=0.0) + 0.0
+    return net / (pl.col("length_s") / 3600) if channel.kind == "mean_power" else net
+
+
+def _status(channel: Channel, schema: pl.Schema) -> pl.Expr:
+    """A whole number of 64 bits, exactly; null where it is none."""
+    terms = []
+    for name, weight in channel.weights:
+        cell = pl.col(cell_name(name))
+        if schema[cell_name(name)] == pl.String:
+            cell = cell.str.strip_chars()
+        number = pl.col(f"number:{name}")
+        exact = (
+            cell.cast(pl.Int128, strict=False) if not schema[cell_name(name)].is_float() else pl.lit(None, pl.Int128)
+        )
+        whole = pl.when(number == number.floor()).then(number.cast(pl.Int128, strict=False))
+        terms.append(pl.when(number.is_not_null()).then(pl.coalesce(exact, whole)) * int(weight))
+    return pl.sum_horizontal(terms, ignore_nulls=False).cast(pl.Int64, strict=False)
 
 
 def _judged(rows: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
-    fields = [channel.field for channel in mapping.channels]
-    energies = [channel.field for channel in mapping.channels if channel.kind == "interval_energy"]
+    energies = dict.fromkeys(channel.field for channel in mapping.channels if channel.kind == "interval_energy")
     negative = [
         pl.when(pl.col(name) < 0).then(filled("{} of the interval is {}", pl.lit(name), name)) for name in energies
     ]
     below = pl.coalesce(*negative, pl.lit(None, pl.String))
-    stamp = pl.concat_str([pl.col(cell_name(c)).cast(pl.String) for c in mapping.timestamp.columns], separator=" ")
+    numbered = [period.column for period in mapping.timestamp.periods]
+    shown = [pl.col(cell_name(c)).cast(pl.String, strict=False) for c in (*mapping.timestamp.columns, *numbered)]
+    stamp = pl.concat_str(shown, separator=" ")
+    mark, usable = _usable(mapping)
     reason = (
         pl.when(pl.col("meter_id").is_null())
         .then(pl.lit("missing_meter"))
-        .when(pl.col("ts").is_null())
+        .when(pl.col("time_problem").is_not_null())
         .then(pl.col("time_problem"))
+        .when(~usable)
+        .then(pl.lit("bad_quality"))
+        .when(~pl.col("taken"))
+        .then(pl.lit("no_channel"))
         .when(pl.col("unread").is_not_null())
         .then(pl.lit("not_a_number"))
         .when(below.is_not_null())
         .then(pl.lit("negative_energy"))
-        .when(pl.all_horizontal(pl.col(fields).is_null()))
+        .when(pl.col("empty"))
         .then(pl.lit("no_value"))
+    )
+    seen = (
+        pl.when(pl.col("time_detail").is_null())
+        .then(filled("'{}'", stamp))
+        .otherwise(pl.coalesce(filled("'{}': {}", stamp, "time_detail"), "time_detail"))
     )
     detail = (
         pl.when(pl.col("reason").str.ends_with("time"))
-        .then(filled("'{}'", stamp))
+        .then(pl.coalesce(seen, pl.col("reason").replace(REASONS)))
+        .when(pl.col("reason") == "bad_quality")
+        .then(filled("the mark is '{}'", mark.cast(pl.String).fill_null("")))
         .otherwise(pl.coalesce("unread", below, pl.col("reason").replace(REASONS)))
     )
     return rows.with_columns(reason.alias("reason")).with_columns(
-        pl.when(pl.col("reason").is_not_null()).then(detail).alias("detail")
+        pl.when(pl.col("reason").is_not_null()).then(detail).alias("detail"), *_marked(rows, mapping)
     )
+
+
+def _usable(mapping: Mapping) -> tuple[pl.Expr, pl.Expr]:
+    """A row's quality mark, and whether it can be used by it."""
+    quality = mapping.quality
+    if quality is None:
+        return pl.lit(None, pl.String), pl.lit(True)
+    mark = pl.col(cell_name(quality.column))
+    known = matches(mark, (*quality.estimated, *(name for name, _ in quality.status)))
+    good = pl.lit(True) if quality.good is None else matches(mark, quality.good)
+    return mark, ~matches(mark, quality.reject) & (known | good)
+
+
+def _marked(rows: pl.DataFrame, mapping: Mapping) -> list[pl.Expr]:
+    """The field `status`, with what quality marks add to it."""
+    quality = mapping.quality
+    if quality is None or not (quality.estimated or quality.status):
+        return []
+    mark = pl.col(cell_name(quality.column))
+    status = pl.col("status") if "status" in rows.columns else pl.lit(None, pl.Int64)
+    bits = [((name,), bit) for name, bit in quality.status] + [(quality.estimated, ESTIMATED)]
+    for names, bit in bits:
+        status = pl.when(matches(mark, names)).then(status.fill_null(0) | pl.lit(bit, pl.Int64)).otherwise(status)
+    return [status.alias("status")]
+
+
+def _joined(good: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
+    """One row for each meter and ts: of every field the last value; of `status` all bits. Sorted by ts and line."""
+    fields = [*dict.fromkeys(channel.field for channel in mapping.channels)]
+    names = [*fields, *(["status"] if "status" in good.columns and "status" not in fields else [])]
+    last = [
+        (pl.col(name).drop_nulls().unique().bitwise_or() if name == "status" else pl.col(name).drop_nulls().last())
+        for name in names
+    ]
+    return good.group_by("meter_id", "ts", maintain_order=True).agg(pl.col("line").last(), *last)
+
+
+def _doubled(good: pl.DataFrame, mapping: Mapping) -> int:
+    """Rows that stand again: with rows of several quantities, those of which every field does."""
+    if not mapping.joined:
+        return int(good.select(_stands_again().sum()).item())
+    fields = dict.fromkeys(channel.field for channel in mapping.channels)
+    same = good.select("meter_id", "ts", pl.concat_str(pl.col(name).is_null() for name in fields).alias("fields"))
+    return same.height - same.n_unique()
+
+
+def _unsure(good: pl.DataFrame, mapping: Mapping) -> int:
+    inferred = good.filter("inferred")
+    same = ["meter_id", "ts", *dict.fromkeys(cell_name(name) for c in mapping.channels for name, _ in c.when)]
+    return int(inferred.select(pl.struct(same).is_duplicated().sum()).item()) if inferred.height else 0
 
 
 def _stands_again() -> pl.Expr:
@@ -229,10 +324,9 @@ def _stands_again() -> pl.Expr:
 
 def _readings(good: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
     order = ("meter_id", "ts", *MEASURED, "status")
-    registers = [_register(channel.field) for channel in mapping.channels if channel.kind == "interval_energy"]
-    summed = good.with_columns(_stands_again().alias("again")).with_columns(registers)
-    whole = [pl.col("status").round().cast(pl.Int64)] if "status" in summed.columns else []
-    return summed.with_columns(whole).select(name for name in order if name in summed.columns)
+    energies = dict.fromkeys(channel.field for channel in mapping.channels if channel.kind == "interval_energy")
+    summed = good.with_columns(_stands_again().alias("again")).with_columns(_register(field) for field in energies)
+    return summed.select(name for name in order if name in summed.columns)
 
 
 def _register(field: str) -> pl.Expr:
@@ -243,11 +337,13 @@ def _register(field: str) -> pl.Expr:
     energy, again = pl.col(field), pl.col("again")
     counted = pl.when(again).then(0.0).otherwise(energy).fill_null(0.0).cum_sum().over("meter_id")
     own = pl.when(again).then(energy).otherwise(0.0)
-    return pl.when(energy.is_not_null()).then((counted + own).round(9)).alias(field)
+    register = (counted + own).round(9)
+    return pl.when(energy.is_not_null() & register.is_finite()).then(register).alias(field)
 
 
-def _gaps(good: pl.DataFrame, interval_s: int) -> tuple[int, int]:
-    apart = pl.col("ts").diff().over("meter_id").dt.total_seconds() / interval_s
-    silent = good.select("meter_id", "ts").unique().sort("ts").select(apart.alias("apart")).filter(pl.col("apart") > 1)
-    missing = int((silent["apart"].ceil() - 1).sum()) if silent.height else 0
-    return silent.height, missing
+def _gaps(good: pl.DataFrame) -> tuple[int, int]:
+    """Silences between the end of one interval and the start of the next, and how many readings would fill them."""
+    times = good.group_by("meter_id", "ts").agg(pl.col("length_s").last()).sort("ts")
+    silence_s = pl.col("ts").diff().over("meter_id").dt.total_seconds() - pl.col("length_s")
+    silent = times.select((silence_s / pl.col("length_s")).alias("missing")).filter(pl.col("missing") > 0)
+    return silent.height, int(silent["missing"].ceil().sum())

@@ -30,9 +30,14 @@ class Delimited:
     records: pl.DataFrame
 
 
+def all_records(text: str, delimiter: str) -> pl.DataFrame:
+    """All records of `text`, the header's too: schema RECORDS. Never raises on what the text holds."""
+    return _cut_quoted(text, delimiter) if '"' in text else _cut_plain(text, delimiter)
+
+
 def cut(text: str, delimiter: str = ",") -> Delimited:
-    """Cut `text` into records. Never raises on what the text holds."""
-    rows = _cut_quoted(text, delimiter) if '"' in text else _cut_plain(text, delimiter)
+    """Cut `text` into its header and its other records. Never raises on what the text holds."""
+    rows = all_records(text, delimiter)
     if rows.is_empty():
         return Delimited((), 0, rows)
     header = tuple(name.strip() for name in rows["cells"][0])
@@ -68,7 +73,7 @@ def _cut_from(
     lines: list[str], start: int, delimiter: str, records: list[tuple[int, str, list[str], str | None]]
 ) -> int:
     """Append records from line index `start` on, up to the end or just past one broken line; returns where to go on."""
-    reader = csv.reader(lines[start:] if start else lines, delimiter=delimiter, strict=True)
+    reader = csv.reader((lines[i] for i in range(start, len(lines))), delimiter=delimiter, strict=True)
     at = start
     try:
         for cells in reader:

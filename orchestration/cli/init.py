@@ -8,7 +8,7 @@ import click
 
 from metering.errors import UserError
 from metering.tables.schema import Table
-from metering.tables.warehouse import CUSTOMERS, METERS
+from metering.tables.warehouse import CUSTOMERS, METERS_IN_FILE
 from orchestration.cli import home_option
 from orchestration.home.registry_files import registry_paths
 from orchestration.home.settings import explained_defaults
@@ -19,13 +19,13 @@ _HEAD = """\
 
 """
 _CUSTOMERS = (
-    "100001,机械厂 001,large,machinery,10,1600,,0.90,large_industry,false,10kV-01,城东供电所,true",
-    "100002,冷库 002,important,cold storage,35,8000,6000,0.90,large_industry,true,35kV-02,城西供电所,false",
+    "100001,机械厂 001,large,machinery,10,1600,,0.90,large_industry,false,10kV-01,城东供电所,true,,,",
+    "100002,冷库 002,important,cold storage,35,8000,6000,0.90,large_industry,true,35kV-02,城西供电所,false,,,",
 )
 _METERS = (
-    "M100001-1,100001,3p3w,100,100,20,1.5,6,6,60,1,2026-01-01,",
-    "M100002-1,100002,3p4w,57.7,350,40,1.5,6,6,60,1,2026-01-01,",
-    "M100002-2,100002,3p4w,57.7,350,40,1.5,6,6,60,2,2026-01-01,",
+    "M100001-1,100001,3p3w,100,100,20,1.5,6,6,60,1,2026-01-01,,main,mean",
+    "M100002-1,100002,3p4w,57.7,350,40,1.5,6,6,60,1,2026-01-01,,main,mean",
+    "M100002-2,100002,3p4w,57.7,350,40,1.5,6,6,60,2,2026-01-01,,main,mean",
 )
 
 
@@ -37,7 +37,7 @@ def command(home: Path) -> None:
     files = {
         home / "kilowatch.toml": _HEAD + commented(explained_defaults()),
         customers: _template(CUSTOMERS, _CUSTOMERS),
-        meters: _template(METERS, _METERS),
+        meters: _template(METERS_IN_FILE, _METERS),
     }
     there = [str(path) for path in files if path.exists()]
     if there:

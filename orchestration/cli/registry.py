@@ -32,7 +32,8 @@ def check(home: Path) -> None:
 
 
 def _counts(registry: Registry) -> list[tuple[str, int]]:
-    customers, meters = registry.customers, registry.meters
+    customers = registry.customers.sort("valid_from").unique("customer_no", keep="last")
+    meters = registry.meters
     segments = customers["segment"].value_counts(sort=True).iter_rows()
     wirings = meters["wiring"].value_counts(sort=True).iter_rows()
     return [

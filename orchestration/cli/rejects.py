@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,10 @@ from orchestration.cli import home_option
 
 if TYPE_CHECKING:
     import polars as pl
+    from rich.console import Console
     from rich.table import Table
+
+_SHOWN_BYTES = 240
 
 
 @click.group()
@@ -26,7 +29,11 @@ def command() -> None:
 @click.option("--all", "replayed_too", is_flag=True, help="Show those too that have been replayed since.")
 @home_option
 def list_rejects(home: Path, reason: str | None, limit: int, replayed_too: bool) -> None:
-    """Count rejected readings by reason, and show the newest ones that are still open."""
+    """Count rejected readings by reason, and show the newest ones that are still open.
+
+    To a pipe or a file these come as one line each, with tabs between: date, source, partition, offset, reason, detail
+    and the whole bytes.
+    """
     import polars as pl
     from rich.console import Console
 
@@ -49,19 +56,35 @@ def list_rejects(home: Path, reason: str | None, limit: int, replayed_too: bool)
     console.print(summary)
     newest = newest_open(lake, limit, reason, replayed_too=replayed_too)
     if newest.height:
-        console.print(_newest(newest), markup=False)
+        _show(newest, console)
 
 
-def _newest(rows: pl.DataFrame) -> Table:
-    from rich.table import Table
+def _show(rows: pl.DataFrame, console: Console) -> None:
+    """On a terminal a paragraph for each reject, whose detail and bytes are as wide as it; else a line."""
+    from rich.padding import Padding
+    from rich.text import Text
 
-    names = ("date", "source", "partition", "offset", "reason", "detail", "bytes")
-    shown = Table(*names, title=f"The last {rows.height}")
+    if not console.is_terminal:
+        for row in rows.iter_rows(named=True):
+            click.echo(
+                "\t".join(_one_line(cell) for cell in (*_where(row), row["reason"], row["detail"], row["payload"]))
+            )
+        return
+    console.print(f"The last {rows.height}", style="italic", markup=False)
     for row in rows.iter_rows(named=True):
-        text = row["payload"][:60].decode("utf-8", "backslashreplace")
-        where = (row["source"], str(row["source_partition"]), str(row["source_offset"]))
-        shown.add_row(str(row["date"]), *where, row["reason"], row["detail"], text)
-    return shown
+        day, source, partition, offset = _where(row)
+        console.print(f"{day}  {source} {partition}/{offset}  {row['reason']}", markup=False, highlight=False)
+        for text in (row["detail"], _one_line(row["payload"][:_SHOWN_BYTES])):
+            console.print(Padding(Text(text), (0, 0, 0, 4)))
+
+
+def _where(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    return str(row["date"]), row["source"], str(row["source_partition"]), str(row["source_offset"])
+
+
+def _one_line(cell: str | bytes) -> str:
+    text = cell.decode("utf-8", "backslashreplace") if isinstance(cell, bytes) else cell
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @command.command("replay")
@@ -111,6 +134,7 @@ MEANINGS = {
     "wrong_type": "a field has another type than it should",
     "missing_meter": "no meter_id",
     "missing_time": "no ts, or none with an offset",
+    "implausible_time": "ts is not in the years 2000 to 2100, such as epoch seconds where milliseconds are due",
     "unknown_meter": "the registry does not know the meter, or not at that time",
     "future_time": "ts is ahead of the time the reading was logged: the meter's clock is wrong",
     "non_finite": "a number is not finite",

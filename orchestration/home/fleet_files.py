@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from metering.simulation import LABELS, draw_fleet, simulate
+from metering.tables.warehouse import METERS_IN_FILE
 from orchestration.home.registry_files import save
 from orchestration.home.settings import Settings
 from orchestration.home.telemetry_files import FileWriter, TopicWriter
@@ -50,7 +51,7 @@ def simulate_fleet(
     metering = settings.metering
     # one date for all runs within two years, so that the registry stays as it is
     fleet = draw_fleet(customers, seed, interval_s, date(start.year - 1, 1, 1), metering)
-    kept = save(home, fleet.customers, fleet.meters)
+    kept = save(home, fleet.customers, fleet.meters.select(METERS_IN_FILE.names))
     total = fleet.meters.height * days * (86400 // interval_s)
     telemetry = None if kafka else home / "telemetry" / TELEMETRY
     labels, readings, done = [pl.DataFrame(schema=LABELS)], 0, 0

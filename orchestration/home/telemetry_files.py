@@ -1,11 +1,12 @@
-"""Telemetry out: readings as NDJSON lines, to a file under the home or to the readings topic; tables of others in.
+"""Telemetry out: readings as NDJSON lines, to a file under the home or to the readings topic.
 
-Here: bytes and files. Not here: what makes a row a reading (`metering.tabular.convert`, `metering.simulation`), the
-dataflow's sources.
+Here: bytes and files. Not here: what makes a row a reading (`metering.tabular.convert`, `metering.simulation`), files
+of others (`table_files`), the dataflow's sources.
 """
 
 from __future__ import annotations
 
+import filecmp
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,7 @@ from typing import IO, Protocol
 import polars as pl
 
 from metering.errors import UserError
-from metering.tabular.convert import Cells, Replayed, from_frame, from_text
-from metering.tabular.mapping import Mapping
+from metering.tabular.convert import Replayed
 from orchestration.home.settings import Settings
 from orchestration.kafka import broker
 from sinks.kafka.topics import TopicSink
@@ -37,10 +37,13 @@ class Writer(Protocol):
 
 
 class FileWriter:
-    """Writes one NDJSON file, aside until it is whole: a stream over its folder never reads half of it."""
+    """Writes one NDJSON file, aside until it is whole: a stream over its folder never reads half of it.
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._aside = path, path.with_name(path.name + ".part")
+    With `keep` a file that is there already stays, and UserError is raised, unless it would be the same.
+    """
+
+    def __init__(self, path: Path, keep: bool = False) -> None:
+        self._path, self._aside, self._keep = path, path.with_name(path.name + ".part"), keep
         self._file: IO[bytes]
 
     def write(self, readings: pl.DataFrame) -> None:
@@ -55,10 +58,18 @@ class FileWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        if kind is None:
-            self._aside.replace(self._path)
-        else:
+        if kind is not None:
             self._aside.unlink(missing_ok=True)
+        elif self._keep and self._path.exists():
+            same = filecmp.cmp(self._aside, self._path, shallow=False)
+            self._aside.unlink()
+            if not same:
+                raise UserError(
+                    f"{self._path} is there already and holds other readings; nothing was written: name another file "
+                    "with --out, or replace it with --overwrite"
+                )
+        else:
+            self._aside.replace(self._path)
 
 
 class TopicWriter:
@@ -88,30 +99,12 @@ def slices(readings: pl.DataFrame) -> Iterator[pl.DataFrame]:
     return readings.iter_slices(SLICE_ROWS)
 
 
-def read_table(path: Path, mapping: Mapping) -> Cells:
-    """The cells of a table that `mapping` reads. Raises UserError when the file cannot be read, MappingError when the
-    mapping does not fit it."""
-    if not path.is_file():
-        raise UserError(f"{path} is not a file")
-    if mapping.format == "parquet":
-        return from_frame(_parquet(path), mapping)
-    # bytes that the encoding does not know are marked, so that their rows can be reported
-    return from_text(path.read_bytes().decode(mapping.encoding, errors="replace"), mapping)
-
-
 def write_rejects(path: Path, replayed: Replayed) -> None:
     """All rejects, one JSON object a line: line, reason, detail and the row's text. Without any the file is empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
     replayed.rejects.write_ndjson(aside)
     aside.replace(path)
-
-
-def _parquet(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path)
-    except pl.exceptions.PolarsError as error:
-        raise UserError(f"{path} is not a Parquet file that can be read: {error}") from error
 
 
 def _lines(readings: pl.DataFrame) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 Rules: a line is one JSON object in UTF-8, nested 1024 deep at most; of doubled names the first counts; `meter_id` is
 a string in the registry, `ts` RFC 3339 with an offset (a space for the T, an offset without colon, single digits and
-blanks before a number are let pass) or epoch milliseconds, in years 2 to 9998
+blanks before a number are let pass) or epoch milliseconds, in years 2000 to 2100
 and not more than five minutes ahead; measured values are numbers, finite as doubles; `status` is a 64-bit integer.
 """
 
@@ -27,7 +27,7 @@ _RFC3339 = re.compile(
     re.ASCII,
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EARLIEST_US, _LATEST_US = -62_104_060_800_000_000, 253_370_764_799_999_000
+_EARLIEST_US, _LATEST_US = 946_684_800_000_000, 4_133_980_799_999_999
 _MOST_US = 300_000_000
 
 Row = dict[str, Any]

@@ -124,7 +124,7 @@ def test_an_arrow_status_beyond_64_bits_is_a_wrong_type(index: MeterIndex) -> No
 
 def test_arrow_times_that_no_calendar_has_are_rejects(index: MeterIndex) -> None:
     table = table_of(ts=pa.array([2**62, -(2**62)], pa.timestamp("us", "UTC")))
-    assert decode_arrow(index, table).rejects["reason"].to_list() == ["missing_time"] * 2
+    assert decode_arrow(index, table).rejects["reason"].to_list() == ["implausible_time"] * 2
 
 
 def test_missing_arrow_columns_are_missing_values(index: MeterIndex) -> None:

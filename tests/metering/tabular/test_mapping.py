@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from metering.errors import MappingError
-from metering.tabular.mapping import interval_seconds, parse_mapping
+from metering.tabular.formats import READERS
+from metering.tabular.mapping import FIELD_FORMATS, Interval, interval_seconds, parse_mapping
 
 MINIMAL = """
 interval = "15m"
@@ -21,7 +22,8 @@ columns = { p = 1 }
 def test_all_but_four_keys_are_optional() -> None:
     mapping = parse_mapping(MINIMAL, "Asia/Shanghai")
     assert (mapping.format, mapping.delimiter, mapping.decimal, mapping.encoding) == ("csv", ",", ".", "utf-8-sig")
-    assert (mapping.null_values, mapping.timezone, mapping.interval_s) == (("",), "Asia/Shanghai", 900)
+    assert (mapping.null_values, mapping.timezone) == (("",), "Asia/Shanghai")
+    assert mapping.interval == Interval(seconds=(900,))
     assert (mapping.meter_id, mapping.meter_column) == ("M1", None)
     stamp = mapping.timestamp
     assert (stamp.columns, stamp.format, stamp.label, stamp.order) == (("t",), None, "end", "column")
@@ -94,3 +96,7 @@ def test_intervals(text: str, seconds: int) -> None:
 def test_what_is_no_interval(text: str) -> None:
     with pytest.raises(ValueError, match="is not an interval"):
         interval_seconds(text)
+
+
+def test_each_format_of_the_field_has_a_reader() -> None:
+    assert tuple(READERS) == FIELD_FORMATS

@@ -121,3 +121,25 @@ def test_rejects_of_a_topic_need_its_brokers(tmp_path: Path) -> None:
     with pytest.raises(KilowatchError, match="no Kafka to talk to"):
         _run(home, "rejects", "replay")
     assert Requests(home).asked() is None
+
+
+def test_piped_each_reject_is_one_whole_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    home = _home(tmp_path / "home", M0, M1)
+    long = '{"meter_id": "M0", "ts": 1772381700, "note": "' + "x" * 300 + '"}'
+    (home / "telemetry" / "b.ndjson").write_text(long + "\nline\twith\x1b[31m tab\n", "utf-8")
+    _run(home, "stream")
+    listed = [line.split("\t") for line in _run(home, "rejects", "list").splitlines() if "\t" in line]
+    of_b = {row[3]: row[4:] for row in listed if row[1:3] == ["b.ndjson", "0"]}
+    assert of_b["0"] == ["implausible_time", "ts 1772381700 looks like epoch seconds: send milliseconds", long]
+    assert of_b["1"] == ["unparsable", "not JSON: Expecting value: line 1 column 1 (char 0)", r"line\twith\x1b[31m tab"]
+
+
+def test_on_a_terminal_detail_and_bytes_are_as_wide_as_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    home = _home(tmp_path / "home", M0)
+    _run(home, "stream")
+    shown = _run(home, "rejects", "list", "--limit", "1", "--reason", "unparsable").splitlines()
+    assert "    not JSON: Expecting value: line 1 column 1 (char 0)" in [line.rstrip() for line in shown]
+    assert "    not json" in [line.rstrip() for line in shown]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -107,3 +108,56 @@ def test_kafka_without_a_broker_says_what_to_do(
     monkeypatch.delenv("KILOWATCH_BOOTSTRAP_SERVERS", raising=False)
     assert kilowatch(monkeypatch, "replay", table, "--mapping", mapping, "--kafka", "--home", tmp_path) == 2
     assert "kilowatch broker start" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["t,p\n", "t,p\nsoon,1\n2026-01-01 00:15,x\n2026-01-01 00:30,\n"])
+def test_a_file_that_gives_nothing_ends_with_1_and_writes_no_telemetry(
+    tmp_path: Path, mapping: Path, content: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "nothing.csv"
+    table.write_text(content)
+    assert kilowatch(monkeypatch, "replay", table, "--mapping", mapping, "--home", tmp_path) == 1
+    assert "could be used" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "telemetry").iterdir()] == ["nothing.ndjson.rejects"]
+
+
+def test_telemetry_that_is_there_is_not_replaced_unasked(
+    tmp_path: Path, table: Path, mapping: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, out = tmp_path / "home", tmp_path / "home" / "telemetry" / "load.ndjson"
+    call = ("replay", table, "--mapping", mapping, "--home", home)
+    assert kilowatch(monkeypatch, *call) == 0
+    first, rejects = out.read_bytes(), out.with_name("load.ndjson.rejects").read_bytes()
+    assert kilowatch(monkeypatch, *call) == 0  # the same bytes again do no harm
+    capsys.readouterr()
+    table.write_text("t,p\n2026-01-01 00:15,9\n")
+    assert kilowatch(monkeypatch, *call) == 2
+    said = capsys.readouterr().err
+    assert "--overwrite" in said
+    assert "--out" in said
+    assert (out.read_bytes(), out.with_name("load.ndjson.rejects").read_bytes()) == (first, rejects)
+    assert sorted(path.name for path in out.parent.iterdir()) == ["load.ndjson", "load.ndjson.rejects"]
+    assert kilowatch(monkeypatch, *call, "--overwrite") == 0
+    assert json.loads(out.read_text())["p_kw"] == 9.0
+
+
+def test_a_packed_file_is_named_after_what_it_holds(
+    tmp_path: Path, table: Path, mapping: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = tmp_path / "march.csv.gz"
+    packed.write_bytes(gzip.compress(table.read_bytes()))
+    assert kilowatch(monkeypatch, "replay", packed, "--mapping", mapping, "--home", tmp_path) == 0
+    assert (tmp_path / "telemetry" / "march.ndjson").exists()
+
+
+def test_what_is_told_prints_on_any_terminal(
+    tmp_path: Path, mapping: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "x.csv"
+    table.write_bytes(b"m,t,p\n\x1b[31mM\x07,2026-01-01 00:15,1\n")
+    mapping.write_text(MAPPING.replace('"M1"', '{ column = "m" }'))
+    assert kilowatch(monkeypatch, "replay", table, "--mapping", mapping, "--home", tmp_path) == 0
+    table.write_bytes(b"\x1b[2J\x00\x07,\xff\xfe,p\n1,2,3\n")
+    assert kilowatch(monkeypatch, "replay", table, "--mapping", mapping, "--home", tmp_path) == 2
+    said = capsys.readouterr().err
+    assert said.replace("\n", "").isprintable()

@@ -170,7 +170,7 @@ def test_seconds_past_the_end_of_an_integer_are_no_other_time(index: MeterIndex)
     wrapping = (2**64 + AT_MS) // 1000  # times 1000 it is AT again, in 64 bits
     told = decoded(index, stream(table(ts=pa.array([wrapping, AT_MS // 1000], pa.timestamp("s", "UTC")))))
     assert told.accepted["ts"].to_list() == [AT]
-    assert told.rejects["reason"].to_list() == ["missing_time"]
+    assert told.rejects["reason"].to_list() == ["implausible_time"]
 
 
 def test_a_rejected_status_is_told_as_it_came(index: MeterIndex) -> None:
