@@ -1,6 +1,7 @@
-"""Windows, daily curves, load indices, voltage and power factor: from the lake's readings to a customer's day.
+"""Windows, meters' and customers' curves, load indices, voltage and power factor: from readings to a customer's day.
 
-Here: which days' inputs each calculation gets. Not here: the calculations (`metering`).
+Here: which days' inputs each calculation gets, and what of a running day is due. Not here: the calculations
+(`metering`).
 """
 
 from __future__ import annotations
@@ -11,19 +12,23 @@ from datetime import date, timedelta
 import polars as pl
 
 from assets.batch import Batch, Part
-from assets.readings import lots, readings, with_version
+from assets.readings import copies, lots, readings, rhythms, with_version
 from metering.calendar import day_bounds, local_date
-from metering.load.curve import WINDOW_VALUES, daily_curve
+from metering.load.curve import daily_curve
 from metering.load.indices import CURVE, daily_load, slides
 from metering.load.windows import USED, windows
-from metering.supply.power_factor import ENERGIES, power_factor_monthly
+from metering.supply.power_factor import power_factor_monthly
 from metering.supply.voltage import JUDGED_BY, voltage_daily
-from metering.tables import LAKE
-from metering.tables.lake import VOLTAGES
-from metering.vee.intervals import SLOT
+from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
+from metering.tables.lake import REGISTERS, VOLTAGES
+from metering.tables.warehouse import METER_DAILY
+from metering.vee.expected import SLOT, due_until
+from metering.vee.meter_curve import WINDOW_VALUES, Beside, meter_curve, meter_daily, reaching
+from metering.vee.validation import findings_of_readings
 from sinks.marts import day_partition, month_partition
 
-WINDOWS = LAKE["windows"]
+WINDOWS = BATCH_WINDOWS
+_NEAR = (*WINDOWS.key, *WINDOW_VALUES)
 
 
 def registry_customers(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
@@ -35,20 +40,93 @@ def registry_meters(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
 
 
 def batch_windows(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
-    """Windows computed again from the readings, independently of the stream's."""
+    """Windows computed again from the readings, independently of the stream's, with the registers at their ends."""
+    meter_versions, zone, vee = batch.registry.meter_versions, batch.settings.timezone, batch.settings.vee
     for lot in lots(batch, days):
-        rows = windows(readings(batch, lot, USED), batch.registry.meter_versions)
-        dated = rows.with_columns(date=local_date(pl.col("window_end"), batch.settings.timezone))
+        rows = readings(batch, lot, USED)
+        at_ends = _registers(rows, meter_versions)
+        of_lot = windows(rows, meter_versions).join(at_ends, on=["meter_id", "window_end"], how="left")
+        dated = of_lot.with_columns(date=local_date(pl.col("window_end"), zone))
         for day in lot:
-            yield Part(day_partition(day), WINDOWS.conform(dated.filter(pl.col("date") == day), revision=0), day)
+            found = findings_of_readings(copies(batch, day, rows), rhythms(rows, meter_versions, day, zone), vee)
+            of_day = WINDOWS.conform(dated.filter(pl.col("date") == day), revision=0)
+            yield Part(day_partition(day), of_day, day, findings=found, keep=True)
+
+
+def _registers(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
+    """The registers as read at the ends of windows: meter_id, window_end, REGISTER_ENDS."""
+    rows = rows if "slot_end" in rows.columns else rows.with_columns(slot_end=pl.col("ts"))
+    quarter = pl.col("slot_end").dt.truncate("15m") == pl.col("slot_end")
+    at_end = rows.filter(quarter, pl.any_horizontal(pl.col(REGISTERS).is_not_null()))
+    return at_end.select(
+        meter_versions["meter_id"].gather(at_end["version"]).alias("meter_id"),
+        pl.col("slot_end").alias("window_end"),
+        *(pl.col(name).alias(end) for name, end in zip(REGISTERS, REGISTER_ENDS, strict=True)),
+    )
+
+
+def meter_curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    """Each meter's quarter-hours, and the sums of its day, which the next day's checks compare with."""
+    known = _Dailies(batch)
+    for day in days:
+        of_day = batch.marts.read(WINDOWS, [day], _NEAR)
+        curve, findings = meter_curve(
+            of_day, batch.registry.meter_versions, day, batch.settings, _beside(batch, day, of_day, known)
+        )
+        known.add(day, curve)
+        yield Part(day_partition(day), curve, day, findings=findings)
+
+
+def meter_dailies(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    before = batch.marts.read(METER_DAILY, [days[0] - timedelta(days=1)])
+    for day in days:
+        before = meter_daily(batch.marts.read(METER_CURVE, [day]), before, day)
+        yield Part(day_partition(day), before, day)
+
+
+class _Dailies:
+    """METER_DAILY of the days before: published ones, and those of this run, whose table comes later."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.held: dict[date, pl.DataFrame] = {}
+
+    def of(self, day: date) -> pl.DataFrame:
+        if day not in self.held:
+            self.held[day] = self.batch.marts.read(METER_DAILY, [day])
+        return self.held[day]
+
+    def before(self, day: date) -> pl.DataFrame:
+        """Of the days that `day` is compared with; older ones are let go."""
+        wanted = [day - timedelta(days=n) for n in range(self.batch.settings.vee.history_days, 0, -1)]
+        frames = [self.of(earlier) for earlier in wanted]
+        self.held = {earlier: self.held[earlier] for earlier in wanted}
+        return pl.concat(frames)
+
+    def add(self, day: date, curve: pl.DataFrame) -> None:
+        self.held[day] = meter_daily(curve, self.of(day - timedelta(days=1)), day)
+
+
+def _beside(batch: Batch, day: date, of_day: pl.DataFrame, known: _Dailies) -> Beside:
+    """What a day's curve needs of other days: the registers at its start, and all around gaps that reach out of it."""
+    vee, marts, until = batch.settings.vee, batch.marts, batch.until
+    start, _ = day_bounds(day, batch.settings.timezone)
+    before = marts.scan(WINDOWS, [day_partition(day - timedelta(days=1))]).select(_NEAR)
+    near = [before.filter(pl.col("window_end") == start).collect()]
+    meters = reaching(of_day, batch.registry.meter_versions, day, batch.settings, until)
+    if meters:
+        span = range(-max(vee.reference_horizon_days, vee.register_gap_days), vee.register_gap_days + 1)
+        others = [day_partition(day + timedelta(days=n)) for n in span if n]
+        around = marts.scan(WINDOWS, others).select(_NEAR).filter(pl.col("meter_id").is_in(meters)).collect()
+        near.append(around.filter(pl.col("window_end") != start))
+    return Beside(windows=pl.concat(near), history=known.before(day), edits=batch.edits_of(day), until=until)
 
 
 def curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
-    registry = batch.registry
     for day in days:
-        of_day = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *SLOT, *WINDOW_VALUES))
-        curve = daily_curve(of_day, registry.meter_versions, registry.customers, day, batch.settings)
-        yield Part(day_partition(day), curve, day)
+        yield Part(
+            day_partition(day), daily_curve(batch.marts.read(METER_CURVE, [day]), batch.registry.customers, day), day
+        )
 
 
 def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
@@ -59,7 +137,9 @@ def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
             curve = batch.marts.read(batch.tables["daily_curve"], [day], CURVE)
             of_day = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *SLOT))
             near = None if rows is None else _near(rows, day, settings.timezone)
-            load = daily_load(curve, of_day, near, registry.customers, registry.meter_versions, day, settings)
+            load = daily_load(
+                curve, of_day, near, registry.customers, registry.meter_versions, day, settings, batch.until
+            )
             yield Part(day_partition(day), load, day)
 
 
@@ -67,14 +147,15 @@ def voltages(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     for lot in lots(batch, days):
         rows = with_version(readings(batch, lot, ("meter_id", *VOLTAGES)), batch.registry.meter_versions, JUDGED_BY)
         for day in lot:
-            of_day = voltage_daily(_near(rows, day, batch.settings.timezone), day, batch.settings)
+            due = pl.col("ts") <= due_until(day, batch.settings, batch.until)
+            of_day = voltage_daily(_near(rows, day, batch.settings.timezone).filter(due), day, batch.settings)
             yield Part(day_partition(day), of_day, day)
 
 
 def power_factors(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     """Each month to date: of the days of it that have been materialised."""
     for month in months(days):
-        rows = batch.marts.read(WINDOWS, days_of_month(month), ("customer_no", "window_end", *ENERGIES))
+        rows = batch.marts.read(METER_DAILY, days_of_month(month))
         table = power_factor_monthly(rows, batch.registry.customers, month, batch.settings)
         yield Part(month_partition(month), table, last_of(days, month))
 

@@ -14,10 +14,12 @@ from assets.batch import Batch
 from metering.calendar import day_bounds
 from metering.load.windows import latest
 from metering.registry.index import MeterIndex
-from metering.tables import LAKE
+from metering.tables import LAKE, TIMESTAMP
 from metering.tables.lake import WINDOW_S
 
 LOT_ROWS = 3_000_000
+_FEW = 4
+"""Fewer readings than these tell nothing of a rhythm."""
 _ORDER = ("source_partition", "log_offset", "source_row", "logged_at")
 """What tells which of several readings of a time counts."""
 
@@ -71,3 +73,28 @@ def _known(rows: pl.DataFrame, column: str) -> pl.DataFrame:
 def with_version(counted: pl.DataFrame, meter_versions: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """Those readings with columns of their meter_versions."""
     return counted.with_columns(meter_versions[name].gather(counted["version"]) for name in names)
+
+
+def copies(batch: Batch, day: date, counted: pl.DataFrame) -> pl.DataFrame:
+    """Readings of the local `day` that came several times: meter_id, ts, copies. `counted`: those that count."""
+    start, end = day_bounds(day, batch.settings.timezone)
+    of_day = counted.filter(pl.col("ts") > start, pl.col("ts") <= end).height
+    with batch.lake.held():
+        scan = batch.lake.scan("readings", [day])
+        if scan.select(pl.len()).collect().item() == of_day:
+            return pl.DataFrame(schema={"meter_id": pl.String, "ts": TIMESTAMP, "copies": pl.UInt32})
+        return scan.group_by("meter_id", "ts").agg(pl.len().alias("copies")).filter(pl.col("copies") > 1).collect()
+
+
+def rhythms(counted: pl.DataFrame, meter_versions: pl.DataFrame, day: date, timezone: str) -> pl.DataFrame:
+    """The usual step between the readings of each meter on the local `day`: meter_id, interval_s, seems_s."""
+    start, end = day_bounds(day, timezone)
+    step = pl.col("ts").diff().over("meter").dt.total_milliseconds() / 1000
+    steps = (
+        counted.filter(pl.col("ts") > start, pl.col("ts") <= end)
+        .select("meter", "version", "ts", step.alias("step_s"))
+        .group_by("meter")
+        .agg(pl.col("version").last(), pl.col("step_s").median().alias("seems_s"), pl.len().alias("n"))
+        .filter(pl.col("n") > _FEW, pl.col("seems_s").is_not_null())
+    )
+    return steps.with_columns(meter_versions[n].gather(steps["version"]) for n in ("meter_id", "interval_s"))

@@ -14,10 +14,16 @@ import pytest
 import structlog
 from hypothesis import HealthCheck
 
+from assets.batch import Batch
+from assets.readings import readings
 from metering.calendar import day_bounds, local_date
 from metering.errors import KilowatchError
+from metering.load.windows import USED, windows
 from metering.settings import MeteringSettings
+from metering.supply.compliance import DAYS_SCHEMA, advance, contributions
 from metering.tables import LAKE
+from metering.tables.schema import no_rows
+from orchestration.home.registry_files import load
 from orchestration.home.settings import Settings, load_settings
 from orchestration.kafka import broker, jars
 from sinks.kafka.topics import ensure_topics
@@ -137,7 +143,31 @@ def _batch_home(home: Path, first: date, days: int) -> Path:
             folder = home / "lake" / "readings" / f"date={day}"
             folder.mkdir(parents=True, exist_ok=True)
             of_day.drop("date").write_parquet(folder / f"{partition}.parquet")
+    if days:
+        _stream_results(home, first, days)
     return home
+
+
+def _stream_results(home: Path, first: date, days: int) -> None:
+    """Windows and compliance as a stream has written them at its files' end."""
+    settings = load_settings(home)
+    meter_versions = load(home, settings).meter_versions
+    batch = Batch(home, settings.metering, lambda: load(home, settings))
+    rows = readings(batch, [first + timedelta(days=n) for n in range(days)], USED)
+    made = windows(rows, meter_versions)
+    dated = made.with_columns(date=local_date(pl.col("window_end"), settings.timezone))
+    _, told = advance(
+        no_rows(DAYS_SCHEMA), contributions(dated, settings.metering), no_rows(DAYS_SCHEMA), meter_versions
+    )
+    frames = {
+        "windows": LAKE["windows"].conform(dated, revision=0),
+        "compliance": told.with_columns(revision=pl.lit(0, pl.Int32)),
+    }
+    for table, frame in frames.items():
+        for (day,), of_day in frame.partition_by("date", as_dict=True).items():
+            folder = home / "lake" / table / f"date={day}"
+            folder.mkdir(parents=True, exist_ok=True)
+            of_day.drop("date").write_parquet(folder / "0.parquet")
 
 
 def _readings(

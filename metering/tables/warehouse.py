@@ -16,6 +16,10 @@ from metering.tables.schema import TIMESTAMP, Column, Table
 SEGMENTS = ("large", "sme", "important")
 WIRINGS = ("3p4w", "3p3w", "1p")
 STATUSES = ("raw", "validated", "estimated", "edited", "missing")
+STATUS_MEANING = (
+    "validated: all readings are there and every check passed; raw: as it came though a check failed, which the reason "
+    "names; estimated: wholly or partly filled or spread; edited: by a correction; missing: nothing is known"
+)
 
 _PF = "Measures for power-factor tariff adjustment, 1983"
 _U = "GB/T 12325-2008"
@@ -102,18 +106,56 @@ DAILY_CURVE = Table(
             maximum=100,
         ),
         Column("window_end", TIMESTAMP, "End of the quarter-hour", "UTC", nullable=False),
-        Column("p_kw", pl.Float64, "Mean active power", "kW"),
-        Column("q_kvar", pl.Float64, "Mean reactive power", "kvar"),
-        Column("energy_kwh", pl.Float64, "Energy, import less export", "kWh"),
-        Column("status", pl.String, "Where the value comes from", nullable=False, allowed=STATUSES),
-        Column("reason", pl.String, "Why the status is what it is"),
+        Column("p_kw", pl.Float64, "Mean active power, import less export", "kW"),
+        Column("q_kvar", pl.Float64, "Mean reactive power, import less export", "kvar"),
+        Column("energy_kwh", pl.Float64, "Active energy drawn from the grid", "kWh"),
+        Column("export_kwh", pl.Float64, "Active energy fed into the grid", "kWh"),
+        Column("status", pl.String, STATUS_MEANING, nullable=False, allowed=STATUSES),
+        Column("rule", pl.String, "The validation that failed, the estimation that was used, edited, or missing"),
+        Column("reason", pl.String, "Why the status is not validated; names the meter where there are several"),
+    ),
+)
+
+METER_DAILY = Table(
+    "meter_daily",
+    "One meter's local day: the sums of its quarter-hours, which every customer's figures are sums of.",
+    ("meter_id", "date"),
+    (
+        Column("meter_id", pl.String, "Meter", nullable=False),
+        _customer(),
+        _DATE,
+        Column("energy_kwh", pl.Float64, "Active energy drawn from the grid", "kWh"),
+        Column("export_kwh", pl.Float64, "Active energy fed into the grid", "kWh"),
+        Column("import_kvarh", pl.Float64, "Reactive import (lagging) energy", "kvarh"),
+        Column("export_kvarh", pl.Float64, "Reactive export (leading) energy", "kvarh"),
+        Column("p_max_kw", pl.Float64, "Largest quarter-hour mean power", "kW"),
+        Column("points", pl.Int32, "Quarter-hours due", nullable=False, minimum=0),
+        Column("known_points", pl.Int32, "Quarter-hours whose energy is known", nullable=False, minimum=0),
+        *(
+            Column(f"{status}_points", pl.Int32, f"Quarter-hours of status {status}", nullable=False, minimum=0)
+            for status in ("validated", "raw", "estimated", "edited")
+        ),
+        Column("repeated_kw", pl.Float64, "The day's last known power", "kW"),
+        Column(
+            "repeated_points",
+            pl.Int32,
+            "Quarter-hours for which it has been the same, those of days before included",
+            nullable=False,
+            minimum=0,
+        ),
+        Column("zero_days", pl.Int32, "Days without energy in a row, this one included", nullable=False, minimum=0),
     ),
 )
 
 
 def _daily_load(periods: Sequence[str]) -> Table:
     tariff = tuple(
-        Column(f"energy_{p}_kwh", pl.Float64, f"Energy in the time-of-use period '{p}' of the customer's tariff", "kWh")
+        Column(
+            f"energy_{p}_kwh",
+            pl.Float64,
+            f"Energy drawn in the time-of-use period '{p}' of the customer's tariff",
+            "kWh",
+        )
         for p in periods
     )
     return Table(
@@ -123,7 +165,8 @@ def _daily_load(periods: Sequence[str]) -> Table:
         (
             _customer(scope=True),
             _DATE,
-            Column("energy_kwh", pl.Float64, "Energy, import less export", "kWh"),
+            Column("energy_kwh", pl.Float64, "Active energy drawn from the grid", "kWh"),
+            Column("export_kwh", pl.Float64, "Active energy fed into the grid", "kWh"),
             Column("p_max_kw", pl.Float64, "Largest quarter-hour mean power", "kW"),
             Column("p_max_at", TIMESTAMP, "End of the first quarter-hour with p_max_kw", "UTC"),
             Column("p_min_kw", pl.Float64, "Smallest quarter-hour mean power", "kW"),
@@ -137,7 +180,11 @@ def _daily_load(periods: Sequence[str]) -> Table:
             Column("demand_basis", pl.String, "sliding by 1 min, or block of 15 min", allowed=("sliding", "block")),
             *tariff,
             Column(
-                "completeness", pl.Float64, "Readings received / readings due", nullable=False, minimum=0, maximum=1
+                "completeness",
+                pl.Float64,
+                "Readings received / readings due; null: none is due yet",
+                minimum=0,
+                maximum=1,
             ),
         ),
     )
@@ -193,7 +240,7 @@ POWER_FACTOR_MONTHLY = Table(
     (
         _customer(),
         Column("month", pl.Date, "First day of the local month", nullable=False),
-        Column("active_kwh", pl.Float64, "Active energy", "kWh"),
+        Column("active_kwh", pl.Float64, "Active energy drawn from the grid", "kWh", _PF),
         Column("import_kvarh", pl.Float64, "Reactive import (lagging) energy", "kvarh", minimum=0),
         Column("export_kvarh", pl.Float64, "Reactive export (leading) energy", "kvarh", minimum=0),
         Column(
@@ -303,13 +350,51 @@ RECONCILIATION = Table(
     ),
 )
 
+QUALITY_RESULTS = Table(
+    "quality_results",
+    "What checks found: one row for each day, table and rule. What blocks keeps the day of a table from being "
+    "published; an error keeps the rows that fail it out; a warning marks them; info is only told.",
+    ("date", "table_name", "rule"),
+    (
+        _DATE,
+        Column("table_name", pl.String, "Table that was checked", nullable=False),
+        Column(
+            "rule", pl.String, "A validation of the settings, or an expectation of the declared columns", nullable=False
+        ),
+        Column(
+            "severity",
+            pl.String,
+            "How much it keeps back",
+            nullable=False,
+            allowed=("info", "warning", "error", "blocking"),
+        ),
+        Column("failing_rows", pl.Int64, "Rows that fail it", nullable=False, minimum=0),
+        Column("sample", pl.String, "Some of them, with meter (or key), time and value"),
+    ),
+)
+
+RESTATEMENTS = Table(
+    "restatements",
+    "Values that were published for a time that was over, and have changed since.",
+    ("table_name", "key", "restated_at", "column"),
+    (
+        Column("table_name", pl.String, "Table", nullable=False),
+        Column("key", pl.String, "Key of the row, as column=value, ...", nullable=False),
+        Column("restated_at", TIMESTAMP, "Data time: the newest watermark when it was restated", "UTC", nullable=False),
+        Column("column", pl.String, "Column that changed", nullable=False),
+        Column("before", pl.String, "Value before; null: unknown, or no such row"),
+        Column("after", pl.String, "Value after; null: unknown, or no such row"),
+        Column("cause", pl.String, "What changed beneath it", nullable=False),
+    ),
+)
+
 VIOLATIONS_NOW = Table("violations", "Limit violations, last state of each.", VIOLATIONS.key, VIOLATIONS.columns)
 
 
 def warehouse(periods: Sequence[str]) -> dict[str, Table]:
     """All tables of the warehouse; `periods` are the time-of-use periods that the settings name."""
     tables = (
-        CUSTOMERS, METERS, DAILY_CURVE, _daily_load(periods), VOLTAGE_DAILY, POWER_FACTOR_MONTHLY,
-        VIOLATIONS_NOW, FORECAST, FORECAST_ACCURACY, KPI, RECONCILIATION,
+        CUSTOMERS, METERS, DAILY_CURVE, METER_DAILY, _daily_load(periods), VOLTAGE_DAILY, POWER_FACTOR_MONTHLY,
+        VIOLATIONS_NOW, FORECAST, FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
     )  # fmt: skip
     return {t.name: t for t in tables}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import date, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -31,12 +32,15 @@ def materialize(home: Path, first: date, last: date) -> None:
     """What the command does; `kilowatch demo` does it too."""
     from orchestration.home.registry_files import load
     from orchestration.home.settings import load_settings
+    from sinks.lake.reader import LakeReader
 
     settings = load_settings(home)
     _check_days(first, last, settings.timezone)
     load(home, settings)  # a wrong registry is said before any work
-    if not (home / "lake" / "readings").is_dir():
+    until = LakeReader(home).watermark(settings.stream.lateness_s)
+    if until is None:
         raise UserError(f"no readings in {home / 'lake'} yet: run `kilowatch stream` first")
+    _check_not_ahead(last, until, settings.timezone)
     _show(_run(home, first, last), first, last)
 
 
@@ -49,6 +53,18 @@ def _check_days(first: date, last: date, timezone: str) -> None:
         raise UserError(f"--from {first} is before {FIRST_DAY}, the first day that can be materialised")
     if not partitions(timezone).has_partition_key(last.isoformat()):
         raise UserError(f"--to {last} is in the future: the last day that can be materialised is today in {timezone}")
+
+
+def _check_not_ahead(last: date, until: datetime, timezone: str) -> None:
+    """A day that the data has not reached is in the future, whatever the machine's clock says."""
+    from metering.calendar import day_bounds
+
+    if day_bounds(last, timezone)[0] > until:
+        local = until.astimezone(ZoneInfo(timezone))
+        raise UserError(
+            f"--to {last} is in the future: the readings have come as far as {local:%Y-%m-%d %H:%M} in {timezone}, so "
+            f"{local.date()} is the last day that can be materialised"
+        )
 
 
 def _run(home: Path, first: date, last: date) -> dict[str, int]:
