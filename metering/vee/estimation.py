@@ -66,7 +66,8 @@ def gaps(points: pl.DataFrame) -> pl.DataFrame:
     """`points` (sorted by meter and quarter) with the neighbours of the gap of power that each lies in.
 
     Columns: `i_before`, `i_after` (quarters of the last known power up to, and the first from, a point), their
-    `p_before`, `p_after`, `q_before`, `q_after`, `dark_gap` (no voltage at one of them), and `gap_min` (null at an edge).
+    `p_before`, `p_after`, `q_before`, `q_after`, `dark_gap` (no voltage at one of them), `gap_min` (null where one side
+    is not known), and `silent_min` (its length as far as it is seen).
     """
     known = pl.col("p_kw").is_not_null()
     sides = {"before": "forward", "after": "backward"}
@@ -79,6 +80,7 @@ def gaps(points: pl.DataFrame) -> pl.DataFrame:
     return points.with_columns(beside).with_columns(
         ((pl.col("i_after") - pl.col("i_before") - 1) * QUARTER_HOUR_MIN).alias("gap_min"),
         (pl.col("dark_before").fill_null(False) | pl.col("dark_after").fill_null(False)).alias("dark_gap"),
+        ((~known).sum().over("meter", "i_before").cast(pl.Int64) * QUARTER_HOUR_MIN).alias("silent_min"),
     )
 
 
@@ -213,7 +215,7 @@ def _reason() -> pl.Expr:
     silent = (
         pl.when(pl.col("gap_min").is_not_null())
         .then(filled("no power for {} min", "gap_min"))
-        .otherwise(pl.lit("no power up to the edge of what is known"))
+        .otherwise(filled("no power for at least {} min", "silent_min"))
     )
     scaled = pl.when("import_kwh_scaled").then(pl.lit(", scaled to the registers")).otherwise(pl.lit(""))
     failure = pl.lit(": supply had failed, and nothing is estimated across that")
