@@ -17,8 +17,11 @@ from metering.calendar import day_bounds, local_date
 from metering.load.curve import daily_curve
 from metering.load.indices import CURVE, daily_load, slides
 from metering.load.windows import USED, windows
+from metering.readings.plausible import believed
+from metering.readings.slots import WINDOW_US, answering, placed, weighed
 from metering.supply.power_factor import power_factor_monthly
 from metering.supply.voltage import JUDGED_BY, voltage_daily
+from metering.tables import TIMESTAMP
 from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
 from metering.tables.lake import REGISTERS, VOLTAGES
 from metering.tables.warehouse import METER_DAILY
@@ -44,8 +47,8 @@ def batch_windows(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     meter_versions, zone, vee = batch.registry.meter_versions, batch.settings.timezone, batch.settings.vee
     for lot in lots(batch, days):
         rows = readings(batch, lot, USED)
-        at_ends = _registers(rows, meter_versions)
-        of_lot = windows(rows, meter_versions).join(at_ends, on=["meter_id", "window_end"], how="left")
+        at_ends = _registers(rows, meter_versions, zone)
+        of_lot = windows(rows, meter_versions, zone).join(at_ends, on=["meter_id", "window_end"], how="left")
         dated = of_lot.with_columns(date=local_date(pl.col("window_end"), zone))
         for day in lot:
             found = findings_of_readings(copies(batch, day, rows), rhythms(rows, meter_versions, day, zone), vee)
@@ -53,14 +56,13 @@ def batch_windows(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
             yield Part(day_partition(day), of_day, day, findings=found, keep=True)
 
 
-def _registers(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
+def _registers(rows: pl.DataFrame, meter_versions: pl.DataFrame, timezone: str) -> pl.DataFrame:
     """The registers as read at the ends of windows: meter_id, window_end, REGISTER_ENDS."""
-    rows = rows if "slot_end" in rows.columns else rows.with_columns(slot_end=pl.col("ts"))
-    quarter = pl.col("slot_end").dt.truncate("15m") == pl.col("slot_end")
-    at_end = rows.filter(quarter, pl.any_horizontal(pl.col(REGISTERS).is_not_null()))
+    slots = placed(rows, meter_versions, timezone)
+    at_end = answering(slots.filter(pl.col("slot_us") % WINDOW_US == 0))
     return at_end.select(
         meter_versions["meter_id"].gather(at_end["version"]).alias("meter_id"),
-        pl.col("slot_end").alias("window_end"),
+        pl.col("slot_us").cast(TIMESTAMP).alias("window_end"),
         *(pl.col(name).alias(end) for name, end in zip(REGISTERS, REGISTER_ENDS, strict=True)),
     )
 
@@ -132,7 +134,7 @@ def curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
 def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     registry, settings = batch.registry, batch.settings
     for lot in lots(batch, days):
-        rows = readings(batch, lot, ("meter_id", "p_kw")) if slides(registry.meter_versions) else None
+        rows = _believed(batch, lot, ("meter_id", "p_kw")) if slides(registry.meter_versions) else None
         for day in lot:
             curve = batch.marts.read(batch.tables["daily_curve"], [day], CURVE)
             of_day = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *SLOT))
@@ -145,11 +147,18 @@ def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
 
 def voltages(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     for lot in lots(batch, days):
-        rows = with_version(readings(batch, lot, ("meter_id", *VOLTAGES)), batch.registry.meter_versions, JUDGED_BY)
+        rows = with_version(_believed(batch, lot, ("meter_id", *VOLTAGES)), batch.registry.meter_versions, JUDGED_BY)
         for day in lot:
-            due = pl.col("ts") <= due_until(day, batch.settings, batch.until)
+            due = pl.col("slot_end") <= due_until(day, batch.settings, batch.until)
             of_day = voltage_daily(_near(rows, day, batch.settings.timezone).filter(due), day, batch.settings)
             yield Part(day_partition(day), of_day, day)
+
+
+def _believed(batch: Batch, lot: Sequence[date], columns: Sequence[str]) -> pl.DataFrame:
+    """Readings with what they answer for, and without what is not believed of them."""
+    rows = readings(batch, lot, columns)
+    answers = weighed(rows, batch.registry.meter_versions, batch.settings.timezone)
+    return believed(answers, batch.registry.meter_versions)
 
 
 def power_factors(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
@@ -177,4 +186,4 @@ def last_of(days: Sequence[date], month: date) -> date:
 
 def _near(rows: pl.DataFrame, day: date, timezone: str) -> pl.DataFrame:
     start, end = day_bounds(day, timezone)
-    return rows.filter(pl.col("ts").is_between(start - timedelta(minutes=15), end))
+    return rows.filter(pl.col("slot_end").is_between(start - timedelta(minutes=15), end))

@@ -13,6 +13,7 @@ import polars as pl
 from assets.batch import Batch
 from metering.calendar import day_bounds
 from metering.load.windows import latest
+from metering.readings.slots import seeming_interval_s
 from metering.registry.index import MeterIndex
 from metering.tables import LAKE, TIMESTAMP
 from metering.tables.lake import WINDOW_S
@@ -41,13 +42,18 @@ def lots(batch: Batch, days: Sequence[date]) -> Iterator[list[date]]:
 
 
 def readings(batch: Batch, days: Sequence[date], columns: Sequence[str] = LAKE["readings"].names) -> pl.DataFrame:
-    """Readings of consecutive local `days` and of the 15 minutes before them, which hold the registers at the edge.
+    """Readings of consecutive local `days`, and of the 15 minutes (of meters with longer intervals: the day) before
+    them, which hold the registers at the edge.
 
     One row for each (meter_id, ts), the one that counts: `ts`, `columns` of `readings`, `meter` (code) and `version`
     (row in the registry's meter_versions).
     """
     start, _ = day_bounds(days[0], batch.settings.timezone)
+    versions = batch.registry.meter_versions
+    long = versions.filter(pl.col("block_us") > WINDOW_S * 1_000_000)["meter_id"].unique()
     since = pl.col("ts") > start - timedelta(seconds=WINDOW_S + 1)
+    if len(long):
+        since |= pl.col("meter_id").is_in(long.implode())
     wanted = list(dict.fromkeys(("meter_id", "ts", *_ORDER, *columns)))
     placed = pl.coalesce("log_offset", "source_offset").alias("log_offset")
     with batch.lake.held():
@@ -87,14 +93,10 @@ def copies(batch: Batch, day: date, counted: pl.DataFrame) -> pl.DataFrame:
 
 
 def rhythms(counted: pl.DataFrame, meter_versions: pl.DataFrame, day: date, timezone: str) -> pl.DataFrame:
-    """The usual step between the readings of each meter on the local `day`: meter_id, interval_s, seems_s."""
+    """The interval that each meter seems to keep on the local `day`: meter_id, interval_s (registered), seems_s."""
     start, end = day_bounds(day, timezone)
-    step = pl.col("ts").diff().over("meter").dt.total_milliseconds() / 1000
-    steps = (
-        counted.filter(pl.col("ts") > start, pl.col("ts") <= end)
-        .select("meter", "version", "ts", step.alias("step_s"))
-        .group_by("meter")
-        .agg(pl.col("version").last(), pl.col("step_s").median().alias("seems_s"), pl.len().alias("n"))
-        .filter(pl.col("n") > _FEW, pl.col("seems_s").is_not_null())
-    )
-    return steps.with_columns(meter_versions[n].gather(steps["version"]) for n in ("meter_id", "interval_s"))
+    of_day = counted.filter(pl.col("ts") > start, pl.col("ts") <= end).select("meter", "version", "ts")
+    seen = seeming_interval_s(of_day).filter(pl.col("n") > _FEW, pl.col("seeming_s").is_not_null())
+    last = of_day.unique("meter", keep="last", maintain_order=True).select("meter", "version")
+    named = seen.join(last, on="meter", how="left", maintain_order="left").rename({"seeming_s": "seems_s"})
+    return named.with_columns(meter_versions[n].gather(named["version"]) for n in ("meter_id", "interval_s"))

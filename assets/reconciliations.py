@@ -49,8 +49,8 @@ def _problem(found: pl.DataFrame, day: date) -> str:
         return ""
     counts = ", ".join(f"{row['differing_rows']} of {row['table_name']}" for row in differing.iter_rows(named=True))
     return (
-        f"{counts} on {day} differ between the stream and its readings, as they do after a change of the registry or of "
-        "settings for a time that is past: change that back, or stream the telemetry into a new home"
+        f"{counts} on {day} differ between the stream and its readings, as they do after a change of the registry or "
+        "of settings for a time that is past: change that back, or stream the telemetry into a new home"
     )
 
 

@@ -47,6 +47,18 @@ def window_end(ts: pl.Expr) -> pl.Expr:
     return (ts - pl.duration(microseconds=1)).dt.truncate(QUARTER_HOUR).dt.offset_by(QUARTER_HOUR)
 
 
+def instant(local: pl.Expr, tz: str) -> pl.Expr:
+    """UTC instant of a local date (its first) or of local wall-clock time (the earlier of two). Where clocks are put
+    forward over it, as they are at midnight somewhere, that is an hour later.
+    """
+    wall = local.cast(pl.Datetime("us"))
+
+    def of_zone(time: pl.Expr) -> pl.Expr:
+        return time.dt.replace_time_zone(tz, ambiguous="earliest", non_existent="null")
+
+    return pl.coalesce(of_zone(wall), of_zone(wall.dt.offset_by("1h"))).dt.convert_time_zone("UTC")
+
+
 def day_bounds(day: date, tz: str) -> tuple[datetime, datetime]:
     """UTC instants at which the local `day` starts and ends: 23, 24 or 25 hours apart."""
     zone = ZoneInfo(tz)

@@ -4,7 +4,8 @@ Here: for each rule and phase, the value that is judged, its limit, and whether 
 the end of a violation. Not here: the rules (`catalogue`), hold times, gaps, what has been raised (`lifecycle`).
 
 A reading speaks for the end once it is inside the rule's end value; between limit and end value it speaks for neither.
-A reading without the value, or outside the rule's guard, says nothing at all.
+A reading without the value, or outside the rule's guard, says nothing at all; neither does a value that is not believed
+(`metering.readings.plausible`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import polars as pl
 from metering.calendar import day_bounds
 from metering.events.catalogue import Check, checks_in_use
 from metering.events.measures import MEASURES, NO_BASE, TOTAL
+from metering.readings.plausible import believed
 from metering.settings import ABOVE, MeteringSettings, Rule, Rulebook
 from metering.supply.phases import phase_values
 from metering.tables.lake import CURRENTS, VOLTAGES
@@ -59,6 +61,7 @@ def judge(
     if readings.is_empty() or not judged:
         return no_rows(JUDGED_SCHEMA)
     rules = settings.rules
+    readings = believed(readings, meter_versions)
     known = _known(readings, meter_versions, [rules.by_id[check.rule] for check in judged])
     known, figures = _figures(known, meter_versions, settings, judged)
     return pl.concat([_one(check, known, figures[check.rule]) for check in judged]).sort("meter", "code", "ts")
@@ -72,9 +75,12 @@ def starts(readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: Meter
     judged = checks_in_use(settings)
     if readings.is_empty() or not judged:
         return no_rows(_STARTS_SCHEMA)
-    near = _known(readings, meter_versions, settings.rules.in_use).filter(_any_start(settings.rules))
+    near = readings.filter(
+        _known(readings, meter_versions, settings.rules.in_use).select(_any_start(settings.rules)).to_series()
+    )
     if near.is_empty():
         return no_rows(_STARTS_SCHEMA)
+    near = _known(believed(near, meter_versions), meter_versions, settings.rules.in_use)
     near, figures = _figures(near, meter_versions, settings, judged)
     begins = [figures[check.rule].begins(check.phase).alias(str(check.code)) for check in judged]
     by_meter = near.select("meter", *begins).group_by("meter").agg(pl.all().any())

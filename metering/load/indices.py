@@ -82,8 +82,8 @@ def sliding_demand(
 
     Columns: customer_no, sliding_kw [kW].
     For customers all of whose meters report at whole fractions of a minute. A mean counts when every reading of every
-    meter in its 15 min is there; it reaches back over midnight where `readings` (meter_id, ts, p_kw; one row for each
-    meter_id and ts) go back that far. Customers without one full mean (within MOST_KW) have no row.
+    meter in its 15 min is there; it reaches back over midnight where `readings` (meter_id, p_kw, and what they answer
+    for: slot_end, slot_s) go back that far. Customers without one full mean (within MOST_KW) have no row.
     """
     meters = meters_on(meter_versions, day, settings).select("meter_id", "customer_no", "interval_s")
     fine = (_SLIDE_S % pl.col("interval_s") == 0).all().over("customer_no")
@@ -112,9 +112,10 @@ def sliding_demand(
 
 def _full_minutes(readings: pl.DataFrame, due: pl.DataFrame, after: datetime, until: datetime) -> pl.DataFrame:
     """Mean power of each customer's full minutes: customer_no, minute (its end), p_kw; sorted by both."""
-    minute = (pl.col("ts") - pl.duration(microseconds=1)).dt.truncate("1m").dt.offset_by("1m")
+    end = pl.col("slot_end")
+    minute = (end - pl.duration(microseconds=1)).dt.truncate("1m").dt.offset_by("1m")
     return (
-        readings.filter(pl.col("ts") > after, pl.col("ts") <= until, pl.col("p_kw").is_not_null())
+        readings.filter(end > after, end <= until, pl.col("slot_s") > 0, pl.col("p_kw").is_not_null())
         .select("meter_id", "p_kw", minute.alias("minute"))
         .join(due, on="meter_id")
         .group_by("customer_no", "minute")

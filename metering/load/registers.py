@@ -1,11 +1,17 @@
-"""Cumulative registers: what was used between two readings of one.
+"""Cumulative registers: what was used between two readings of them, where the meter can have made that step.
 
-Not here: how registers are compared with power (events), who reads them when (`windows`).
+Here: steps of one register, and energy of all of them held against rating, digits and power (domain handbook, section
+9). Not here: which two readings (`windows`, `spread`), the figures (`metering.settings`).
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import polars as pl
+
+from metering.tables.lake import MOST_KWH, REGISTERS
 
 _PLAUSIBLE_ROLLOVER = 0.1
 
@@ -19,3 +25,93 @@ def difference(start: pl.Expr, end: pl.Expr, modulus: pl.Expr) -> pl.Expr:
     step = end - start
     wrapped = step + modulus
     return pl.when(step >= 0).then(step).when(wrapped.is_between(0, _PLAUSIBLE_ROLLOVER * modulus)).then(wrapped)
+
+
+def step(start: pl.Expr, end: pl.Expr, modulus: pl.Expr, most: pl.Expr) -> pl.Expr:
+    """What a register counted between two readings of it [kWh or kvarh], where the meter can have: both within its
+    digits, and at most `most` on, rolled over or not. Null otherwise, and where either is unknown.
+    """
+    shown = (start >= 0) & (start < modulus) & (end >= 0) & (end < modulus)
+    on = difference(start, end, modulus)
+    return pl.when(shown & (on <= most)).then(on)
+
+
+def within_chain(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
+    """`rows` (each register as `<name>_start`, `version`, `version_start`) without registers of another version of the
+    meter at the start: no energy leads over the seam.
+    """
+    before = meter_versions["chain"].gather(rows["version_start"])
+    other = before != meter_versions["chain"].gather(rows["version"])
+    if not other.any():
+        return rows
+    return rows.with_columns(rows[f"{name}_start"].set(other.fill_null(False), None) for name in REGISTERS)
+
+
+def register_energy(rows: pl.DataFrame, powered: pl.Expr) -> pl.DataFrame:
+    """`rows` with what the registers say of the time between two readings: `registered` [kWh], import less export,
+    `import_kvarh`, `export_kvarh`, and `reason`, why a step is not counted.
+
+    `rows`: each register as `<name>_start` and `<name>_end`, `stamp_us_start` and `_end`, and of the meter's version
+    `register_modulus`, `step_most_kw`, `step_tolerance`, `step_count_kwh`. `powered`: the integral of power over the
+    same time [kWh], null where that is not known for all of it: registers are to be near it. A meter without an export
+    register reports none at either edge; one that lost an edge does not know.
+    """
+    hours = (pl.col("stamp_us_end") - pl.col("stamp_us_start")) / 3_600_000_000
+    modulus = pl.col("register_modulus")
+    most = pl.col("step_most_kw") * hours
+    steps = [
+        step(pl.col(f"{name}_start"), pl.col(f"{name}_end"), modulus, most).alias(f"{name}_step") for name in REGISTERS
+    ]
+    no_export = pl.col("export_kwh_start").is_null() & pl.col("export_kwh_end").is_null()
+    net = pl.col("import_kwh_step") - pl.when(no_export).then(0.0).otherwise("export_kwh_step")
+    stepped = rows.with_columns(steps).with_columns(net.alias("net"), powered.alias("integral"))
+    allowed = pl.max_horizontal(pl.col("integral").abs() * pl.col("step_tolerance"), "step_count_kwh")
+    apart = ((pl.col("net") - pl.col("integral")).abs() > allowed).fill_null(False)
+    failed = pl.any_horizontal(
+        apart,
+        *(
+            pl.col(f"{name}_step").is_null()
+            & pl.col(f"{name}_start").is_not_null()
+            & pl.col(f"{name}_end").is_not_null()
+            for name in REGISTERS
+        ),
+    )
+    near = pl.col("net").abs() <= MOST_KWH
+    judged = stepped.with_columns(
+        pl.when(~apart & near).then("net").alias("registered"),
+        pl.col("import_kvarh_step").alias("import_kvarh"),
+        pl.col("export_kvarh_step").alias("export_kvarh"),
+        failed.alias("failed"),
+        apart.alias("apart"),
+    )
+    return judged.with_columns(_reasons(judged)).drop(
+        "net", "integral", "failed", "apart", *(f"{name}_step" for name in REGISTERS)
+    )
+
+
+def _reasons(judged: pl.DataFrame) -> pl.Series:
+    reason = pl.Series("reason", [None], dtype=pl.String).new_from_index(0, judged.height)
+    at = judged["failed"].arg_true()
+    if len(at) == 0:
+        return reason
+    return reason.scatter(at, [_reason(row) for row in judged[at].iter_rows(named=True)])
+
+
+def _reason(row: dict[str, Any]) -> str:
+    said = [text for name in REGISTERS if (text := _of_register(row, name)) is not None]
+    if row["apart"]:
+        said.append(f"register step {row['net']:,.10g} kWh, where power says {row['integral']:,.10g} kWh")
+    return "; ".join(said)
+
+
+def _of_register(row: dict[str, Any], name: str) -> str | None:
+    start, end, modulus = row[f"{name}_start"], row[f"{name}_end"], row["register_modulus"]
+    if row[f"{name}_step"] is not None or start is None or end is None:
+        return None
+    for value in (end, start):
+        if not 0 <= value < modulus:
+            return f"{name}: {value:,.10g} is not within the register's {round(math.log10(modulus))} digits"
+    if end < start:
+        return f"{name}: register went back from {start:,.10g} to {end:,.10g}"
+    unit = name.partition("_")[2].replace("kwh", "kWh")
+    return f"{name}: register step {end - start:,.10g} {unit} is more than the meter can have made"

@@ -1,22 +1,27 @@
 """15-minute windows of one meter: what was read, what it used, how its voltage stood.
 
-Here: which reading of a time counts, and the aggregates of a window. Not here: when a window is closed, which revision
-it is (`pipelines`), sums over a customer's meters (`curve`).
+Here: which reading of a time counts, and the aggregates of a window. Not here: slots, and what is believed of readings
+(`metering.readings`), readings that reach beyond a window (`spread`), when a window is closed, which revision it is
+(`pipelines`), sums over a customer's meters (`curve`).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
-from metering.calendar import window_end
-from metering.load.registers import difference
+from metering.load.registers import register_energy, within_chain
+from metering.load.spread import shared_windows
+from metering.readings import plausible
+from metering.readings.slots import WINDOW_US, is_last, on_grid, placed, spans
+from metering.registry.meter_versions import OFF_GRID_US
 from metering.supply.phases import phase_voltages
 from metering.supply.power_factor import power_factor
 from metering.supply.voltage import monitored, over, under
 from metering.tables.lake import CURRENTS, MEASURED, MOST_KW, MOST_KWH, PHASES, REGISTERS, WINDOW_S, WINDOWS
+from metering.tables.schema import TIMESTAMP, no_rows
 
 USED = tuple(name for name in MEASURED if name not in CURRENTS)
 """The measured values that windows look at; rules have theirs in `metering.events.catalogue.values_read`."""
@@ -24,6 +29,11 @@ _SPAN_BITS = 40
 _METER_BITS = 23
 _ORDER = ("log_offset", "source_row")
 _OF_VERSION = ("interval_s", "u_lower_v", "u_upper_v", "u_band_lower_v", "u_band_upper_v")
+_OF_WINDOW = (
+    "meter_id", "customer_no", "nominal_v", "register_modulus", "chain", "step_most_kw", "step_tolerance",
+    "step_count_kwh", "valid_from",
+)  # fmt: skip
+_WILD = pl.Schema({"meter": pl.UInt32(), "end_us": pl.Int64(), "wild": pl.String()})
 _MEANS = {"p": "p_mean_kw", "q": "q_mean_kvar"}
 _MOST = {
     column.name: {"kW": MOST_KW, "kvar": MOST_KW, "kWh": MOST_KWH, "kvarh": MOST_KWH}.get(
@@ -74,30 +84,63 @@ def _key(readings: pl.DataFrame) -> pl.Series:
     return meter * (1 << _SPAN_BITS) + (ts - base)
 
 
-def windows(readings: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
-    """Aggregates of every window that has a reading.
+def windows(readings: pl.DataFrame, meter_versions: pl.DataFrame, timezone: str) -> pl.DataFrame:
+    """Aggregates of every window that readings stand for.
 
     `readings`: the result of `latest`, with `version` (row in `meter_versions`); to know a window's start edge it must
-    hold the reading at its start, if there was one. Returns the columns of `windows` but for `revision` and `date`,
-    plus `meter` and `version`, sorted by meter and window_end. Results that are no finite number are null, and so are
-    mean powers and energies beyond MOST_KW and MOST_KWH.
+    hold the readings of the slot that ends there, if there were any. Of a slot's readings the last counts; extremes see
+    all.
+
+    Returns the columns of `windows` but for `revision` and `date`, plus `meter`, `version` and `end_us` (end of the
+    block, see `metering.readings.slots`), sorted by meter and window_end. What is not believed of a reading is not
+    counted, and told in `reason`. Results that are no finite number are null, and so are mean powers and energies
+    beyond MOST_KW and MOST_KWH.
     """
-    rows = readings.select("meter", "version", "ts", *USED, window_end(pl.col("ts")).alias("window_end"))
-    rows = rows.with_columns(
-        *phase_voltages(readings, meter_versions),
-        *(meter_versions[name].gather(readings["version"]) for name in _OF_VERSION),
-        _number(pl.col("meter"), pl.col("window_end")).alias("window"),
+    rows = readings.select("meter", "version", "ts", *USED).with_columns(*phase_voltages(readings, meter_versions))
+    over = plausible.beyond(rows, meter_versions)
+    raw = rows
+    rows = plausible.without(rows, over).with_columns(
+        *(meter_versions[name].gather(readings["version"]) for name in _OF_VERSION)
     )
-    rows = rows.with_columns(*_inside()).with_columns(*_voltage_minutes(), *_reactive_parts())
-    grouped = rows.group_by("window", maintain_order=True).agg(_aggregates())
-    last = grouped["n"].cum_sum().cast(pl.Int64) - 1
-    first = last - grouped["n"] + 1
-    return _derived(grouped.with_columns(*_of_group(rows, first), *_at_edges(rows, first, last)), meter_versions)
+    rows = rows.with_columns(*_inside()).with_columns(
+        *_voltage_minutes(), p_high=pl.col("p_kw"), p_low=pl.col("p_kw"), stamp_us=pl.col("ts").to_physical()
+    )
+    rows = placed(rows, meter_versions, timezone).with_columns(*_reactive_parts())
+    wild = _wild(raw.with_columns(rows["end_us"]), over)
+    if on_grid(readings, meter_versions):
+        return _finished(_whole(rows, meter_versions), wild)
+    rows = spans(_one_a_slot(rows), meter_versions, timezone)
+    fits = (WINDOW_S % pl.col("interval_s") == 0) & (pl.col("window_end") > pl.col("valid_from"))
+    whole = _whole(rows, meter_versions).filter(fits)
+    off_grid = meter_versions["grid_us"].gather(rows["version"]) == OFF_GRID_US
+    if not off_grid.any():
+        return _finished(whole, wild)
+    theirs = pl.col("meter").is_in(rows["meter"].filter(off_grid).unique().implode())
+    shared = shared_windows(rows.filter(theirs), meter_versions, timezone)
+    keys = ("meter", "window_end")
+    made = pl.concat([whole.join(shared.select(keys), on=keys, how="anti"), shared], how="diagonal_relaxed")
+    return _finished(made.sort(keys), wild)
 
 
-def _number(meter: pl.Expr, end: pl.Expr) -> pl.Expr:
-    """A meter's window as one integer; not flagged as sorted, for Polars sums slices three times as slowly."""
-    return meter.cast(pl.Int64) * (1 << 32) + end.to_physical() // (WINDOW_S * 1_000_000)
+def _one_a_slot(rows: pl.DataFrame) -> pl.DataFrame:
+    """The last reading of each slot, with the extremes of all."""
+    slot = ("meter", "version", "slot_us")
+    seen = rows.group_by(pl.struct(slot).rle_id().alias("slot"), maintain_order=True).agg(
+        pl.col("p_high", "u_max_v").max(), pl.col("p_low", "u_min_v").min()
+    )
+    return rows.filter(is_last(*slot)).with_columns(seen.drop("slot"))
+
+
+def _wild(rows: pl.DataFrame, over: Mapping[str, pl.Series]) -> pl.DataFrame:
+    """What is said of values beyond belief, by block: `meter`, `end_us`, `wild`. Of each kind the farthest is named."""
+    said = []
+    for name, mask in over.items():
+        farthest = rows.filter(mask).group_by("meter", "end_us").agg(pl.col(name).get(pl.col(name).abs().arg_max()))
+        texts = pl.Series("wild", [plausible.told(name, value) for value in farthest[name]], dtype=pl.String)
+        said.append(farthest.select("meter", "end_us", texts))
+    if not said:
+        return no_rows(_WILD)
+    return pl.concat(said).group_by("meter", "end_us").agg(pl.col("wild").unique(maintain_order=True).str.join("; "))
 
 
 def _reactive_parts() -> list[pl.Expr]:
@@ -126,14 +169,29 @@ def _voltage_minutes() -> list[pl.Expr]:
     ]
 
 
+# --- windows that are made of whole slots ----------------------------------------------------------------------------
+
+
+def _whole(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
+    """Windows of rows, one for each slot, sorted by meter and slot, as if all slots lay in one window."""
+    # Not flagged as sorted, for Polars sums slices three times as slowly.
+    window = (pl.col("meter").cast(pl.Int64) * (1 << 32) + pl.col("end_us") // WINDOW_US).alias("window")
+    grouped = rows.with_columns(window).group_by("window", maintain_order=True).agg(_aggregates())
+    last = grouped["n"].cum_sum().cast(pl.Int64) - 1
+    first = last - grouped["n"] + 1
+    found = grouped.with_columns(*_of_group(rows, first), *_at_edges(rows, first, last))
+    found = found.with_columns(meter_versions[name].gather(found["version"]) for name in _OF_WINDOW)
+    return _with_energy(within_chain(found, meter_versions))
+
+
 def _aggregates() -> list[pl.Expr]:
     """Only what has to look at every reading: each costs its price for each window."""
     return [
         pl.len().cast(pl.Int32).alias("n"),
         pl.col("p_kw").sum().alias("p_sum"),
         pl.col("p_kw").count().alias("p_n"),
-        pl.col("p_kw").max().alias("p_max_kw"),
-        pl.col("p_kw").min().alias("p_min_kw"),
+        pl.col("p_high").max().alias("p_max_kw"),
+        pl.col("p_low").min().alias("p_min_kw"),
         pl.col("q_kvar").sum().alias("q_sum"),
         pl.col("q_kvar").count().alias("q_n"),
         pl.col("q_import_kvar", "q_export_kvar").sum(),
@@ -145,54 +203,44 @@ def _aggregates() -> list[pl.Expr]:
 
 
 def _of_group(rows: pl.DataFrame, first: pl.Series) -> list[pl.Series]:
-    return [rows[name].gather(first) for name in ("meter", "version", "window_end", "interval_s")]
+    end_us = rows["end_us"].gather(first)
+    return [
+        *(rows[name].gather(first) for name in ("meter", "version", "interval_s")),
+        end_us,
+        end_us.cast(TIMESTAMP).alias("window_end"),
+    ]
 
 
 def _at_edges(rows: pl.DataFrame, first: pl.Series, last: pl.Series) -> list[pl.Series]:
-    """The registers at each window's start, read just before its first reading, and at its end, its last reading."""
-    end = rows["window_end"].gather(first)
+    """The registers of the slots that end at each window's start and at its end, and when they were read. The former is
+    just before the window's first slot.
+    """
+    end_us = rows["end_us"].gather(first)
     before = (first - 1).set(first == 0, None)
     at_start = (rows["meter"].gather(before) == rows["meter"].gather(first)) & (
-        rows["ts"].gather(before) == end.dt.offset_by(f"-{WINDOW_S}s")
+        rows["slot_us"].gather(before) == end_us - WINDOW_US
     )
-    at_end = rows["ts"].gather(last) == end
+    at_end = rows["slot_us"].gather(last) == end_us
     edges = {"start": before.set(~at_start, None), "end": last.set(~at_end, None)}
-    return [rows[name].gather(at).alias(f"{name}_{edge}") for edge, at in edges.items() for name in REGISTERS]
+    names = (*REGISTERS, "version", "stamp_us")
+    return [rows[name].gather(at).alias(f"{name}_{edge}") for edge, at in edges.items() for name in names]
 
 
-def _derived(grouped: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
-    version = grouped["version"]
+def _with_energy(grouped: pl.DataFrame) -> pl.DataFrame:
     hours = pl.col("interval_s") * (1 / 3600)
     named = grouped.with_columns(
-        *(
-            meter_versions[name].gather(version)
-            for name in ("meter_id", "customer_no", "nominal_v", "register_modulus")
-        ),
         (WINDOW_S / pl.col("interval_s")).ceil().cast(pl.Int32).alias("n_expected"),
         *(_within(pl.col(f"{n}_sum") / pl.col(f"{n}_n"), MOST_KW).alias(mean) for n, mean in _MEANS.items()),
-        pl.when(pl.col("p_n") > 0).then(pl.col("p_sum") * hours).alias("powered"),
+        _within(pl.when(pl.col("p_n") > 0).then(pl.col("p_sum") * hours), MOST_KWH).alias("powered"),
         *(
             pl.when(pl.col("q_n") > 0).then(pl.col(f"{name}_kvar").abs() * hours).alias(f"{name}_kvarh")
             for name in ("q_import", "q_export")
         ),
+        (pl.col("n") * pl.col("interval_s") / 60).alias("covered_min"),
     )
-    modulus = pl.col("register_modulus")
-    used = {name: difference(pl.col(f"{name}_start"), pl.col(f"{name}_end"), modulus) for name in REGISTERS}
-    # A meter without an export register reports none at either edge; one that lost an edge does not know.
-    no_export = pl.col("export_kwh_start").is_null() & pl.col("export_kwh_end").is_null()
-    registered = used["import_kwh"] - pl.when(no_export).then(0.0).otherwise(used["export_kwh"])
-    nominal = pl.col("nominal_v")
-    derived = named.with_columns(
-        _within(registered, MOST_KWH).alias("registered"),
-        _within(pl.col("powered"), MOST_KWH).alias("powered"),
-        used["import_kvarh"].alias("import_kvarh"),
-        used["export_kvarh"].alias("export_kvarh"),
-        ((pl.col("u_min_v") - nominal) / nominal * 100).alias("u_dev_min_pct"),
-        ((pl.col("u_max_v") - nominal) / nominal * 100).alias("u_dev_max_pct"),
-        power_factor(pl.col("p_mean_kw"), pl.col("q_mean_kvar")).alias("pf"),
-        pl.min_horizontal(pl.col("n") * pl.col("interval_s"), WINDOW_S).truediv(60).alias("covered_min"),
-        pl.lit(None, pl.String).alias("reason"),
-    ).with_columns(
+    whole = pl.col("p_n") == pl.col("n_expected")
+    registered = register_energy(named, pl.when(whole).then("powered"))
+    return registered.with_columns(
         pl.coalesce("registered", "powered").alias("energy_kwh"),
         pl.when(pl.col("registered").is_not_null())
         .then(pl.lit("registers"))
@@ -200,9 +248,26 @@ def _derived(grouped: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFram
         .then(pl.lit("power"))
         .alias("energy_basis"),
     )
+
+
+# --- what windows of either kind have in common ----------------------------------------------------------------------
+
+
+def _finished(made: pl.DataFrame, wild: pl.DataFrame) -> pl.DataFrame:
+    nominal = pl.col("nominal_v")
+    derived = made.with_columns(
+        ((pl.col("u_min_v") - nominal) / nominal * 100).alias("u_dev_min_pct"),
+        ((pl.col("u_max_v") - nominal) / nominal * 100).alias("u_dev_max_pct"),
+        power_factor(pl.col("p_mean_kw"), pl.col("q_mean_kvar")).alias("pf"),
+    )
+    if wild.height:
+        derived = derived.join(wild, on=("meter", "end_us"), how="left", maintain_order="left")
+        derived = derived.with_columns(
+            pl.concat_str("reason", "wild", separator="; ", ignore_nulls=True).replace("", None).alias("reason")
+        )
     bounded = [_within(pl.col(name), most).alias(name) for name, most in _MOST.items()]
     names = [n for n in WINDOWS.names if n not in ("revision", "date")]
-    return derived.with_columns(bounded).select("meter", "version", *names)
+    return derived.with_columns(bounded).select("meter", "version", "end_us", *names)
 
 
 def _within(value: pl.Expr, most: float) -> pl.Expr:

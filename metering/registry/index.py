@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from metering.tables.lake import WINDOW_S
+
 _OPEN_US = 2**63 - 1
 _MANY_ROWS, _MANY_METERS = 1024, 8192
 _BUCKETS_A_METER = 4
@@ -67,7 +69,7 @@ class MeterIndex:
         return code.scatter(rows, asked[rows].select_seq(self._cast).to_series()) if len(rows) else code
 
     def version(self, meter: pl.Series, ts: pl.Series) -> pl.Series:
-        """Rows in `meter_versions` [UInt32] of each (code, time): valid_from < ts <= valid_to; null where none is."""
+        """Rows in `meter_versions` [UInt32] of each (code, time): stamps_from < ts <= stamps_to; null where none is."""
         asked = pl.DataFrame([meter.alias("meter"), ts.alias("ts")])
         version, valid = asked.select_seq(self._newest_version)
         if valid.all():  # nearly every reading is of its meter's newest version
@@ -75,12 +77,27 @@ class MeterIndex:
         rows = (~valid).arg_true()
         return version.scatter(rows, self._any_version(meter.gather(rows), ts.gather(rows)))
 
+    def version_of_window(self, meter: pl.Series, end: pl.Series) -> pl.Series:
+        """Rows in `meter_versions` [UInt32] of each (code, window end): the one in force at its end, or last in it."""
+        version = self.version(meter, end)
+        if not version.has_nulls():
+            return version
+        rows = version.is_null().arg_true()
+        begin, stop = (self.meter_versions[name].rechunk() for name in ("valid_from", "valid_to"))
+        first, found = self.first.gather(meter.gather(rows)), self._newest.gather(meter.gather(rows))
+        at = end.gather(rows)
+        while (later := (found > first) & (begin.gather(found) > at)).any():
+            found = found - later.cast(pl.UInt32).fill_null(0)
+        start = at.dt.offset_by(f"-{WINDOW_S}s")
+        inside = (begin.gather(found) <= at) & (stop.gather(found) > start)
+        return version.scatter(rows, found.set(~inside.fill_null(False), None))
+
     def _any_version(self, meter: pl.Series, ts: pl.Series) -> pl.Series:
         """As `version`: from the meters' newest versions back, one a turn."""
         first, version = self.first.gather(meter), self._newest.gather(meter)
-        while (earlier := (version > first) & (ts <= self.meter_versions["valid_from"].gather(version))).any():
+        while (earlier := (version > first) & (ts <= self.meter_versions["stamps_from"].gather(version))).any():
             version = version - earlier.cast(pl.UInt32).fill_null(0)
-        begin, end = (self.meter_versions[name].gather(version) for name in ("valid_from", "valid_to"))
+        begin, end = (self.meter_versions[name].gather(version) for name in ("stamps_from", "stamps_to"))
         valid = (ts > begin) & (end.is_null() | (ts <= end))
         return version.set(~valid.fill_null(False), None)
 
@@ -97,8 +114,8 @@ def _code_by_hash(names: pl.Series) -> pl.Expr:
 
 def _newest_version(meter_versions: pl.DataFrame, newest: pl.Series) -> list[pl.Expr]:
     """The row of the newest version of `meter`, and whether `ts` lies in it."""
-    begin_us = meter_versions["valid_from"].to_physical().gather(newest)
-    end_us = meter_versions["valid_to"].to_physical().fill_null(_OPEN_US).gather(newest)
+    begin_us = meter_versions["stamps_from"].to_physical().gather(newest)
+    end_us = meter_versions["stamps_to"].to_physical().fill_null(_OPEN_US).gather(newest)
 
     def of_meter(by_code: pl.Series) -> pl.Expr:
         return pl.lit(by_code).gather(pl.col("meter"))

@@ -6,11 +6,14 @@ valid registry is (`registry`), the judging itself.
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import datetime
+from math import lcm
 
 import polars as pl
 
+from metering.calendar import day_bounds, instant
 from metering.settings import MeteringSettings, VoltageLimits
+from metering.tables.lake import WINDOW_S
 from metering.tables.schema import TIMESTAMP
 
 METER_VERSIONS = pl.Schema(
@@ -33,58 +36,137 @@ METER_VERSIONS = pl.Schema(
         "contract_capacity_kva": pl.Float64(),
         "contract_demand_kw": pl.Float64(),
         "pf_standard": pl.Float64(),
+        "u_most_v": pl.Float64(),
+        "i_most_a": pl.Float64(),
+        "p_most_kw": pl.Float64(),
+        "step_most_kw": pl.Float64(),
+        "step_tolerance": pl.Float64(),
+        "step_count_kwh": pl.Float64(),
+        "multiplier": pl.Float64(),
         "valid_from": TIMESTAMP,
         "valid_to": TIMESTAMP,
+        "stamps_from": TIMESTAMP,
+        "stamps_to": TIMESTAMP,
+        "tolerance_us": pl.Int64(),
+        "grid_us": pl.Int64(),
+        "block_us": pl.Int64(),
+        "chain": pl.UInt32(),
     }
 )
 
+DAY_S = 86_400
+OFF_GRID_US = 1 << 62
+"""`grid_us` of a version that has windows not made of its whole slots: after all times."""
+
 _OF_CUSTOMER = ("segment", "voltage_level_kv", "contract_capacity_kva", "contract_demand_kw", "pf_standard")
+_VOLTAGES_OF_RATING = {"3p4w": 3.0, "3p3w": 3.0**0.5, "1p": 1.0}
+"""Rated power over nominal voltage (line to line for three wires) and maximum current."""
+_LEAST_COUNT_KWH = 1.0
+_WINDOW_US = WINDOW_S * 1_000_000
+_BLOCKS_US = {s: lcm(s, WINDOW_S) * 1_000_000 for s in range(1, DAY_S + 1) if DAY_S % s == 0}
 
 
 def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
     """What readings are judged by: METER_VERSIONS, a row for each version of a meter, by meter_id and valid_from.
 
-    A reading belongs to the row with valid_from < ts <= valid_to: UTC instants of local midnights, valid_to null: open.
-    A version that outlives a change of the voltage limits is cut in two there. `register_modulus` is where the
-    registers roll over [kWh, kvarh]; `u_lower_v` and `u_upper_v` [V] are the limits of supply-voltage deviation,
-    `u_spread_limit` that on |+dev| + |-dev| (fraction of nominal; 0: none) of the meter's class of connection
-    (GB/T 12325-2008), `u_band_*_v` [V] the band of monitored voltage. Limits are null where no class covers a meter.
+    A version holds for intervals in (valid_from, valid_to] (UTC instants; valid_to null: open), and readings stamped in
+    (stamps_from, stamps_to] belong to it: a tolerance (`tolerance_us`) later where it ends with a slot. A version that
+    outlives a change of the voltage limits is cut in two there; its parts are one `chain`, within which registers are
+    continuous. `grid_us`: the interval [us], or OFF_GRID_US; `block_us`: the shortest time that is made of whole slots
+    and of whole windows.
+
+    `register_modulus` is where the registers roll over [kWh, kvarh]; `u_lower_v` and `u_upper_v` [V] are the limits of
+    supply-voltage deviation, `u_spread_limit` that on |+dev| + |-dev| (fraction of nominal; 0: none) of the meter's
+    class of connection (GB/T 12325-2008), `u_band_*_v` [V] the band of monitored voltage; null where no class covers a
+    meter. `*_most_*`: beyond it no value is believed, and no register step in that time (kWh an hour); a step is within
+    `step_tolerance` (fraction) of power's integral, or `step_count_kwh`; `multiplier` are the ratios' product.
     """
-    known = meters.join(customers.select("customer_no", *_OF_CUSTOMER), on="customer_no")
+    known = meters.join(customers.select("customer_no", *_OF_CUSTOMER), on="customer_no", maintain_order="left")
+    known = known.with_row_index("chain").with_columns(_instants(settings.timezone))
     limits = sorted(settings.voltage, key=lambda item: item.effective_from)
     parts = [
         _within(known, start, stop).with_columns(_limits(part))
-        for part, start, stop in zip(limits, _starts(limits), _stops(limits), strict=True)
+        for part, start, stop in zip(limits, _starts(limits, settings), _stops(limits, settings), strict=True)
     ]
-    return (
-        pl.concat(parts)
-        .with_columns(
-            (10.0 ** pl.col("register_digits")).alias("register_modulus"),
-            _local_midnight(pl.col("valid_from"), settings.timezone).alias("valid_from"),
-            _local_midnight(pl.col("valid_to").dt.offset_by("1d"), settings.timezone).alias("valid_to"),
-        )
-        .select(pl.col(name).cast(dtype) for name, dtype in METER_VERSIONS.items())
-        .sort("meter_id", "valid_from")
+    judged = pl.concat(parts).with_columns(
+        (10.0 ** pl.col("register_digits")).alias("register_modulus"), *_plausible(settings), *_slots(settings)
     )
+    ordered = judged.sort("meter_id", "valid_from").with_columns(_stamps())
+    return ordered.select(pl.col(name).cast(dtype) for name, dtype in METER_VERSIONS.items())
 
 
-def _starts(limits: list[VoltageLimits]) -> list[date | None]:
-    return [None, *(item.effective_from for item in limits[1:])]
+def _instants(zone: str) -> list[pl.Expr]:
+    """Between which instants a version is valid: moments that the registry names, or whole local days."""
+    begin = instant(pl.col("valid_from"), zone)
+    end = instant(pl.col("valid_to").dt.offset_by("1d"), zone)
+    return [
+        pl.coalesce("valid_from_at", begin).alias("valid_from"),
+        pl.coalesce("valid_to_at", end).alias("valid_to"),
+    ]
 
 
-def _stops(limits: list[VoltageLimits]) -> list[date | None]:
-    return [*(item.effective_from for item in limits[1:]), None]
+def _starts(limits: list[VoltageLimits], settings: MeteringSettings) -> list[datetime | None]:
+    return [None, *(day_bounds(item.effective_from, settings.timezone)[0] for item in limits[1:])]
 
 
-def _within(meters: pl.DataFrame, start: date | None, stop: date | None) -> pl.DataFrame:
-    """Versions cut to the dates [start, stop)."""
-    first, last = pl.col("valid_from"), pl.col("valid_to")
+def _stops(limits: list[VoltageLimits], settings: MeteringSettings) -> list[datetime | None]:
+    return [*_starts(limits, settings)[1:], None]
+
+
+def _within(meters: pl.DataFrame, start: datetime | None, stop: datetime | None) -> pl.DataFrame:
+    """Versions cut to the instants [start, stop)."""
+    begin, end = pl.col("valid_from"), pl.col("valid_to")
     if start is not None:
-        meters = meters.filter(last.is_null() | (last >= start)).with_columns(pl.max_horizontal(first, pl.lit(start)))
+        at = pl.lit(start, TIMESTAMP)
+        meters = meters.filter(end.is_null() | (end > at)).with_columns(
+            pl.max_horizontal(begin, at).alias("valid_from")
+        )
     if stop is not None:
-        final = pl.lit(stop).dt.offset_by("-1d")
-        meters = meters.filter(first < stop).with_columns(pl.min_horizontal(last, final).alias("valid_to"))
+        at = pl.lit(stop, TIMESTAMP)
+        meters = meters.filter(begin < at).with_columns(pl.min_horizontal(end, at).alias("valid_to"))
     return meters
+
+
+def _slots(settings: MeteringSettings) -> list[pl.Expr]:
+    slots, interval = settings.slots, pl.col("interval_s").cast(pl.Int64) * 1_000_000
+    tolerance = pl.min_horizontal(interval * slots.tolerance, slots.tolerance_s * 1_000_000)
+    whole = (_WINDOW_US % interval == 0) & _at_window("valid_from") & _at_window("valid_to").fill_null(True)
+    return [
+        tolerance.cast(pl.Int64).alias("tolerance_us"),
+        pl.when(whole).then(interval).otherwise(OFF_GRID_US).alias("grid_us"),
+        pl.col("interval_s").replace_strict(_BLOCKS_US, default=None, return_dtype=pl.Int64).alias("block_us"),
+    ]
+
+
+def _at_window(name: str) -> pl.Expr:
+    return pl.col(name).to_physical() % _WINDOW_US == 0
+
+
+def _stamps() -> list[pl.Expr]:
+    """Stamps that are late still belong to the version before, also where another one follows at once."""
+    late = pl.duration(microseconds=pl.when(_at_window("valid_to")).then("tolerance_us").otherwise(0))
+    until = pl.col("valid_to") + late
+    follows = (pl.col("meter_id") == pl.col("meter_id").shift()) & (pl.col("valid_from") == pl.col("valid_to").shift())
+    return [
+        pl.when(follows).then(until.shift()).otherwise("valid_from").alias("stamps_from"),
+        until.alias("stamps_to"),
+    ]
+
+
+def _plausible(settings: MeteringSettings) -> list[pl.Expr]:
+    figures = settings.plausibility
+    ratios = pl.col("pt_ratio") * pl.col("ct_ratio")
+    voltages = pl.col("wiring").replace_strict(_VOLTAGES_OF_RATING, return_dtype=pl.Float64)
+    rated_kw = voltages * pl.col("nominal_v") * pl.col("max_a") * ratios / 1000
+    return [
+        (pl.col("nominal_v") * figures.voltage_factor).alias("u_most_v"),
+        (pl.col("max_a") * figures.current_factor).alias("i_most_a"),
+        (rated_kw * figures.power_factor).alias("p_most_kw"),
+        (rated_kw * figures.step_factor).alias("step_most_kw"),
+        pl.lit(figures.power_tolerance).alias("step_tolerance"),
+        ratios.alias("multiplier"),
+        (ratios * figures.count_kwh).clip(lower_bound=_LEAST_COUNT_KWH).alias("step_count_kwh"),
+    ]
 
 
 def _limits(limits: VoltageLimits) -> list[pl.Expr]:
@@ -106,13 +188,3 @@ def _limits(limits: VoltageLimits) -> list[pl.Expr]:
         (nominal * limits.band_upper).alias("u_band_upper_v"),
         of_class([item.spread for item in limits.classes]).alias("u_spread_limit"),
     ]
-
-
-def _local_midnight(day: pl.Expr, zone: str) -> pl.Expr:
-    """First instant of a local date, UTC. Where clocks are put forward at midnight, the day starts at 01:00."""
-    midnight = day.cast(pl.Datetime("us"))
-
-    def local(wall: pl.Expr) -> pl.Expr:
-        return wall.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-
-    return pl.coalesce(local(midnight), local(midnight.dt.offset_by("1h"))).dt.convert_time_zone("UTC")

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, datetime
 
 import polars as pl
 
+from metering.calendar import instant
 from metering.errors import RegistryError
-from metering.registry.meter_versions import METER_VERSIONS, meter_versions
+from metering.registry.meter_versions import DAY_S, METER_VERSIONS, meter_versions
 from metering.settings import MeteringSettings
 from metering.settings.kpis import GROUPS
-from metering.tables.lake import WINDOW_S
 from metering.tables.schema import Column, Table
-from metering.tables.warehouse import CUSTOMERS, METERS
+from metering.tables.warehouse import CUSTOMERS, METERS, METERS_IN_FILE
 from metering.tabular.delimited import Delimited, cut
 from metering.text import filled
 
@@ -26,6 +26,9 @@ __all__ = ["CUSTOMERS_FILE", "METERS_FILE", "METER_VERSIONS", "Registry", "meter
 
 CUSTOMERS_FILE = "customers.csv"
 METERS_FILE = "meters.csv"
+
+_MOMENTS = ("valid_from_at", "valid_to_at")
+_MOMENT = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?$"
 
 PF_STANDARDS = (0.90, 0.85, 0.80)
 METER_ID_LENGTH = 64
@@ -64,7 +67,7 @@ def parse_registry(customers_csv: bytes | str, meters_csv: bytes | str, settings
     """
     customers = _typed(CUSTOMERS_FILE, CUSTOMERS, customers_csv)
     _refuse(CUSTOMERS_FILE, customers, _customer_checks(settings))
-    meters = _typed(METERS_FILE, METERS, meters_csv)
+    meters = _with_moments(_typed(METERS_FILE, METERS_IN_FILE, meters_csv), settings.timezone)
     _refuse(METERS_FILE, _with_overlaps(meters), _meter_checks(customers["customer_no"]))
     judged = meter_versions(customers, meters, settings)
     _refuse(METERS_FILE, meters, [_class_check(judged)])
@@ -88,7 +91,24 @@ def _typed(file: str, table: Table, content: bytes | str) -> pl.DataFrame:
         ),
     )
     _refuse(file, cells, [check for column in table.columns for check in _cell_checks(column)])
-    return cells.select("line", *(_value(column).alias(column.name) for column in table.columns))
+    moments = [_moment(column.name).alias(f"{column.name}_at") for column in table.columns if column.dtype == pl.Date]
+    return cells.select("line", *moments, *(_value(column).alias(column.name) for column in table.columns))
+
+
+def _moment(name: str) -> pl.Expr:
+    """A date's cell as the local time that it names; null where it is a date alone."""
+    cell = pl.when(pl.col(name).str.contains(_MOMENT)).then(pl.col(name).str.replace("T", " ").str.slice(0, 16))
+    seconds = pl.col(name).str.slice(17, 2).cast(pl.Int64, strict=False).fill_null(0)
+    return cell.str.to_datetime("%Y-%m-%d %H:%M", time_unit="us", strict=False) + pl.duration(seconds=seconds)
+
+
+def _with_moments(meters: pl.DataFrame, zone: str) -> pl.DataFrame:
+    """Validity as instants: moments, or whole local days."""
+    begin, end = (pl.col(name) for name in _MOMENTS)
+    return meters.with_columns(
+        pl.coalesce(instant(begin, zone), instant(pl.col("valid_from"), zone)).alias("valid_from_at"),
+        pl.coalesce(instant(end, zone), instant(pl.col("valid_to").dt.offset_by("1d"), zone)).alias("valid_to_at"),
+    )
 
 
 def _text(file: str, table: Table, content: bytes | str) -> str:
@@ -152,7 +172,7 @@ def _kind(column: Column) -> str:
         return "a number"
     if column.dtype == pl.Int32:
         return "a whole number"
-    return "true or false" if column.dtype == pl.Boolean else "a date such as 2026-01-31"
+    return "true or false" if column.dtype == pl.Boolean else "a date such as 2026-01-31, or a time 2026-01-31T12:00"
 
 
 def _value(column: Column) -> pl.Expr:
@@ -163,7 +183,8 @@ def _value(column: Column) -> pl.Expr:
         return pl.when(lower == "true").then(True).when(lower == "false").then(False)
     if column.dtype == pl.Date:
         # four-digit years only: 26-01-31 would be a date in the first century
-        return pl.when(cell.str.contains(r"^\d{4}-\d{2}-\d{2}$")).then(cell).str.to_date("%Y-%m-%d", strict=False)
+        day = cell.str.contains(r"^\d{4}-\d{2}-\d{2}$") | _moment(column.name).is_not_null()
+        return pl.when(day).then(cell.str.slice(0, 10)).str.to_date("%Y-%m-%d", strict=False)
     return cell.cast(column.dtype, strict=False)
 
 
@@ -193,6 +214,7 @@ def _customer_checks(settings: MeteringSettings) -> list[_Check]:
 def _meter_checks(customer_nos: pl.Series) -> list[_Check]:
     meter, interval, digits = pl.col("meter_id"), pl.col("interval_s"), pl.col("register_digits")
     before, first, last = pl.col("before"), pl.col("valid_from"), pl.col("valid_to")
+    begin, end = (pl.col(name) for name in _MOMENTS)
     return [
         _Check("meter_id", meter.str.len_chars() > METER_ID_LENGTH, pl.lit(f"is longer than {METER_ID_LENGTH}")),
         _Check(
@@ -203,10 +225,10 @@ def _meter_checks(customer_nos: pl.Series) -> list[_Check]:
         _Check("register_digits", digits < 1, filled("{} is not above 0", digits)),
         _Check(
             "interval_s",
-            WINDOW_S % interval != 0,
-            filled("{} s does not divide 15 minutes, the length of a window", interval),
+            DAY_S % interval != 0,
+            filled("{} s does not divide a day", interval),
         ),
-        _Check("valid_to", last < first, filled("{} is before valid_from {}", last, first)),
+        _Check("valid_to", end <= begin, filled("{} is before valid_from {}", last, first)),
         _Check(
             "valid_from",
             pl.col("overlaps"),
@@ -226,14 +248,14 @@ def _class_check(judged: pl.DataFrame) -> _Check:
 
 def _with_overlaps(meters: pl.DataFrame) -> pl.DataFrame:
     """`overlaps` marks a version that starts before an earlier one of its meter ends; `before` is that one's line."""
-    ends = pl.col("valid_to").fill_null(date.max).shift(1).cum_max().over("meter_id")
+    ends = pl.col("valid_to_at").fill_null(datetime.max.replace(tzinfo=UTC)).shift(1).cum_max().over("meter_id")
     versions = (
         meters.filter(pl.col("meter_id").is_duplicated())
-        .sort("meter_id", "valid_from", "line")
+        .sort("meter_id", "valid_from_at", "line")
         .select(
             "line",
             pl.col("line").shift(1).over("meter_id").alias("before"),
-            (pl.col("valid_from") <= ends).alias("overlaps"),
+            (pl.col("valid_from_at") < ends).alias("overlaps"),
         )
     )
     return meters.join(versions, on="line", how="left", maintain_order="left")

@@ -12,6 +12,7 @@ from datetime import date
 from metering.settings.charges import PowerFactorAdjustment, Tariff, periods_of
 from metering.settings.forecast import ForecastSettings
 from metering.settings.kpis import Kpi
+from metering.settings.readings import PlausibilitySettings, SlotSettings
 from metering.settings.rules import Rulebook
 from metering.settings.vee import VeeSettings
 from metering.settings.voltage import VoltageLimits
@@ -38,6 +39,8 @@ class MeteringSettings:
     kpi: dict[str, Kpi]
     forecast: ForecastSettings = field(default_factory=ForecastSettings)
     vee: VeeSettings = field(default_factory=VeeSettings)
+    slots: SlotSettings = field(default_factory=SlotSettings)
+    plausibility: PlausibilitySettings = field(default_factory=PlausibilitySettings)
 
     @property
     def periods(self) -> tuple[str, ...]:

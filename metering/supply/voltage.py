@@ -16,7 +16,7 @@ from metering.tables.lake import PHASES
 from metering.tables.warehouse import VOLTAGE_DAILY
 
 JUDGED_BY = (
-    "customer_no", "wiring", "interval_s", "nominal_v", "u_lower_v", "u_upper_v", "u_band_lower_v", "u_band_upper_v",
+    "customer_no", "wiring", "nominal_v", "u_lower_v", "u_upper_v", "u_band_lower_v", "u_band_upper_v",
     "u_spread_limit",
 )  # fmt: skip
 """Facts of a meter that `voltage_daily` looks at."""
@@ -60,12 +60,13 @@ def qualification(monitored_min: pl.Expr, over_min: pl.Expr, under_min: pl.Expr)
 def voltage_daily(readings: pl.DataFrame, day: date, settings: MeteringSettings) -> pl.DataFrame:
     """VOLTAGE_DAILY: one row for each phase that a meter heard on the local `day` measures.
 
-    `readings` are accepted readings, one for each (meter_id, ts), with the columns of the registry's meter_versions;
-    those of other days are left out. Each reading weighs its interval [min]. Extremes are those of monitored voltages.
+    `readings` are accepted readings, one for each (meter_id, ts), with columns of the registry's meter_versions, and
+    what they answer for (`slots.weighed`: slot_end, slot_s); those of other days are left out. Each reading weighs the
+    time that it answers for [min]. Extremes are those of monitored voltages, of all readings.
     """
     start, end = day_bounds(day, settings.timezone)
     meter, limits = ("meter_id", "customer_no", "wiring"), ("nominal_v", "u_spread_limit")
-    judged = readings.filter(pl.col("ts") > start, pl.col("ts") <= end).select(
+    judged = readings.filter(pl.col("slot_end") > start, pl.col("slot_end") <= end).select(
         *meter, *limits, *(e for phase in PHASES for e in _judged(phase))
     )
     sums = judged.group_by(meter).agg(pl.col(limits).last(), *(e for phase in PHASES for e in _sums(phase)))
@@ -75,7 +76,7 @@ def voltage_daily(readings: pl.DataFrame, day: date, settings: MeteringSettings)
 
 def _judged(phase: str) -> list[pl.Expr]:
     """For each reading what it adds to a phase's sums [min], and its voltage where that is monitored."""
-    u, minutes = pl.col(f"u{phase}_v"), pl.col("interval_s") / 60
+    u, minutes = pl.col(f"u{phase}_v"), pl.col("slot_s") / 60
     inside = monitored(u)
     return [
         (minutes * inside).alias(f"{phase}_monitored"),

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import polars as pl
 
@@ -62,7 +63,7 @@ CUSTOMERS = Table(
     ),
 )
 
-METERS = Table(
+METERS_IN_FILE = Table(
     "meters",
     "The registry of meters, as in registry/meters.csv. A meter may have several rows with separate validity.",
     ("meter_id", "valid_from"),
@@ -83,10 +84,23 @@ METERS = Table(
         Column("rated_a", pl.Float64, "Rated (base) current, meter side", "A", nullable=False, minimum=0),
         Column("max_a", pl.Float64, "Maximum current, meter side", "A", nullable=False, minimum=0),
         Column("register_digits", pl.Int32, "Integer digits of the registers", nullable=False, minimum=1, maximum=15),
-        Column("interval_s", pl.Int32, "Reporting interval", "s", nullable=False, minimum=1, maximum=900),
+        Column(
+            "interval_s", pl.Int32, "Reporting interval; divides a day", "s", nullable=False, minimum=1, maximum=86400
+        ),
         Column("source_no", pl.Int32, "Supply source, 1 or 2", nullable=False, minimum=1, maximum=2),
         Column("valid_from", pl.Date, "First local date of validity", nullable=False),
         Column("valid_to", pl.Date, "Last local date of validity; null: still valid"),
+    ),
+)
+"""The file's columns; in the last two a local time may stand for a date."""
+
+METERS = replace(
+    METERS_IN_FILE,
+    key=("meter_id", "valid_from_at"),
+    columns=(
+        *METERS_IN_FILE.columns,
+        Column("valid_from_at", TIMESTAMP, "Instant at which validity begins", "UTC"),
+        Column("valid_to_at", TIMESTAMP, "Instant at which validity ends; null: still valid", "UTC"),
     ),
 )
 

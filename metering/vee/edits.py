@@ -72,8 +72,8 @@ def parse(content: bytes, name: str, number: int = 0) -> pl.DataFrame:
         )
     if told != digest(body):
         raise UserError(
-            f"{name}: it has been changed since it was signed (digest {digest(body)[:12]}…, signed {told[:12]}…): check "
-            "it, and sign it again"
+            f"{name}: it has been changed since it was signed (digest {digest(body)[:12]}…, signed {told[:12]}…): "
+            "check it, and sign it again"
         )
     try:
         parsed = cut(body.decode("utf-8-sig"))
@@ -90,8 +90,8 @@ def parse(content: bytes, name: str, number: int = 0) -> pl.DataFrame:
     if twice.height:
         second = twice.row(1, named=True)
         raise UserError(
-            f"{name}, line {second['line']}: meter {second['meter_id']} at {second['window_end']:%Y-%m-%dT%H:%MZ} stands "
-            "in the file twice; keep the line that is right"
+            f"{name}, line {second['line']}: meter {second['meter_id']} at {second['window_end']:%Y-%m-%dT%H:%MZ} "
+            "stands in the file twice; keep the line that is right"
         )
     numbers = pl.Series("number", range(number, number + frame.height), dtype=pl.Int64)
     return EDITS.conform(frame.with_columns(numbers), edit_id=told)
@@ -183,6 +183,7 @@ def _instant(name: str, line: object, column: str, text: str) -> datetime:
         at = datetime.min
     if at.tzinfo is None:
         raise UserError(
-            f"{name}, line {line}, column {column}: '{text}' is not a time with offset, such as 2026-03-02T10:15:00+08:00"
+            f"{name}, line {line}, column {column}: '{text}' is not a time with offset, such as "
+            "2026-03-02T10:15:00+08:00"
         )
     return at.astimezone(UTC)

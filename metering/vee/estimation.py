@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from metering.load.registers import difference
+from metering.load.registers import step
 from metering.settings import VeeSettings
 from metering.tables.lake import REGISTERS
 from metering.text import filled
@@ -34,10 +34,10 @@ def estimate(points: pl.DataFrame, reference: pl.DataFrame, vee: VeeSettings) ->
     """`points` with unknown values filled in, and `rule` and `reason` of each that was; sorted by meter and quarter.
 
     `points`: consecutive quarter-hours of meters, one row each: `meter` (integer), `quarter` (number of the
-    quarter-hour, Int64), `chain` (within which registers are continuous), `due_min`, `covered_min`, `p_kw`, `q_kvar` (mean over what came), `known` (whether the energies
-    are measured), the energies (REGISTERS [kWh, kvarh]), the registers at its end (`end_of`),
-    `register_modulus` and `step_most_kw` (at which registers roll over, and the most that the meter can use in an hour),
-    `dark` (no voltage), and `spread` (readings reach beyond it).
+    quarter-hour, Int64), `chain` (within which registers are continuous), `due_min`, `covered_min`, `p_kw`, `q_kvar`
+    (mean over what came), `known` (whether the energies are measured), the energies (REGISTERS [kWh, kvarh]), the
+    registers at its end (`end_of`), `register_modulus` and `step_most_kw` (at which registers roll over, and the most
+    that the meter can use in an hour), `dark` (no voltage), and `spread` (readings reach beyond it).
     `reference`: `meter`, `quarter`, `p_ref_kw`, `q_ref_kvar`, `days`, as of `reference_days`.
 
     An energy stays null where neither power, nor reference days, nor registers tell of it.
@@ -66,8 +66,8 @@ def gaps(points: pl.DataFrame) -> pl.DataFrame:
     """`points` (sorted by meter and quarter) with the neighbours of the gap of power that each lies in.
 
     Columns: `i_before`, `i_after` (quarters of the last known power up to, and the first from, a point), their
-    `p_before`, `p_after`, `q_before`, `q_after`, `dark_gap` (no voltage at one of them), `gap_min` (null where one side
-    is not known), and `silent_min` (its length as far as it is seen).
+    `p_before`, `p_after`, `q_before`, `q_after`, `dark_gap` (no voltage at one of them), `gap_min` (null where one
+    side is not known), and `silent_min` (its length as far as it is seen).
     """
     known = pl.col("p_kw").is_not_null()
     sides = {"before": "forward", "after": "backward"}
@@ -108,7 +108,7 @@ def reference_days(wanted: pl.DataFrame, history: pl.DataFrame, days: int) -> pl
 
 
 def _shaped(points: pl.DataFrame, reference: pl.DataFrame, vee: VeeSettings) -> pl.DataFrame:
-    """With `method`, and `p_est`, `q_est`: the power by which unknown energy is shared out; null where nothing tells."""
+    """With `method`, and `p_est`, `q_est`: the power by which unknown energy is shared out; null where none is."""
     rows = gaps(points).join(
         reference.select("meter", "quarter", "p_ref_kw", "q_ref_kvar", "days"),
         on=["meter", "quarter"],
@@ -190,20 +190,20 @@ def _shared(rows: pl.DataFrame, register: str) -> pl.DataFrame:
     left = (pl.col("step") - pl.col("measured")).clip(lower_bound=0)
     fraction = pl.when(pl.col("shares") > 0).then(pl.col("share") / pl.col("shares"))
     evenly = pl.col("due_min") / pl.col("unknown_min")
-    scaled = pl.col("step").is_not_null()
+    scaled = unknown & pl.col("step").is_not_null()
+    shared = left * pl.coalesce(fraction, evenly)
     return rows.with_columns(
-        pl.when(unknown & scaled).then(left * pl.coalesce(fraction, evenly)).otherwise("weight").alias(f"{register}_new"),
-        (unknown & scaled).alias(f"{register}_scaled"),
+        pl.when(scaled).then(shared).otherwise("weight").alias(f"{register}_new"),
+        scaled.alias(f"{register}_scaled"),
     ).drop("span", "r0", "r1", "chain0", "chain1", "i0", "i1", "weight", "step", "share", "measured", "unknown_min",
            "shares")  # fmt: skip
 
 
 def _step() -> pl.Expr:
-    """The register's difference over a span; null across versions, and where the meter cannot have made it."""
-    used = difference(pl.col("r0"), pl.col("r1"), pl.col("register_modulus"))
+    """The register's difference over a span; null where registers are not continuous, or it cannot have been made."""
     hours = (pl.col("i1") - pl.col("i0")) * (QUARTER_HOUR_MIN / _HOUR_MIN)
-    possible = (pl.col("chain0") == pl.col("chain1")) & (used <= pl.col("step_most_kw") * hours)
-    return pl.when(possible).then(used)
+    used = step(pl.col("r0"), pl.col("r1"), pl.col("register_modulus"), pl.col("step_most_kw") * hours)
+    return pl.when(pl.col("chain0") == pl.col("chain1")).then(used)
 
 
 def _rule() -> pl.Expr:

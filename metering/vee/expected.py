@@ -20,7 +20,7 @@ QUARTER_HOUR_MIN = 15
 
 
 def due_until(day: date, settings: MeteringSettings, until: datetime | None) -> datetime:
-    """End of the newest quarter-hour of the local `day` that is due at `until` (None: all are); not before its start."""
+    """End of the newest quarter-hour of the local `day` that is due at `until` (None: all are), or the day's start."""
     start, end = day_bounds(day, settings.timezone)
     if until is None or until >= end:
         return end

@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 import polars as pl
 
 from metering.calendar import day_bounds, local_date
-from metering.load.registers import difference
+from metering.load.registers import step
 from metering.settings import MeteringSettings
 from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
 from metering.tables.schema import finite
@@ -139,14 +139,16 @@ def _points(
     """
     values = finite(windows.select("meter_id", "window_end", *WINDOW_VALUES))
     rows = due.join(values, on=["meter_id", "window_end"], how="left", maintain_order="left").with_columns(
-        _shim(meter_versions)[name].gather(due["version"]) for name in _OF_VERSION
+        meter_versions[name].gather(due["version"]) for name in _OF_VERSION
     )
     before = _ends_before(rows, start)
     whole = (pl.col("covered_min") >= pl.col("due_min") - _TOLERANCE_MIN).fill_null(False)
     registered = (pl.col("energy_basis") == "registers").fill_null(False)
     powered = (pl.col("energy_basis") == "power").fill_null(False)
-    net = pl.col("energy_kwh")
-    exported = difference(pl.col("export_kwh_before"), pl.col("export_kwh_end"), pl.col("register_modulus"))
+    # energy without a basis is no number of any meter's, though its power may be
+    net = pl.coalesce("energy_kwh", pl.when(whole).then(pl.col("p_mean_kw") * pl.col("due_min") / 60))
+    most = pl.col("step_most_kw") * pl.col("due_min") / 60
+    exported = step(pl.col("export_kwh_before"), pl.col("export_kwh_end"), pl.col("register_modulus"), most)
     negative = (-net).clip(lower_bound=0)
     export = pl.when(registered).then(pl.coalesce(exported, negative)).otherwise(negative)
     # what power was integrated over stands for all that was due
@@ -155,7 +157,7 @@ def _points(
     measured_mean = whole & (pl.col("due_min") >= QUARTER_HOUR_MIN) & pl.col("p_mean_kw").is_not_null()
     return before.with_columns(
         (pl.col("window_end").dt.epoch("s") // (QUARTER_HOUR_MIN * 60)).alias("quarter"),
-        (registered | (powered & whole)).alias("known"),
+        ((registered | (powered & whole)) & net.is_not_null()).alias("known"),
         pl.when(measured_mean | ~(registered | whole))
         .then(pl.coalesce("p_mean_kw", net * per_hour))
         .otherwise(net * per_hour)
@@ -269,14 +271,3 @@ def _first(said: pl.DataFrame, by: list[str]) -> pl.DataFrame:
     return said.group_by(by, maintain_order=True).agg(
         pl.col("rule").first().alias("failed"), pl.col("said").unique(maintain_order=True).str.join("; ")
     )
-
-
-def _shim(m: pl.DataFrame) -> pl.DataFrame:
-    more = []
-    if "chain" not in m.columns:
-        more.append(pl.int_range(pl.len(), dtype=pl.UInt32).alias("chain"))
-    if "step_most_kw" not in m.columns:
-        more.append(pl.lit(float("inf")).alias("step_most_kw"))
-    if "multiplier" not in m.columns:
-        more.append(pl.lit(1.0).alias("multiplier"))
-    return m.with_columns(more)

@@ -45,8 +45,8 @@ class MeterDay:
     `points`: every quarter-hour due, sorted by meter_id and window_end: p_kw [kW], import_kwh, export_kwh,
     import_kvarh, export_kvarh, the registers at its end, `n`, `n_expected`, `window_reason` (null where no window
     is, or nothing is to be said of it). `start`: meter_id and the registers at the day's start, where they are known.
-    `meters`: meter_id, `multiplier` [kWh], `register_modulus`. `history`: METER_DAILY of the days before, of which there
-    must be `min_history_days` to compare with.
+    `meters`: meter_id, `multiplier` [kWh], `register_modulus`. `history`: METER_DAILY of the days before, of which
+    there must be `min_history_days` to compare with.
     """
 
     day: date

@@ -10,7 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from datetime import UTC, date, datetime
 from functools import cache, cached_property
 from math import inf
@@ -38,8 +38,10 @@ from metering.kpi.catalogue import problems
 from metering.settings import (
     ForecastSettings,
     MeteringSettings,
+    PlausibilitySettings,
     PowerFactorAdjustment,
     Rulebook,
+    SlotSettings,
     Tariff,
     VeeSettings,
     VoltageLimits,
@@ -145,6 +147,8 @@ class Settings(BaseSettings):
     retention: Retention
     forecast: ForecastSettings
     vee: VeeSettings
+    slots: SlotSettings
+    plausibility: PlausibilitySettings
     rules: tuple[dict[str, Any], ...] = ()
     rulesets: tuple[dict[str, Any], ...] = ()
     voltage: tuple[VoltageLimits, ...]
@@ -206,6 +210,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"validation.{name}: threshold must be a number from 0")
         if value.reference_days < 1 or value.history_days < 1 or min(value.register_gap_days, value.linear_gap_min) < 0:
             raise ValueError("reference_days and history_days must be at least 1, gaps at least 0")
+        return value
+
+    @field_validator("slots", "plausibility")
+    @classmethod
+    def _not_negative(cls, value: Any) -> Any:
+        for name, figure in asdict(value).items():
+            if not 0 <= figure < inf:
+                raise ValueError(f"{name} must be a number from 0")
         return value
 
     @field_validator("timezone")

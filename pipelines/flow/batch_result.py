@@ -13,13 +13,14 @@ from itertools import accumulate
 
 import polars as pl
 
-from metering.calendar import local_date, local_dates
+from metering.calendar import local_date
 from metering.readings.decode import Refused
 from metering.readings.payloads import Decoded
 from metering.registry.index import MeterIndex
 from metering.tables import LAKE
 from metering.tables.lake import GAPS, READINGS, REJECTS
 from pipelines.shard.advance import Results
+from pipelines.shard.store import dates_of
 from pipelines.sources.poll import Batch, Segment
 
 
@@ -97,7 +98,8 @@ def tables_of(
     readings = READINGS.empty()
     if accepted.height:
         customers = index.meter_versions["customer_no"].gather(accepted["version"])
-        readings = READINGS.conform(accepted.with_columns(customers, local_dates(accepted["ts"], tz)))
+        date = dates_of(accepted, index.meter_versions, tz)
+        readings = READINGS.conform(accepted.with_columns(customers, date))
     return {
         "readings": readings,
         "rejects": _rejects(rejects, tz),

@@ -186,9 +186,8 @@ class Worker:
                 rejects.append(placed(part.decoded.rejects, part.batch, numbers))
             self._count(part, own.height)
         rows = accepted[0] if len(accepted) == 1 else pl.concat(accepted, how="diagonal")
-        names = [name for name in context.held_columns if name != "end_us"]
         ended = {numbers[segment.shard] for segment in segments if segment.end}
-        self._state, results = advance(state, rows.select(*names, "shard"), context, ended)
+        self._state, results = advance(state, rows.select(*context.arriving_columns, "shard"), context, ended)
         refused = pl.concat(rejects) if rejects else REJECTS.empty()
         gaps = [segment for segment in segments if segment.gap is not None]
         tables = tables_of(rows, refused, results, gaps, self._naming.index, self._settings.metering.timezone)

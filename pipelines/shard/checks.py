@@ -12,6 +12,7 @@ import polars as pl
 
 from metering.events import judge
 from metering.events.lifecycle import CHANGE_SCHEMA, NAME, PAIR, STATE_SCHEMA
+from metering.readings.slots import WINDOW_US
 from pipelines.shard.chunks import Bound
 from pipelines.shard.state import Frame, State
 from pipelines.shard.store import Context
@@ -34,7 +35,8 @@ def in_reach(
     if events.is_empty():
         return events
     # A run starts before its first reading, by the interval that this stands for.
-    longest_us = pl.col("interval_s").max().cast(pl.Int64) * 1_000_000
+    # What is held begins with a block.
+    longest_us = pl.col("interval_s").max().cast(pl.Int64) * 1_000_000 + pl.col("block_us").max() - WINDOW_US
     since = held_from.less(context.meter_versions.select(longest_us).item())
     recent = pl.Series(
         events.select(pl.max_horizontal("started_at", "ended_at").to_physical()).to_series() > since.of(events["meter"])
@@ -57,7 +59,7 @@ def suspected(state: State, rows: pl.DataFrame, suspects: pl.DataFrame) -> State
 
 
 def judged(rows: pl.DataFrame, pairs: pl.DataFrame, context: Context) -> pl.DataFrame:
-    """What readings, one for each meter and time, say to the checks of some (meter, code) pairs."""
+    """What readings, one for each slot and stamped with its end, say to the checks of some (meter, code) pairs."""
     said = judge.judge(rows, context.meter_versions, context.settings, pairs["code"].unique())
     return said.join(pairs, on=PAIR, how="semi", maintain_order="left")
 

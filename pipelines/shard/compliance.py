@@ -11,13 +11,14 @@ from datetime import date
 import polars as pl
 
 from metering.calendar import local_date, window_end
+from metering.readings.slots import WINDOW_US
 from metering.supply import compliance
 from metering.tables.lake import COMPLIANCE
 from metering.tables.schema import TIMESTAMP, no_rows
 from pipelines.shard.chunks import NEVER
 from pipelines.shard.meters import Turn
 from pipelines.shard.state import Frame, State
-from pipelines.shard.store import KEY, WINDOW_US, Context
+from pipelines.shard.store import KEY, Context
 from pipelines.shard.windows import EMITTED, forgotten, unknown
 
 DAYS = Frame("days", 1, compliance.DAYS_SCHEMA, dated="as_of")
@@ -51,7 +52,7 @@ def step(
 
 def _added_before(state: State, fresh: pl.DataFrame, turn: Turn, context: Context) -> pl.DataFrame:
     """What windows that are revised have added to their days until now (DAYS_SCHEMA)."""
-    revised = fresh.filter(fresh["window_end"].to_physical() <= turn.before.of(fresh["meter"])).select(KEY)
+    revised = fresh.filter(fresh["end_us"] <= turn.before.of(fresh["meter"])).select(*KEY, "end_us")
     if revised.is_empty():
         return no_rows(compliance.DAYS_SCHEMA)
     not_held = unknown(forgotten(revised, turn, context), state)

@@ -18,12 +18,14 @@ import polars as pl
 from metering.events import plain
 from metering.events.lifecycle import CHANGE_SCHEMA, LOOK_BACK, PAIR, RUN_UP, STATE_SCHEMA, last_emitted
 from metering.load.windows import latest
+from metering.readings.slots import WINDOW_US, answering, at_slots
 from metering.tables.schema import TIMESTAMP, no_rows
+from pipelines.shard.blocks import last_ends
 from pipelines.shard.checks import BASE, EVENTS, RUNS, SUSPECTS, in_reach, judged, met
 from pipelines.shard.chunks import Chunks
 from pipelines.shard.meters import Turn
 from pipelines.shard.state import Frame, State
-from pipelines.shard.store import HELD_SCHEMA, WINDOW_US, Context
+from pipelines.shard.store import HELD_SCHEMA, Context
 from pipelines.shard.windows import CLOSED, OPEN
 
 _SETTLED = RUN_UP / 2
@@ -33,8 +35,9 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """What is known of disputed meters: their readings (as held) since where judging starts, where their checks stood
-    then (STATE_SCHEMA), what was emitted (CHANGE_SCHEMA), and since when [us] that can be judged, by meter.
+    """What is known of disputed meters: their readings (as held, one a slot) since where judging starts, where their
+    checks stood then (STATE_SCHEMA), what was emitted (CHANGE_SCHEMA), and since when [us] that can be judged, by
+    meter.
     """
 
     rows: pl.DataFrame
@@ -55,13 +58,13 @@ def one_by_one(
     pairs = met(known, rows, suspects)
     if pairs.is_empty():
         return state, no_rows(CHANGE_SCHEMA)
-    rows = rows.filter(pl.col("meter").is_in(pairs["meter"].unique().implode()))
+    rows = at_slots(rows.filter(pl.col("meter").is_in(pairs["meter"].unique().implode())))
     before = _before(state, pairs, past, context)
     machines = _machines(before, pairs, context)
     changes = _run(machines, rows, before.rows, pairs, context)
     held_from = turn.before.less(context.windows_kept * WINDOW_US)
     meters = pl.Series([meter for meter, _ in machines], dtype=pl.UInt32)
-    horizons = dict(zip(machines, held_from.of(meters).to_list(), strict=True))
+    horizons = dict(zip(machines, last_ends(meters, held_from.of(meters), context).to_list(), strict=True))
     now = _states({pair: machine.now for pair, machine in machines.items()}, machines)
     at_base = _states({pair: machine.at(horizons[pair]) for pair, machine in machines.items()}, machines)
     events = last_emitted(pl.concat([events, changes])) if changes.height else events
@@ -88,7 +91,7 @@ def _before(state: State, pairs: pl.DataFrame, past: Past | None, context: Conte
     held = [rows for frame in (CLOSED, OPEN) for rows in state.chunks(frame).where(theirs)]
     empty = pl.DataFrame(schema=HELD_SCHEMA).select(context.held_columns)
     rows = pl.concat([empty, *(part.select(context.held_columns) for part in (*parts, *held))])
-    return _Before(latest(rows), base, events, settled)
+    return _Before(at_slots(answering(latest(rows))), base, events, settled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ def past_of(starts: pl.DataFrame, events: pl.DataFrame, context: Context) -> Pas
     since = anchors["anchor"].min()
     assert isinstance(since, datetime)
     rows = context.past.readings_since(meters, since).join(anchors, on="meter")
-    rows = rows.filter(pl.col("ts") > pl.col("anchor")).drop("anchor")
+    rows = rows.filter(pl.col("slot_us") > pl.col("anchor").to_physical()).drop("anchor")
     return Past(rows, emitted, anchors)
 
 
@@ -167,7 +170,7 @@ def _run(
 ) -> pl.DataFrame:
     """Let the machines run over the turn's readings, in the order of the log; gives what changed (CHANGE_SCHEMA)."""
     says = _said(rows, pairs, context)
-    order = ("source_partition", "log_offset", "source_row", "logged_at")
+    order = ("stamp_us", "source_partition", "log_offset", "source_row", "logged_at")
     winner = {
         (meter, ts): tuple(which)
         for meter, ts, *which in known.select("meter", pl.col("ts").to_physical(), *order).iter_rows()
@@ -189,7 +192,12 @@ def _run(
 
 
 def _counts_more(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """As `metering.load.windows.latest` has it: of one log the later in it, of several the later logged."""
+    """Of a slot's readings the one stamped last; of those the one that `metering.load.windows.latest` takes: of one log
+    the later in it, of several the later logged.
+    """
+    if one[0] != other[0]:
+        return bool(one[0] > other[0])
+    one, other = one[1:], other[1:]
     if one[0] == other[0] and (one[3] is None) == (other[3] is None):
         return tuple(one[1:3]) >= tuple(other[1:3])
     return (one[3] or _EPOCH, one[0]) > (other[3] or _EPOCH, other[0])

@@ -18,13 +18,14 @@ from metering.events import judge
 from metering.events.lifecycle import CHANGE_SCHEMA, NAME, PAIR, advance, last_emitted
 from metering.events.texts import tell
 from metering.load.windows import latest
+from metering.readings.slots import WINDOW_US, answering, at_slots
 from metering.tables.lake import VIOLATIONS
 from metering.tables.schema import no_rows
 from pipelines.shard.checks import BASE, EVENTS, RUNS, SUSPECTS, in_reach, judged, met, suspected
 from pipelines.shard.disputed import one_by_one
 from pipelines.shard.meters import Turn, recalled
 from pipelines.shard.state import State
-from pipelines.shard.store import WINDOW_US, Context
+from pipelines.shard.store import Context
 
 
 def step(state: State, turn: Turn, context: Context) -> tuple[State, pl.DataFrame]:
@@ -44,7 +45,7 @@ def step(state: State, turn: Turn, context: Context) -> tuple[State, pl.DataFram
         theirs = pl.col("meter").is_in(disputed["meter"].implode())
         state, changes = one_by_one(state, rows.filter(plainly), suspects.filter(theirs), turn, context)
         rows = rows.filter(~plainly)
-    state, more = _in_order(state, rows, suspects, context)
+    state, more = _in_order(state, at_slots(rows), suspects, context)
     changes = pl.concat([changes, more])
     violations = tell(changes, context.meter_versions, context.settings) if changes.height else VIOLATIONS.empty()
     return state, violations
@@ -61,7 +62,7 @@ def evict(state: State, gone: Sequence[pl.DataFrame], turn: Turn, context: Conte
         meters = pl.col("meter").is_in(pairs["meter"].unique().implode())
         rows = pl.concat([rows.filter(meters) for rows in gone])
         if rows.height:
-            base, _ = _on(latest(rows), pairs, base, context)
+            base, _ = _on(at_slots(answering(latest(rows))), pairs, base, context)
     held_from = turn.after.less(context.windows_kept * WINDOW_US)
     known = known.filter(known["end_us"] > held_from.of(known["meter"])) if known.height else known
     events = in_reach(state.frame(EVENTS), state.frame(RUNS), base, held_from, context)
@@ -69,9 +70,9 @@ def evict(state: State, gone: Sequence[pl.DataFrame], turn: Turn, context: Conte
 
 
 def _disputed(rows: pl.DataFrame, seen_us: pl.Series) -> pl.DataFrame:
-    """Meters with a reading not after all earlier ones of the meter in time, and the position of the last such."""
+    """Meters with a reading whose slot is not after all earlier ones' of the meter, and the position of the last."""
     meter, us = pl.col("meter"), pl.col("us")
-    timed = rows.select("meter", "position", us=pl.col("ts").to_physical())
+    timed = rows.select("meter", "position", us="slot_us")
     timed = timed.with_columns(seen_us[rows["meter"]].alias("highest"))
     if timed["meter"].n_unique() < timed.height:
         timed = timed.sort("meter", maintain_order=True)

@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 import polars as pl
 import structlog
 
+from metering.readings.slots import WINDOW_US, placed
+from pipelines.shard.blocks import next_ends
 from pipelines.shard.chunks import NEVER, Bound
 from pipelines.shard.state import FLOORS, METERS, Frame, State, without
-from pipelines.shard.store import WINDOW_US, Context, with_window
+from pipelines.shard.store import Context
 
 log = structlog.get_logger(__name__)
 
@@ -27,10 +29,9 @@ class Turn:
     """Accepted readings in their places, and how far they bring the shards.
 
     `rows`, those of a shard one after the other in the order of its log: columns as held (`store.HELD_SCHEMA`),
-    `shard`, `position` in the turn, `late` for their window, `edge_late` for the window that they are the start edge
-    of, `held`: of a window whose readings the state holds, and `closed`: of one that was closed before. `before` and
-    `after`: up to where windows of each meter are closed. `moves_on`: there may be windows to close. `late` and
-    `closed`: whether any row is (for its window, or the edge of one).
+    `shard`, `position` in the turn, `late` for their block, `edge_late` for the one after it, `held`: of a block of
+    which the state holds the readings, and `closed`: of one that was closed before. `before` and `after`: up to where
+    blocks of each meter are closed. `moves_on`: there may be blocks to close. `late` and `closed`: whether any row is.
     """
 
     rows: pl.DataFrame
@@ -103,9 +104,9 @@ def _without_reached_floors(state: State, context: Context) -> State:
 
 
 def place(state: State, accepted: pl.DataFrame, ended: Mapping[int, int], context: Context) -> tuple[State, Turn]:
-    """The turn that accepted readings make (columns as held but `end_us`, and `shard`), none of them of a meter that is
-    in another shard; and the state with how far that brings the shards. Of shards in `ended` all windows close: the
-    last that was open before ends then.
+    """The turn that accepted readings make (columns as they arrive, and `shard`), none of them of a meter that is in
+    another shard; and the state with how far that brings the shards. Of shards in `ended` all windows close: the last
+    that was open before ends then.
     """
     state = _located(state, accepted, context)
     before = state.closed(context.index)
@@ -129,19 +130,22 @@ def place(state: State, accepted: pl.DataFrame, ended: Mapping[int, int], contex
 
 def _timed(state: State, accepted: pl.DataFrame, before: Bound, context: Context) -> pl.DataFrame:
     """Readings with their windows, the highest time of their shard up to each (`high`), and what that says of them."""
-    ts, end, closed = pl.col("ts").to_physical(), pl.col("end_us"), pl.col("closed_us")
+    end, closed = pl.col("end_us"), pl.col("closed_us")
     marks = pl.Series("was", state.shards.max_us, dtype=pl.Int64)
-    high = ts.cum_max()
+    high = pl.col("ts").to_physical().cum_max()
     if accepted["shard"].n_unique() > 1:
         high = high.over("shard")
-    rows = with_window(accepted).with_columns(
+    rows = placed(accepted, context.meter_versions, context.settings.timezone).with_columns(
         before.of(accepted["meter"]).alias("closed_us"), high.alias("high"), marks[accepted["shard"]].alias("was")
     )
     rows = rows.with_columns(pl.max_horizontal("high", "was").alias("high"))
     watermark = pl.max_horizontal(_floored(state, rows) - context.settings.lateness_s * 1_000_000, "closed_us")
+    rows = rows.with_columns(watermark.alias("watermark")).with_columns((pl.col("watermark") >= end).alias("late"))
+    edge_late = rows["late"]  # and so none, most often
+    if edge_late.any():
+        edge_late &= (rows["slot_us"] == rows["end_us"]) & (rows["watermark"] >= next_ends(rows, context))
     return rows.with_columns(
-        (watermark >= end).alias("late"),
-        ((ts == end) & (watermark >= end + WINDOW_US)).alias("edge_late"),
+        edge_late.alias("edge_late"),
         (end > closed - context.windows_kept * WINDOW_US).alias("held"),
         (end <= closed).alias("closed"),
     ).with_row_index("position")
@@ -174,11 +178,11 @@ def _located(state: State, rows: pl.DataFrame, context: Context) -> State:
 
 
 def heard(state: State, rows: pl.DataFrame, context: Context) -> State:
-    """With when the meters of `rows` were last heard."""
+    """With when the meters of `rows` were last heard: the end of the last slot that they answered for."""
     if rows.is_empty():
         return state
     held = state.meters(context.index)
-    newest = rows.group_by("meter").agg(pl.col("ts").to_physical().max().alias("us"))
+    newest = rows.group_by("meter").agg(pl.col("slot_us").max().alias("us"))
     newest = newest.with_columns(held["seen_us"][newest["meter"]]).select(
         "meter", us=pl.max_horizontal("us", "seen_us")
     )
@@ -189,16 +193,16 @@ def heard(state: State, rows: pl.DataFrame, context: Context) -> State:
 
 
 def recalled(state: State, rows: pl.DataFrame, context: Context) -> pl.Series:
-    """When meters were last heard [us], by code, those of `rows` (`meter`, `ts`) that may have left included."""
+    """When meters were last heard [us], by code, those of `rows` that may have left included."""
     seen_us = state.meters(context.index)["seen_us"]
     if state.left_us is None or rows.is_empty():
         return seen_us
-    unheard = rows.filter((seen_us[rows["meter"]] == 0) & (rows["ts"].to_physical() <= state.left_us))
+    unheard = rows.filter((seen_us[rows["meter"]] == 0) & (rows["slot_us"] <= state.left_us))
     if unheard.is_empty():
         return seen_us
     since = unheard.select(pl.col("ts").min().dt.offset_by("-1us")).item()
     later = context.past.readings_since(unheard["meter"].unique(), since)
-    newest = later.group_by("meter").agg(pl.col("ts").to_physical().max().alias("us"))
+    newest = later.group_by("meter").agg(pl.col("slot_us").max().alias("us"))
     return seen_us.clone().scatter(newest["meter"], newest["us"]) if newest.height else seen_us
 
 

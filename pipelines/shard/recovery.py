@@ -22,17 +22,19 @@ from metering.calendar import month_of
 from metering.events import judge
 from metering.events.lifecycle import NAME, PAIR, RUN_UP, STATE_SCHEMA, advance
 from metering.load.windows import latest
+from metering.readings.slots import WINDOW_US, answering, at_slots
 from metering.settings import MeteringSettings
 from metering.supply import compliance
 from metering.tables.schema import no_rows
 from pipelines.shard import compliance as days_of
 from pipelines.shard import windows
 from pipelines.shard.advance import FRAMES
+from pipelines.shard.blocks import ends_of, last_ends, windows_of
 from pipelines.shard.checks import BASE, EVENTS, RUNS, in_reach, judged, suspected
 from pipelines.shard.chunks import NEVER, Bound, Chunks
 from pipelines.shard.disputed import past_of
 from pipelines.shard.state import FLOORS, METERS, Naming, Shards, State, dump, load, of_shards, readable
-from pipelines.shard.store import KEY, WINDOW_US, Context, LakePast, as_instant
+from pipelines.shard.store import KEY, Context, LakePast
 from pipelines.shard_names import is_telemetry, shard_of
 from sinks.lake.commits import CommitLog, Position
 from sinks.lake.reader import LakeReader
@@ -125,13 +127,13 @@ def state_of(past: LakePast, context: Context) -> State:
     parts = [past.all_since(since[shard], sources[shard]) for shard in newest]
     numbered = [rows.with_columns(shard=pl.lit(number, pl.UInt16)) for number, rows in enumerate(parts, 1)]
     rows = pl.concat(numbered)
-    seen = pl.col("ts").to_physical().last().alias("seen_us")
-    meters = _meters(rows.sort("ts").group_by("meter").agg(seen, pl.col("shard").last()), context)
+    seen = pl.col("slot_us").last().alias("seen_us")
+    meters = _meters(rows.sort("slot_us", "ts").group_by("meter").agg(seen, pl.col("shard").last()), context)
     no_floors = FLOORS.empty().select("meter", us="max_us")
     closed = Bound(pl.Series(shards.closed_us, dtype=pl.Int64), meters["shard"], no_floors)
-    later = _keys(rows.filter(rows["end_us"] > closed.of(rows["meter"])))
+    later = _keys(rows.filter(rows["end_us"] > closed.of(rows["meter"])), context)
     emitted_later = past.windows(later) if later.height else None
-    floors = FLOORS.empty() if emitted_later is None else _floors(emitted_later)
+    floors = FLOORS.empty() if emitted_later is None else _floors(emitted_later, context)
     left_us = max(passed.values()) - kept_us
     state = State(shards, left_us).having({METERS: meters, FLOORS: floors})
     closed = state.closed(context.index)
@@ -156,10 +158,11 @@ def _meters(last: pl.DataFrame, context: Context) -> pl.DataFrame:
     return nobody.with_columns(nobody[name].scatter(last["meter"], last[name]) for name in ("seen_us", "shard"))
 
 
-def _floors(emitted: pl.DataFrame) -> pl.DataFrame:
+def _floors(emitted: pl.DataFrame, context: Context) -> pl.DataFrame:
     return (
-        emitted.group_by("meter")
-        .agg(pl.col("window_end").max().to_physical().alias("closed_us"))
+        emitted.with_columns(ends_of(emitted, context))
+        .group_by("meter")
+        .agg(pl.col("end_us").max().alias("closed_us"))
         .select("meter", pl.lit(NEVER, pl.Int64).alias("max_us"), "closed_us")
         .sort("meter")
     )
@@ -174,22 +177,25 @@ def _at(us: int) -> datetime:
 
 
 def _reach(context: Context) -> timedelta:
-    """The longest that a run can stand still and go on."""
-    longest = context.meter_versions["interval_s"].max()
-    return timedelta(seconds=context.settings.gap_intervals * longest if isinstance(longest, int) else 0)
+    """The longest that a run can stand still and go on, or that a block is."""
+    longest, block = context.meter_versions.select(pl.col("interval_s").max(), pl.col("block_us").max()).row(0)
+    if longest is None:
+        return timedelta()
+    return max(timedelta(seconds=context.settings.gap_intervals * longest), timedelta(microseconds=block - WINDOW_US))
 
 
-def _keys(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.select("meter", as_instant("end_us")).unique()
+def _keys(rows: pl.DataFrame, context: Context) -> pl.DataFrame:
+    return windows_of(rows, context).select(KEY).unique()
 
 
 def _with_sums(state: State, closed: pl.DataFrame, past: LakePast, context: Context) -> State:
     if closed.is_empty():
         return state
-    emitted = past.windows(_keys(closed))
+    emitted = past.windows(_keys(closed, context))
     added = compliance.contributions(emitted, context.settings)
     months = added.select("meter", month_of(pl.col("date")).alias("month")).unique()
-    sums = added.with_columns(emitted["window_end"], emitted["revision"]).select(windows.EMITTED.schema.names())
+    places = (emitted["window_end"], emitted["revision"], ends_of(emitted, context))
+    sums = added.with_columns(places).select(windows.EMITTED.schema.names())
     return state.having({windows.EMITTED: sums.sort(KEY), days_of.DAYS: past.days(months)})
 
 
@@ -207,8 +213,8 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
     meters = pairs["meter"].unique().sort()
     begin = pl.Series("ts", held_from.of(meters)).cast(RUNS.schema["last_ts"])
     past_rows = past_of(pl.DataFrame([meters, begin]), known, context).rows
-    said = judged(latest(past_rows), pairs, context)
-    old = said["ts"].to_physical() <= held_from.of(said["meter"])
+    said = judged(at_slots(answering(latest(past_rows))), pairs, context)
+    old = said["ts"].to_physical() <= last_ends(said["meter"], held_from.of(said["meter"]), context)
     versions, gap = context.meter_versions, context.settings.gap_intervals
     base, _ = advance(said.filter(old), no_rows(STATE_SCHEMA), versions, gap)
     now, _ = advance(said.filter(~old), base, versions, gap)

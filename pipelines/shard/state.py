@@ -210,7 +210,8 @@ def _numbered(frame: Frame, rows: pl.DataFrame, shards: Shards, naming: Naming) 
     coded = rows.with_columns(naming.index.code(rows["meter_id"]))
     known = coded["meter"].is_not_null()
     if "version" in frame.schema:
-        versions = naming.index.version(coded["meter"].fill_null(0), coded[frame.dated])
+        version = naming.index.version if frame.dated == "ts" else naming.index.version_of_window
+        versions = version(coded["meter"].fill_null(0), coded[frame.dated])
         coded = coded.with_columns(versions)
         known &= versions.is_not_null()
     coded, aside = coded.filter(known), rows.filter(~known)

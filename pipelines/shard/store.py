@@ -10,25 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
 
 import polars as pl
 
-from metering.calendar import local_date, local_dates, window_end
+from metering.calendar import local_date, local_dates
 from metering.events.catalogue import check_frame, values_read
 from metering.events.lifecycle import CHANGE_SCHEMA, last_emitted
 from metering.load.windows import USED
+from metering.readings.slots import blocks_at, on_grid
+from metering.readings.slots import placed as placed_in_slots
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
 from metering.supply.compliance import remembered
-from metering.tables.lake import MEASURED, READINGS, WINDOW_S, WINDOWS
+from metering.tables.lake import MEASURED, READINGS, WINDOWS
 from metering.tables.schema import TIMESTAMP
 from pipelines.shard.state import Naming
 from sinks.lake.reader import LakeReader
 
-WINDOW_US = WINDOW_S * 1_000_000
 KEY = ("meter", "window_end")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 POSITION = ("source_partition", "log_offset", "source_row")
 """Which of several readings of a meter and time counts; also, which reading this is."""
 
@@ -40,20 +42,23 @@ HELD_SCHEMA = pl.Schema(
         **{name: READINGS.schema[name] for name in MEASURED},
         **{name: READINGS.schema[name] for name in POSITION},
         "logged_at": TIMESTAMP,
+        "slot_us": pl.Int64(),
         "end_us": pl.Int64(),
     }
 )
-"""A reading as it is held: `end_us` is the end of its window. Of the measured values only those that are needed."""
+"""A reading as it is held: `slot_us` is the end of its slot, `end_us` that of the block (most often: the window) that
+the slot lies in. Of the measured values only those that are needed."""
+PLACES = ("slot_us", "end_us")
 
 
 class Past(Protocol):
     """What the lake, and what is on its way into it, knows."""
 
     def readings(self, wanted: pl.DataFrame) -> pl.DataFrame:
-        """Readings (as held) of `meter` in windows ending at `window_end`, and at their start edges."""
+        """Readings (as held) of `meter` in blocks ending at `end_us`, and at their start edges."""
 
     def readings_since(self, meters: pl.Series, since: datetime) -> pl.DataFrame:
-        """All readings (as held) of the meters (codes) after `since`."""
+        """All readings (as held) of the meters (codes) whose slots end after `since`."""
 
     def events(self, meters: pl.Series | None, since: datetime) -> pl.DataFrame:
         """What was emitted last (CHANGE_SCHEMA) of each violation of the meters (codes; None: all) that changed after
@@ -96,6 +101,11 @@ class Context:
         """Columns of HELD_SCHEMA that are kept."""
         return held_columns(self.naming)
 
+    @property
+    def arriving_columns(self) -> list[str]:
+        """Those that readings come with, before they are placed."""
+        return [name for name in self.held_columns if name not in PLACES]
+
 
 def naming_of(index: MeterIndex, settings: MeteringSettings) -> Naming:
     """What numbers in a state stand for under a registry and settings."""
@@ -107,14 +117,21 @@ def held_columns(naming: Naming) -> list[str]:
     return [name for name in HELD_SCHEMA if name not in MEASURED or name in naming.measured]
 
 
-def with_window(rows: pl.DataFrame) -> pl.DataFrame:
-    """Readings with `end_us`."""
-    return rows.with_columns(end_us=-(-pl.col("ts").to_physical() // WINDOW_US) * WINDOW_US)
+def dates_of(rows: pl.DataFrame, meter_versions: pl.DataFrame, timezone: str) -> pl.Series:
+    """Local `date` of the slots that readings (`version`, `ts`) answer for."""
+    if on_grid(rows, meter_versions):
+        return local_dates(rows["ts"], timezone)
+    slot_us = placed_in_slots(rows.select("version", "ts"), meter_versions, timezone)["slot_us"]
+    return local_dates(slot_us.cast(TIMESTAMP), timezone)
 
 
-def as_instant(name: str) -> pl.Expr:
-    """Epoch microseconds as `window_end`."""
-    return pl.col(name).cast(TIMESTAMP).alias("window_end")
+def _after(since: datetime, rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.filter(pl.col("slot_us").cast(TIMESTAMP) > since)
+
+
+def _instant(us: object) -> datetime:
+    assert isinstance(us, int)
+    return EPOCH + timedelta(microseconds=us)
 
 
 class LakePast:
@@ -128,31 +145,36 @@ class LakePast:
         pending: Sequence[Mapping[str, pl.DataFrame]] = (),
     ) -> None:
         self._lake = lake
+        late_us = naming.index.meter_versions["tolerance_us"].max()
+        self._late = timedelta(microseconds=late_us if isinstance(late_us, int) else 0)
         self._naming = naming
         self._index = naming.index
         self._settings = settings
         self._pending = pending
 
     def readings(self, wanted: pl.DataFrame) -> pl.DataFrame:
-        edges = wanted.with_columns(pl.col("window_end").dt.offset_by("-15m"))
-        around = pl.concat([wanted.select(KEY), edges.select(KEY)]).unique()
-        ends = around["window_end"]
-        near = (pl.col("ts") > pl.lit(ends.min()).dt.offset_by("-15m")) & (pl.col("ts") <= ends.max())
-        rows = self._of("readings", around["meter"], self._days(ends), near)
-        rows = self._coded(rows, "ts").with_columns(window_end(pl.col("ts")).alias("window_end"))
-        return self._held(rows.join(around, on=KEY, how="semi"))
+        starts = wanted.select("meter", end_us=self._block_starts(wanted))
+        around = pl.concat([wanted.select("meter", "end_us"), starts]).unique()
+        firsts = self._block_starts(around)
+        near = (pl.col("ts") > _instant(firsts.min())) & (pl.col("ts") <= _instant(around["end_us"].max()) + self._late)
+        rows = self._of("readings", around["meter"], self._days(wanted["end_us"].cast(TIMESTAMP)), near)
+        return self._held(self._coded(rows, "ts")).join(around, on=("meter", "end_us"), how="semi")
+
+    def _block_starts(self, blocks: pl.DataFrame) -> pl.Series:
+        version = self._index.version_of_window(blocks["meter"], blocks["end_us"].cast(TIMESTAMP))
+        return blocks_at(blocks["end_us"], version, self._index.meter_versions, self._settings.timezone)[0]
 
     def readings_since(self, meters: pl.Series, since: datetime) -> pl.DataFrame:
         rows = self._of("readings", meters, self._days_since("readings", since), pl.col("ts") > since)
-        return self._held(self._coded(rows, "ts"))
+        return _after(since, self._held(self._coded(rows, "ts")))
 
     def all_since(self, since: datetime, sources: Sequence[tuple[str, int]]) -> pl.DataFrame:
-        """All readings (as held) after `since` that came from some sources and partitions."""
+        """All readings (as held) of slots after `since` that came from some sources and partitions."""
         places = pl.DataFrame(list(sources), schema={"source": pl.String, "source_partition": pl.Int32}, orient="row")
         with self._lake.held():
             late = self._lake.scan("readings", self._days_since("readings", since)).filter(pl.col("ts") > since)
             rows = late.join(places.lazy(), on=places.columns, how="semi").collect()
-        return self._held(self._coded(rows, "ts"))
+        return _after(since, self._held(self._coded(rows, "ts")))
 
     def sources(self) -> dict[tuple[str, int], datetime]:
         """Every source and partition of readings, and the highest time of these."""
@@ -168,27 +190,28 @@ class LakePast:
         ends = wanted["window_end"]
         near = pl.col("window_end").is_between(ends.min(), ends.max())
         rows = self._of("windows", wanted["meter"], self._days(ends), near)
-        rows = self._coded(rows, "window_end").join(wanted, on=KEY, how="semi")
+        rows = self._coded(rows, "window_end", of_window=True).join(wanted, on=KEY, how="semi")
         newest = rows.sort("revision").unique(KEY, keep="last")
         return newest.select("meter", "version", *WINDOWS.names)
 
     def events(self, meters: pl.Series | None, since: datetime) -> pl.DataFrame:
         rows = self._of("violations", meters, self._days_since("violations", since))
         checks = self._naming.checks.select("code", "rule", "phase")
-        emitted = self._coded(rows, "at").join(checks, on=("rule", "phase"))
+        emitted = self._coded(rows, "at", of_window=True).join(checks, on=("rule", "phase"))
         return last_emitted(emitted.select(CHANGE_SCHEMA.names()).cast(CHANGE_SCHEMA))
 
     def days(self, wanted: pl.DataFrame) -> pl.DataFrame:
         months = set(wanted["month"])
         days = [day for day in self._dates("compliance") if day.replace(day=1) in months]
-        rows = self._coded(self._of("compliance", wanted["meter"], days), "as_of")
+        rows = self._coded(self._of("compliance", wanted["meter"], days), "as_of", of_window=True)
         rows = rows.with_columns(pl.col("date").dt.month_start().alias("month"))
         rows = rows.join(wanted, on=("meter", "month"), how="semi").sort("revision")
         return remembered(rows.unique(("meter", "date"), keep="last"))
 
     def and_then(self, rows: pl.DataFrame, results: Mapping[str, pl.DataFrame]) -> LakePast:
         meter_id = self._index.names.gather(rows["meter"]).alias("meter_id")
-        readings = READINGS.conform(rows.with_columns(meter_id, local_dates(rows["ts"], self._settings.timezone)))
+        date = dates_of(rows, self._index.meter_versions, self._settings.timezone)
+        readings = READINGS.conform(rows.with_columns(meter_id, date))
         pending = [*self._pending, {**results, "readings": readings}]
         return LakePast(self._lake, self._naming, self._settings, pending)
 
@@ -197,7 +220,7 @@ class LakePast:
         place = ("source_offset", "source_row")
         here = (pl.col("source") == source) & (pl.col("source_partition") == partition)
         coming = [tables["readings"].filter(here).select(place) for tables in self._pending]
-        days = accepted.select(local_date(pl.col("ts"), self._settings.timezone)).to_series().unique()
+        days = dates_of(accepted, self._index.meter_versions, self._settings.timezone).unique()
         near = pl.col("source_offset").is_between(accepted["source_offset"].min(), accepted["source_offset"].max())
         with self._lake.held():
             kept = self._lake.scan("readings", days.sort()).filter(here & near).select(place).collect()
@@ -205,17 +228,19 @@ class LakePast:
 
     # --- finding rows ---
 
-    def _coded(self, rows: pl.DataFrame, time: str) -> pl.DataFrame:
+    def _coded(self, rows: pl.DataFrame, time: str, of_window: bool = False) -> pl.DataFrame:
         """With `meter` and `version` at `time`; rows of meters not known then are left out."""
         rows = rows.with_columns(self._index.code(rows["meter_id"]))
         rows = rows.filter(pl.col("meter").is_not_null())
-        rows = rows.with_columns(self._index.version(rows["meter"], rows[time]))
+        version = self._index.version_of_window if of_window else self._index.version
+        rows = rows.with_columns(version(rows["meter"], rows[time]))
         return rows.filter(pl.col("version").is_not_null())
 
     def _held(self, rows: pl.DataFrame, *more: str) -> pl.DataFrame:
         placed = rows.with_columns(pl.coalesce("log_offset", "source_offset").alias("log_offset"))
+        placed = placed_in_slots(placed, self._index.meter_versions, self._settings.timezone)
         names = held_columns(self._naming)
-        return with_window(placed).select(*(pl.col(name).cast(HELD_SCHEMA[name]) for name in names), *more)
+        return placed.select(*(pl.col(name).cast(HELD_SCHEMA[name]) for name in names), *more)
 
     def _of(
         self, table: str, meters: pl.Series | None, days: Sequence[date], near: pl.Expr | None = None
@@ -236,11 +261,11 @@ class LakePast:
         return sorted({*self._lake.dates(table), *coming})
 
     def _days_since(self, table: str, since: datetime) -> list[date]:
-        first = pl.select(local_date(pl.lit(since, TIMESTAMP), self._settings.timezone)).item()
+        first = pl.select(local_date(pl.lit(since - self._late, TIMESTAMP), self._settings.timezone)).item()
         return [day for day in self._dates(table) if day >= first]
 
     def _days(self, ends: pl.Series) -> list[date]:
-        """Local dates of windows, and the days before them: a window at midnight has its start edge there."""
+        """Local dates of windows or blocks, and the days before them: one at midnight has its start edge there."""
         local = ends.unique().cast(TIMESTAMP).to_frame("end").select(local_date(pl.col("end"), self._settings.timezone))
         found = local.to_series().unique().drop_nulls().to_list()
         return sorted({day - timedelta(days=back) for day in found for back in (0, 1)})

@@ -80,8 +80,8 @@ def test_findings_are_summed_up_by_rule_and_name_meter_time_and_value(empty: Bat
     at = datetime(2026, 3, 2, 2, 15, tzinfo=UTC)
     found = pl.DataFrame(
         [
-            {"meter_id": f"M{n}", "window_end": at, "rule": "spike", "severity": "warning", "value": 400.0, "limit": 180.0,
-             "detail": "400 kW, third-highest of the day 100 kW"}
+            {"meter_id": f"M{n}", "window_end": at, "rule": "spike", "severity": "warning", "value": 400.0,
+             "limit": 180.0, "detail": "400 kW, third-highest of the day 100 kW"}
             for n in (2, 1)
         ],
         schema=FINDINGS,

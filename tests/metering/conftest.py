@@ -179,5 +179,6 @@ def large_registry() -> pl.DataFrame:
     later = [known.filter(which).with_columns(valid_from=start + timedelta(hours=hours)) for which, hours in cuts]
     versions = pl.concat([known, *later]).sort("meter_id", "valid_from").drop("i")
     ends = pl.col("valid_from").shift(-1).over("meter_id")
-    columns = {"valid_from": pl.col("valid_from").cast(TIMESTAMP), "valid_to": ends.cast(TIMESTAMP)}
-    return pl.concat([pl.DataFrame(schema=METER_VERSIONS), versions.with_columns(**columns)], how="diagonal")
+    versions = versions.with_columns(pl.col("valid_from").cast(TIMESTAMP), ends.cast(TIMESTAMP).alias("valid_to"))
+    versions = versions.with_columns(stamps_from="valid_from", stamps_to="valid_to")
+    return pl.concat([pl.DataFrame(schema=METER_VERSIONS), versions], how="diagonal")

@@ -84,7 +84,7 @@ class Turns:
         numbers = {name: number for number, name in enumerate(shards.names)}
         rows = placed(decoded.accepted, Batch(content, tuple(segments)), numbers)
         context = self.context
-        taken = rows.select(*(name for name in context.held_columns if name != "end_us"), "shard")
+        taken = rows.select(*context.arriving_columns, "shard")
         over = {numbers[segment.shard] for segment in segments if segment.end}
         self.state, results = advance(replace(self.state, shards=shards), taken, context, over)
         tables = tables_of(rows, REJECTS.empty(), results, (), self.index, self.figures.timezone)

@@ -53,6 +53,7 @@ def test_no_meters_no_rows(make_meter_curve: Builder, customers: pl.DataFrame, m
 
 @pytest.mark.parametrize(("day", "points"), [(date(2016, 3, 27), 92), (date(2016, 10, 30), 100)])
 def test_days_with_23_and_25_hours(
+    metering_settings: MeteringSettings,
     make_meter_curve: Builder,
     customers: pl.DataFrame,
     make_meter_versions: Builder,
@@ -60,7 +61,7 @@ def test_days_with_23_and_25_hours(
     day: date,
     points: int,
 ) -> None:
-    settings = replace(METERING, timezone="Europe/Berlin")
+    settings = replace(metering_settings, timezone="Europe/Berlin")
     meter_versions = make_meter_versions(customers, {"a1": {"customer_no": "A"}}, settings)
     windows = make_windows("a1", "A", day, [float(n) for n in range(points)], tz="Europe/Berlin")
     curve = daily_curve(make_meter_curve(windows, meter_versions, day, settings), customers, day)

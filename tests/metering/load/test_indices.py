@@ -34,10 +34,11 @@ def meter_versions(customers: pl.DataFrame, make_meter_versions: Builder) -> pl.
 
 
 def minutes(meter_id: str, p_kw: list[float | None], first: datetime = START, step_s: int = 60) -> pl.DataFrame:
-    """Readings one step apart, the first one step after `first`."""
+    """Readings one step apart, the first one step after `first`, and what they answer for."""
     ends = [first + timedelta(seconds=step_s * (n + 1)) for n in range(len(p_kw))]
     frame = pl.DataFrame({"ts": ends, "p_kw": p_kw}, schema={"ts": READINGS.schema["ts"], "p_kw": pl.Float64})
-    return READINGS.conform(frame, meter_id=meter_id)
+    rows = READINGS.conform(frame, meter_id=meter_id)
+    return rows.with_columns(slot_end="ts", slot_s=pl.lit(float(step_s)))
 
 
 def loads(

@@ -20,6 +20,7 @@ from metering.tables.schema import TIMESTAMP
 Frame = pl.DataFrame
 Row = dict[str, Any]
 
+ZONE = "Asia/Shanghai"
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 SCHEMA = pl.Schema(
     {
@@ -56,7 +57,9 @@ def _frame(rows: list[Row]) -> Frame:
 
 def _one(rows: list[Row], meter_versions: Frame, end: int = 15) -> Row:
     """The window that ends `end` minutes after T0."""
-    found = windows(latest(_frame(rows)), meter_versions).filter(pl.col("window_end") == T0 + timedelta(minutes=end))
+    found = windows(latest(_frame(rows)), meter_versions, ZONE).filter(
+        pl.col("window_end") == T0 + timedelta(minutes=end)
+    )
     assert found.height == 1
     return found.row(0, named=True)
 
@@ -92,7 +95,9 @@ def test_a_window_by_hand(meter_versions: Frame) -> None:
 
 
 def test_a_window_holds_its_end_and_not_its_start(meter_versions: Frame) -> None:
-    ends = windows(latest(_frame([{"minute": m} for m in (0, 0.001, 15, 15.001, 30)])), meter_versions)["window_end"]
+    ends = windows(latest(_frame([{"minute": m} for m in (0, 0.001, 15, 15.001, 30)])), meter_versions, ZONE)[
+        "window_end"
+    ]
     assert ends.to_list() == [T0 + timedelta(minutes=m) for m in (0, 15, 30)]
 
 
@@ -151,7 +156,7 @@ def test_of_two_readings_of_one_time_the_later_in_its_source_counts(meter_versio
         {"minute": 0, "import_kwh": 4.0}, {"minute": 15, "p_kw": 5.0, "import_kwh": 9.0},
     ]  # fmt: skip
     for shuffled in (_frame(rows), _frame(rows)[::-1]):
-        got = windows(latest(shuffled), meter_versions).row(-1, named=True)
+        got = windows(latest(shuffled), meter_versions, ZONE).row(-1, named=True)
         assert (got["n"], got["p_mean_kw"], got["energy_kwh"]) == (1, 5.0, 5.0)
 
 
@@ -228,12 +233,12 @@ def test_zero_has_no_sign(meter_versions: Frame) -> None:
 
 def test_a_span_of_many_years_keeps_order(meter_versions: Frame) -> None:
     rows = [{"minute": m, "p_kw": float(i)} for i, m in enumerate((60 * 24 * 365 * 50, 15, 15))]
-    got = windows(latest(_frame(rows)), meter_versions)
+    got = windows(latest(_frame(rows)), meter_versions, ZONE)
     assert got["p_mean_kw"].to_list() == [2.0, 0.0]
 
 
 def test_nothing_gives_nothing(meter_versions: Frame) -> None:
-    assert windows(latest(_frame([])), meter_versions).is_empty()
+    assert windows(latest(_frame([])), meter_versions, ZONE).is_empty()
 
 
 # --- an independent oracle ------------------------------------------------------------------------------------------
@@ -314,7 +319,7 @@ def _random_rows(seed: int) -> list[Row]:
 @pytest.mark.parametrize("seed", range(3))
 def test_windows_equal_sql(meter_versions: Frame, sql: Callable[..., list[tuple[Any, ...]]], seed: int) -> None:
     readings = _frame(_random_rows(seed))
-    got = windows(latest(readings), meter_versions)
+    got = windows(latest(readings), meter_versions, ZONE)
     sql(STEP)
     known = meter_versions.select("wiring", "interval_s", "u_lower_v", "u_upper_v").with_row_index("row")
     expected = sql(ORACLE, readings=readings, meter_versions=known)
@@ -336,12 +341,12 @@ def test_neither_order_nor_cut_nor_other_meters_change_a_window(
     meter_versions: Frame, seed: int, data: st.DataObject
 ) -> None:
     readings = _frame(_random_rows(seed))
-    whole = windows(latest(readings), meter_versions)
+    whole = windows(latest(readings), meter_versions, ZONE)
     shuffled = readings.sample(fraction=1, shuffle=True, seed=seed)
     cut = data.draw(st.integers(0, shuffled.height))
     pieces = pl.concat([shuffled[cut:], shuffled[:cut]], rechunk=False)
-    assert windows(latest(pieces), meter_versions).equals(whole)
-    alone = [windows(latest(readings.filter(pl.col("meter") == meter)), meter_versions) for meter in range(4)]
+    assert windows(latest(pieces), meter_versions, ZONE).equals(whole)
+    alone = [windows(latest(readings.filter(pl.col("meter") == meter)), meter_versions, ZONE) for meter in range(4)]
     assert pl.concat(alone).equals(whole)
 
 

@@ -79,7 +79,7 @@ def index() -> MeterIndex:
     meter_versions = pl.DataFrame({"meter_id": sorted(malformed_lines.METERS)}).with_columns(
         valid_from=pl.lit(datetime(1, 1, 1, tzinfo=UTC)), valid_to=pl.lit(None, pl.Datetime("us", "UTC"))
     )
-    return MeterIndex.of(meter_versions)
+    return MeterIndex.of(meter_versions.with_columns(stamps_from="valid_from", stamps_to="valid_to"))
 
 
 def fuzz(seed: int, inputs: int, say: Callable[[str], None] = lambda _: None) -> Report:

@@ -35,7 +35,8 @@ def _facts(spans: dict[str, list[tuple[int, int | None]]]) -> Frame:
         for m, versions in spans.items()
         for a, b in versions
     ]
-    return pl.DataFrame(rows, schema=METER_VERSIONS).sort("meter_id", "valid_from")
+    found = pl.DataFrame(rows, schema=METER_VERSIONS).sort("meter_id", "valid_from")
+    return found.with_columns(stamps_from="valid_from", stamps_to="valid_to")
 
 
 def _versions(index: MeterIndex, asked: list[tuple[str, datetime | None]]) -> list[int | None]:
@@ -193,5 +194,5 @@ def test_versions_of_a_real_registry(
 def test_a_meter_that_was_always_valid_may_start_before_the_first_year() -> None:
     """The first of January of year 1 begins in year 0, east of Greenwich."""
     start = pl.Series([-62_135_625_943_000_000]).cast(TIMESTAMP)
-    meter_versions = _facts({"M1": [(0, None)]}).with_columns(valid_from=start)
+    meter_versions = _facts({"M1": [(0, None)]}).with_columns(valid_from=start, stamps_from=start)
     assert _versions(MeterIndex.of(meter_versions), [("M1", T0), ("M1", datetime(2, 1, 1, tzinfo=UTC))]) == [0, 0]

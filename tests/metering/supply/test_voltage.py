@@ -44,7 +44,8 @@ def readings(meter_versions: pl.DataFrame, meter_id: str, voltages: dict[str, li
     )
     known = READINGS.conform(rows, meter_id=meter_id, customer_no=version["customer_no"].item())
     extra = [c for c in meter_versions.columns if c not in READINGS.names]
-    return known.join(version.select("meter_id", *extra), on="meter_id")
+    known = known.join(version.select("meter_id", *extra), on="meter_id")
+    return known.with_columns(slot_end="ts", slot_s=pl.lit(step.total_seconds()))
 
 
 def day_of(frame: pl.DataFrame, settings: MeteringSettings) -> dict[tuple[str, str], dict[str, Any]]:

@@ -48,7 +48,7 @@ def test_a_file_becomes_a_lake(tmp_path: Path, stream: Stream, index: MeterIndex
     readings = tables["readings"].with_columns(index.code(tables["readings"]["meter_id"]))
     readings = readings.with_columns(index.version(readings["meter"], readings["ts"]))
     columns = [name for name in LAKE["windows"].names if name not in ("revision", "date")]
-    at_once = windows(latest(readings), index.meter_versions).select(columns)
+    at_once = windows(latest(readings), index.meter_versions, "Asia/Shanghai").select(columns)
     assert_frame_equal(tables["windows"].select(columns), at_once, check_row_order=False, check_exact=True)
 
 

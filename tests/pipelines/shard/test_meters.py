@@ -113,7 +113,7 @@ def test_when_a_meter_was_last_heard(meter: int, hours: int, heard: int, context
 
 def _rows(context: Context, *rows: tuple[int, int, float]) -> pl.DataFrame:
     """Accepted readings of (shard, meter, hours after SILENT_START)."""
-    held = {name: dtype for name, dtype in HELD_SCHEMA.items() if name in context.held_columns and name != "end_us"}
+    held = {name: HELD_SCHEMA[name] for name in context.arriving_columns}
     frame = pl.DataFrame(
         [{"shard": shard, "meter": meter, "ts": SILENT_START + timedelta(hours=hours)} for shard, meter, hours in rows],
         schema={"shard": pl.UInt16, "meter": pl.UInt32, "ts": HELD_SCHEMA["ts"]},

@@ -88,7 +88,8 @@ def test_windows_are_those_of_all_readings_at_once(tmp_path: Path, index: MeterI
     readings = readings.with_columns(index.code(readings["meter_id"]))
     readings = readings.with_columns(index.version(readings["meter"], readings["ts"]))
     columns = [name for name in WINDOWS.names if name not in ("revision", "date")]
-    at_once = windows(latest(readings), index.meter_versions).select(columns).sort("meter_id", "window_end")
+    at_once = windows(latest(readings), index.meter_versions, "Asia/Shanghai").select(columns)
+    at_once = at_once.sort("meter_id", "window_end")
     assert streamed.select(columns).sort("meter_id", "window_end").equals(at_once)
 
 
@@ -113,10 +114,11 @@ def past(
 def _wanted(*windows_wanted: tuple[int, int]) -> pl.DataFrame:
     """Of (meter code, minutes after LATE_START)."""
     ends = [LATE_START + timedelta(minutes=minutes) for _, minutes in windows_wanted]
-    return pl.DataFrame(
+    wanted = pl.DataFrame(
         {"meter": [meter for meter, _ in windows_wanted], "window_end": ends},
         schema={"meter": pl.UInt32, "window_end": pl.Datetime("us", "UTC")},
     )
+    return wanted.with_columns(end_us=pl.col("window_end").to_physical())
 
 
 def _codes(*meters: int) -> pl.Series:
@@ -159,13 +161,13 @@ def test_what_is_on_its_way_counts_too(past: Callable[..., LakePast]) -> None:
 
 def test_what_came_earlier_in_the_same_turn_counts_too(past: Callable[..., LakePast]) -> None:
     before = past()
-    rows = before.readings(_wanted((1, 360))).with_columns(p_kw=pl.lit(-7.0)).drop("end_us")
+    rows = before.readings(_wanted((1, 360))).with_columns(p_kw=pl.lit(-7.0)).drop("slot_us", "end_us")
     window = before.windows(_wanted((1, 360))).with_columns(revision=pl.lit(99, pl.Int32))
     results = {"windows": WINDOWS.conform(window), "violations": VIOLATIONS.empty(), "compliance": COMPLIANCE.empty()}
     after = before.and_then(rows, results)
     found = after.readings(_wanted((1, 360)))
     assert found.height == 2 * rows.height
-    assert_frame_equal(found.filter(pl.col("p_kw") == -7.0).drop("end_us"), rows, check_row_order=False)
+    assert_frame_equal(found.filter(pl.col("p_kw") == -7.0).drop("slot_us", "end_us"), rows, check_row_order=False)
     assert after.windows(_wanted((1, 360)))["revision"].to_list() == [99]
     assert before.windows(_wanted((1, 360)))["revision"].to_list() != [99]
 

@@ -26,7 +26,8 @@ AT_MS = 1_767_225_660_000
 @pytest.fixture(scope="module")
 def index() -> MeterIndex:
     meter_versions = {"meter_id": ["M0"], "valid_from": [datetime(2000, 1, 1, tzinfo=UTC)]}
-    return MeterIndex.of(pl.DataFrame(meter_versions).with_columns(valid_to=pl.lit(None, pl.Datetime("us", "UTC"))))
+    versions = pl.DataFrame(meter_versions).with_columns(valid_to=pl.lit(None, pl.Datetime("us", "UTC")))
+    return MeterIndex.of(versions.with_columns(stamps_from="valid_from", stamps_to="valid_to"))
 
 
 def table(rows: int = 2, **columns: Any) -> pa.Table:

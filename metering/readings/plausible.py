@@ -1,0 +1,49 @@
+"""What is believed of a reading: what its meter can have measured (domain handbook, section 9).
+
+Here: voltages, currents, powers. Raw readings are kept as they came; what is not believed is null here. Not here: steps
+of registers (`metering.load.registers`), the figures (`metering.settings`).
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from metering.tables.lake import CURRENTS, VOLTAGES
+
+_MOST = {**dict.fromkeys(VOLTAGES, "u_most_v"), **dict.fromkeys(CURRENTS, "i_most_a")} | dict.fromkeys(
+    ("p_kw", "q_kvar"), "p_most_kw"
+)
+_NAMES = {**dict.fromkeys(VOLTAGES, "voltage"), **dict.fromkeys(CURRENTS, "current"), "p_kw": "active power",
+          "q_kvar": "reactive power"}  # fmt: skip
+_UNITS = {**dict.fromkeys(VOLTAGES, "V"), **dict.fromkeys(CURRENTS, "A"), "p_kw": "kW", "q_kvar": "kvar"}
+
+
+def beyond(readings: pl.DataFrame, meter_versions: pl.DataFrame) -> dict[str, pl.Series]:
+    """For each measured value in `readings` (with `version`) that some are beyond belief of: which."""
+    version = readings["version"]
+    limits: dict[str, pl.Series] = {}
+    found = {}
+    for name, most in _MOST.items():
+        if name in readings.columns:
+            limit = limits.get(most)
+            if limit is None:
+                limit = limits[most] = meter_versions[most].gather(version)
+            over = readings[name].abs() > limit
+            if over.any():
+                found[name] = over.fill_null(False)
+    return found
+
+
+def believed(readings: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
+    """`readings` (with `version`) with null for values beyond belief."""
+    return without(readings, beyond(readings, meter_versions))
+
+
+def without(readings: pl.DataFrame, over: dict[str, pl.Series]) -> pl.DataFrame:
+    """`readings` with null where `over` says so."""
+    return readings.with_columns(readings[name].set(mask, None) for name, mask in over.items()) if over else readings
+
+
+def told(name: str, value: float) -> str:
+    """What is said of a value beyond belief."""
+    return f"{_NAMES[name]} of {value:,.6g} {_UNITS[name]} is more than the meter can have measured"
