@@ -12,7 +12,7 @@ from datetime import date, timedelta
 import polars as pl
 
 from assets.batch import Batch, Part
-from assets.readings import copies, lots, readings, rhythms, with_version
+from assets.readings import copies, lots, readings, readings_at, rhythms, with_version
 from metering.calendar import day_bounds, local_date
 from metering.load.curve import daily_curve
 from metering.load.indices import CURVE, daily_load, slides
@@ -26,7 +26,7 @@ from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
 from metering.tables.lake import REGISTERS, VOLTAGES
 from metering.tables.warehouse import METER_DAILY
 from metering.vee.expected import SLOT, due_until
-from metering.vee.meter_curve import WINDOW_VALUES, Beside, meter_curve, meter_daily, reaching
+from metering.vee.meter_curve import START, WINDOW_VALUES, Beside, meter_curve, meter_daily, reaching
 from metering.vee.validation import findings_of_readings
 from sinks.marts import day_partition, month_partition
 
@@ -65,6 +65,22 @@ def _registers(rows: pl.DataFrame, meter_versions: pl.DataFrame, timezone: str) 
         pl.col("slot_us").cast(TIMESTAMP).alias("window_end"),
         *(pl.col(name).alias(end) for name, end in zip(REGISTERS, REGISTER_ENDS, strict=True)),
     )
+
+
+def _at_start(batch: Batch, day: date) -> pl.DataFrame:
+    """What meters read at the moment when the local `day` starts, whether or not the day before was materialised."""
+    start, _ = day_bounds(day, batch.settings.timezone)
+    versions, zone = batch.registry.meter_versions, batch.settings.timezone
+    rows = believed(readings_at(batch, start, (*REGISTERS, "p_kw", "q_kvar")), versions)
+    slots = placed(rows, versions, zone).filter(pl.col("slot_us").cast(TIMESTAMP) == start)
+    at_start = answering(slots)
+    return at_start.select(
+        *(versions[name].gather(at_start["version"]) for name in ("meter_id", "chain")),
+        pl.lit(start, TIMESTAMP).alias("window_end"),
+        *(pl.col(name).alias(end) for name, end in zip(REGISTERS, REGISTER_ENDS, strict=True)),
+        pl.col("p_kw").alias("p_mean_kw"),
+        pl.col("q_kvar").alias("q_mean_kvar"),
+    ).select(START.names())
 
 
 def meter_curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
@@ -112,16 +128,15 @@ class _Dailies:
 def _beside(batch: Batch, day: date, of_day: pl.DataFrame, known: _Dailies) -> Beside:
     """What a day's curve needs of other days: the registers at its start, and all around gaps that reach out of it."""
     vee, marts, until = batch.settings.vee, batch.marts, batch.until
-    start, _ = day_bounds(day, batch.settings.timezone)
-    before = marts.scan(WINDOWS, [day_partition(day - timedelta(days=1))]).select(_NEAR)
-    near = [before.filter(pl.col("window_end") == start).collect()]
+    near = pl.DataFrame(schema={name: WINDOWS.schema[name] for name in _NEAR})
     meters = reaching(of_day, batch.registry.meter_versions, day, batch.settings, until)
     if meters:
         span = range(-max(vee.reference_horizon_days, vee.register_gap_days), vee.register_gap_days + 1)
         others = [day_partition(day + timedelta(days=n)) for n in span if n]
-        around = marts.scan(WINDOWS, others).select(_NEAR).filter(pl.col("meter_id").is_in(meters)).collect()
-        near.append(around.filter(pl.col("window_end") != start))
-    return Beside(windows=pl.concat(near), history=known.before(day), edits=batch.edits_of(day), until=until)
+        near = marts.scan(WINDOWS, others).select(_NEAR).filter(pl.col("meter_id").is_in(meters)).collect()
+    return Beside(
+        start=_at_start(batch, day), windows=near, history=known.before(day), edits=batch.edits_of(day), until=until
+    )
 
 
 def curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:

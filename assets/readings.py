@@ -6,7 +6,8 @@ Here: reading days of the lake in lots of bounded size. Not here: anything compu
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
@@ -60,6 +61,21 @@ def readings(batch: Batch, days: Sequence[date], columns: Sequence[str] = LAKE["
         scan = batch.lake.scan("readings", [days[0] - timedelta(days=1), *days])
         rows = scan.filter(since).with_columns(placed).select(wanted).collect()
     return counted(rows, batch.registry.meter_versions).select("meter", "version", *dict.fromkeys(("ts", *columns)))
+
+
+def readings_at(batch: Batch, at: datetime, columns: Sequence[str]) -> pl.DataFrame:
+    """Readings that may answer for the slots that end `at`: stamped then, or a tolerance later; as `readings`."""
+    versions = batch.registry.meter_versions
+    latest_us = versions["tolerance_us"].max() or 0
+    assert isinstance(latest_us, int)
+    day = (at - timedelta(microseconds=1)).astimezone(ZoneInfo(batch.settings.timezone)).date()
+    wanted = list(dict.fromkeys(("meter_id", "ts", *_ORDER, *columns)))
+    placed = pl.coalesce("log_offset", "source_offset").alias("log_offset")
+    with batch.lake.held():
+        scan = batch.lake.scan("readings", [day, day + timedelta(days=1)])
+        stamped = pl.col("ts").is_between(at, at + timedelta(microseconds=latest_us))
+        rows = scan.filter(stamped).with_columns(placed).select(wanted).collect()
+    return counted(rows, versions).select("meter", "version", *dict.fromkeys(("ts", *columns)))
 
 
 def counted(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:

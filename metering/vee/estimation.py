@@ -37,7 +37,8 @@ def estimate(points: pl.DataFrame, reference: pl.DataFrame, vee: VeeSettings) ->
     quarter-hour, Int64), `chain` (within which registers are continuous), `due_min`, `covered_min`, `p_kw`, `q_kvar`
     (mean over what came), `known` (whether the energies are measured), the energies (REGISTERS [kWh, kvarh]), the
     registers at its end (`end_of`), `register_modulus` and `step_most_kw` (at which registers roll over, and the most
-    that the meter can use in an hour), `dark` (no voltage), and `spread` (readings reach beyond it).
+    that the meter can use in an hour), `dark` (no voltage), `spread` (readings reach beyond it), and `edge`
+    (nothing but its end is looked at).
     `reference`: `meter`, `quarter`, `p_ref_kw`, `q_ref_kvar`, `days`, as of `reference_days`.
 
     An energy stays null where neither power, nor reference days, nor registers tell of it.
@@ -80,7 +81,9 @@ def gaps(points: pl.DataFrame) -> pl.DataFrame:
     return points.with_columns(beside).with_columns(
         ((pl.col("i_after") - pl.col("i_before") - 1) * QUARTER_HOUR_MIN).alias("gap_min"),
         (pl.col("dark_before").fill_null(False) | pl.col("dark_after").fill_null(False)).alias("dark_gap"),
-        ((~known).sum().over("meter", "i_before").cast(pl.Int64) * QUARTER_HOUR_MIN).alias("silent_min"),
+        ((~known & ~pl.col("edge")).sum().over("meter", "i_before").cast(pl.Int64) * QUARTER_HOUR_MIN).alias(
+            "silent_min"
+        ),
     )
 
 

@@ -12,11 +12,11 @@ from datetime import date, datetime, timedelta
 
 import polars as pl
 
-from metering.calendar import day_bounds, local_date
+from metering.calendar import local_date
 from metering.load.registers import step
 from metering.settings import MeteringSettings
 from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
-from metering.tables.schema import finite
+from metering.tables.schema import TIMESTAMP, finite, no_rows
 from metering.tables.warehouse import METER_DAILY
 from metering.vee import edits
 from metering.vee.estimation import MISSING_RULE, estimate, gaps, reference_days
@@ -29,16 +29,29 @@ WINDOW_VALUES = (
     "import_kvarh", "export_kvarh", "q_import_kvarh", "q_export_kvarh", "u_max_v", *REGISTER_ENDS,
 )  # fmt: skip
 """Values of a window (BATCH_WINDOWS) that a meter's curve is made of."""
+START = pl.Schema(
+    {
+        "meter_id": pl.String(),
+        "window_end": TIMESTAMP,
+        "chain": pl.UInt32(),
+        **dict.fromkeys((*REGISTER_ENDS, "p_mean_kw", "q_mean_kvar"), pl.Float64()),
+    }
+)
+"""What a meter read for the slot that ends where a day starts: registers (of the chain of its version), and power."""
 _OF_VERSION = ("nominal_v", "register_modulus", "chain", "step_most_kw", "multiplier")
 _TOLERANCE_MIN = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """What is known beside a day's own windows: `windows` (BATCH_WINDOWS) of days around it, of those meters at least
-    that `reaching` names; `history` (METER_DAILY) of the days before it; `edits` (EDITS); `until`, the newest
-    watermark (None: the day is over)."""
+    """What is known beside a day's own windows.
 
+    `start`: what meters read at the moment when the day starts (START); `windows` (BATCH_WINDOWS) of days around it, of
+    those meters at least that `reaching` names; `history` (METER_DAILY) of the days before it; `edits` (EDITS);
+    `until`, the newest watermark (None: the day is over).
+    """
+
+    start: pl.DataFrame
     windows: pl.DataFrame
     history: pl.DataFrame
     edits: pl.DataFrame
@@ -47,7 +60,14 @@ class Beside:
     @classmethod
     def nothing(cls, until: datetime | None = None) -> Beside:
         """For a day that stands alone."""
-        return cls(windows=BATCH_WINDOWS.empty(), history=METER_DAILY.empty(), edits=edits.EDITS.empty(), until=until)
+        empty = no_rows(START)
+        return cls(
+            start=empty,
+            windows=BATCH_WINDOWS.empty(),
+            history=METER_DAILY.empty(),
+            edits=edits.EDITS.empty(),
+            until=until,
+        )
 
 
 def reaching(
@@ -77,8 +97,7 @@ def meter_curve(
     due = due_points(meter_versions, day, settings, beside.until)
     if due.is_empty():
         return METER_CURVE.empty(), pl.DataFrame(schema=FINDINGS)
-    start = beside.windows.filter(pl.col("window_end") == day_bounds(day, settings.timezone)[0])
-    points = _points(windows, due, meter_versions, start)
+    points = _points(windows, due, meter_versions, beside.start)
     open_meters = points.filter(~pl.col("known"))["meter_id"].unique()
     whole = points.filter(~pl.col("meter_id").is_in(open_meters.implode()))
     parts = [whole.with_columns(rule=pl.lit(None, pl.String), reason=pl.lit(None, pl.String))]
@@ -86,10 +105,11 @@ def meter_curve(
         theirs = points.filter(pl.col("meter_id").is_in(open_meters.implode()))
         parts.append(_estimated(theirs, meter_versions, day, settings, beside))
     points = pl.concat([part.select(parts[0].columns) for part in parts]).sort("meter_id", "quarter")
+    first = points.unique("meter_id", keep="first").select("meter_id", "chain")
     found = MeterDay(
         day=day,
         points=points,
-        start=start.select("meter_id", *REGISTER_ENDS),
+        start=beside.start.join(first, on=["meter_id", "chain"], how="semi"),
         meters=points.group_by("meter_id").agg(pl.col("multiplier", "register_modulus").last()),
         history=beside.history,
         min_history_days=settings.vee.min_history_days,
@@ -156,7 +176,7 @@ def _points(
     per_hour = 60 / QUARTER_HOUR_MIN
     measured_mean = whole & (pl.col("due_min") >= QUARTER_HOUR_MIN) & pl.col("p_mean_kw").is_not_null()
     return before.with_columns(
-        (pl.col("window_end").dt.epoch("s") // (QUARTER_HOUR_MIN * 60)).alias("quarter"),
+        _quarter().alias("quarter"),
         ((registered | (powered & whole)) & net.is_not_null()).alias("known"),
         pl.when(measured_mean | ~(registered | whole))
         .then(pl.coalesce("p_mean_kw", net * per_hour))
@@ -169,19 +189,23 @@ def _points(
         pl.coalesce("export_kvarh", pl.col("q_export_kvarh") * stretched).alias("export_kvarh"),
         pl.col("reason").alias("window_reason"),
         (pl.col("energy_basis") == "spread").fill_null(False).alias("spread"),
+        pl.lit(False).alias("edge"),
     ).drop("reason")
 
 
 def _ends_before(rows: pl.DataFrame, start: pl.DataFrame | None) -> pl.DataFrame:
-    """With `export_kwh_before`: the export register at the start of each quarter-hour."""
-    ends = pl.col("export_kwh_end").shift(1).over("meter_id")
-    if start is None:
-        return rows.with_columns(ends.alias("export_kwh_before"))
-    first = pl.int_range(pl.len()).over("meter_id") == 0
-    at_start = start.select("meter_id", pl.col("export_kwh_end").alias("at_start"))
-    return rows.join(at_start, on="meter_id", how="left", maintain_order="left").with_columns(
-        pl.when(first).then("at_start").otherwise(ends).alias("export_kwh_before")
-    )
+    """With `export_kwh_before`: the export register at the start of each quarter-hour, of the same chain."""
+    before = [pl.col(name).shift(1).over("meter_id").alias(f"{name}_before") for name in ("export_kwh_end", "chain")]
+    rows = rows.with_columns(before)
+    if start is not None:
+        first = pl.int_range(pl.len()).over("meter_id") == 0
+        at_start = start.select("meter_id", at_start="export_kwh_end", chain_at_start="chain")
+        rows = rows.join(at_start, on="meter_id", how="left", maintain_order="left").with_columns(
+            pl.when(first).then("at_start").otherwise("export_kwh_end_before").alias("export_kwh_end_before"),
+            pl.when(first).then("chain_at_start").otherwise("chain_before").alias("chain_before"),
+        )
+    same = pl.col("chain_before") == pl.col("chain")
+    return rows.with_columns(pl.when(same).then("export_kwh_end_before").alias("export_kwh_before"))
 
 
 def _estimated(
@@ -199,6 +223,8 @@ def _estimated(
         due = due_points(versions.drop("version"), other, settings, beside.until)
         due = due.with_columns(versions["version"].gather(due["version"]))
         stretch.append(_points(near, due, meter_versions).select(points.columns))
+    if day - timedelta(days=1) not in around:
+        stretch.append(_edge(points, beside.start))
     rows = pl.concat(stretch).join(meters, on="meter_id").sort("meter", "quarter")
     nominal = settings.vee.power_failure_below * pl.col("nominal_v")
     rows = rows.with_columns(dark=(pl.col("u_max_v") < nominal).fill_null(False))
@@ -210,6 +236,21 @@ def _estimated(
     filled = estimate(rows, reference, settings.vee)
     first, last = points["quarter"].min(), points["quarter"].max()
     return filled.filter(pl.col("quarter").is_between(first, last)).drop("meter", "dark")
+
+
+def _edge(points: pl.DataFrame, start: pl.DataFrame) -> pl.DataFrame:
+    """The quarter-hour before the first of each meter, as far as what was read at its end tells of it."""
+    read = start.rename({"p_mean_kw": "p_kw", "q_mean_kvar": "q_kvar"}).with_columns(quarter=_quarter())
+    first = points.unique("meter_id", keep="first", maintain_order=True)
+    theirs = [name for name in read.columns if name != "meter_id"]
+    plain = first.with_columns(quarter_after="quarter").drop(theirs)
+    rows = plain.join(read, on="meter_id", maintain_order="left")
+    rows = rows.filter(pl.col("quarter") == pl.col("quarter_after") - 1)
+    return rows.with_columns(known=pl.lit(True), edge=pl.lit(True)).select(points.columns)
+
+
+def _quarter() -> pl.Expr:
+    return pl.col("window_end").dt.epoch("s") // (QUARTER_HOUR_MIN * 60)
 
 
 def _placed(settings: MeteringSettings) -> list[pl.Expr]:

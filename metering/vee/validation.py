@@ -43,8 +43,8 @@ class MeterDay:
     """What the checks of one local day look at.
 
     `points`: every quarter-hour due, sorted by meter_id and window_end: p_kw [kW], import_kwh, export_kwh,
-    import_kvarh, export_kvarh, the registers at its end, `n`, `n_expected`, `window_reason` (null where no window
-    is, or nothing is to be said of it). `start`: meter_id and the registers at the day's start, where they are known.
+    import_kvarh, export_kvarh, the registers at its end, `chain`, `n`, `n_expected`, `window_reason` (null where
+    no window is, or nothing is to be said of it). `start`: meter_id and the registers at the day's start, where known.
     `meters`: meter_id, `multiplier` [kWh], `register_modulus`. `history`: METER_DAILY of the days before, of which
     there must be `min_history_days` to compare with.
     """
@@ -389,11 +389,12 @@ def _sums(found: MeterDay, registers: Iterable[str], row: Validation) -> pl.Data
                 value.first().alias("first_value"),
                 value.sum().alias("sum"),
                 value.null_count().alias("unknown"),
+                pl.col("chain").n_unique().alias("chains"),
             )
             .join(found.start.select("meter_id", end.alias("start")), on="meter_id", how="left")
             # without the register at the day's start, from the end of its first quarter-hour
             .with_columns(pl.col("sum") - pl.when(pl.col("start").is_null()).then("first_value").otherwise(0.0))
-            .filter(pl.col("unknown") == 0, step.is_not_null())
+            .filter(pl.col("unknown") == 0, pl.col("chains") == 1, step.is_not_null())
             .join(found.meters, on="meter_id")
             .with_columns(pl.when(step >= 0).then(step).otherwise(step + pl.col("register_modulus")).alias("step"))
         )
