@@ -82,7 +82,8 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
     `step_tolerance` (fraction) of power's integral, or `step_count_kwh`; `multiplier` are the ratios' product.
     """
     known = meters.join(customers.select("customer_no", *_OF_CUSTOMER), on="customer_no", maintain_order="left")
-    known = known.with_row_index("chain").with_columns(_instants(settings.timezone))
+    known = known.with_row_index("chain").with_columns(validity(settings.timezone))
+    known = known.with_columns(valid_from="valid_from_at", valid_to="valid_to_at")
     limits = sorted(settings.voltage, key=lambda item: item.effective_from)
     parts = [
         _within(known, start, stop).with_columns(_limits(part))
@@ -95,13 +96,13 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
     return ordered.select(pl.col(name).cast(dtype) for name, dtype in METER_VERSIONS.items())
 
 
-def _instants(zone: str) -> list[pl.Expr]:
-    """Between which instants a version is valid: moments that the registry names, or whole local days."""
+def validity(zone: str) -> list[pl.Expr]:
+    """`valid_from_at` and `valid_to_at` of meters: instants that are known, or those of whole local days."""
     begin = instant(pl.col("valid_from"), zone)
     end = instant(pl.col("valid_to").dt.offset_by("1d"), zone)
     return [
-        pl.coalesce("valid_from_at", begin).alias("valid_from"),
-        pl.coalesce("valid_to_at", end).alias("valid_to"),
+        pl.coalesce("valid_from_at", begin).alias("valid_from_at"),
+        pl.coalesce("valid_to_at", end).alias("valid_to_at"),
     ]
 
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from metering.calendar import instant
 from metering.errors import RegistryError
-from metering.registry.meter_versions import DAY_S, METER_VERSIONS, meter_versions
+from metering.registry.meter_versions import DAY_S, METER_VERSIONS, meter_versions, validity
 from metering.settings import MeteringSettings
 from metering.settings.kpis import GROUPS
 from metering.tables.schema import Column, Table
@@ -103,12 +103,9 @@ def _moment(name: str) -> pl.Expr:
 
 
 def _with_moments(meters: pl.DataFrame, zone: str) -> pl.DataFrame:
-    """Validity as instants: moments, or whole local days."""
-    begin, end = (pl.col(name) for name in _MOMENTS)
-    return meters.with_columns(
-        pl.coalesce(instant(begin, zone), instant(pl.col("valid_from"), zone)).alias("valid_from_at"),
-        pl.coalesce(instant(end, zone), instant(pl.col("valid_to").dt.offset_by("1d"), zone)).alias("valid_to_at"),
-    )
+    """Validity as instants: local times that a cell names, or whole local days."""
+    named = meters.with_columns(instant(pl.col(name), zone).alias(name) for name in _MOMENTS)
+    return named.with_columns(validity(zone))
 
 
 def _text(file: str, table: Table, content: bytes | str) -> str:

@@ -10,6 +10,7 @@ from datetime import date
 
 import polars as pl
 
+from metering.registry.meter_versions import validity
 from metering.settings import MeteringSettings
 from metering.simulation.draws import around, between, choose, uniform
 from metering.simulation.industries import INDUSTRIES, SHARES
@@ -47,7 +48,8 @@ def draw_fleet(count: int, seed: int, interval_s: int, valid_from: date, setting
         pl.lit(valid_from).alias("valid_from"),
         pl.lit(None, pl.Date).alias("valid_to"),
     )
-    return Fleet(CUSTOMERS.conform(customers), METERS.conform(meters), traits, seed)
+    registered = METERS.conform(meters).with_columns(validity(settings.timezone))
+    return Fleet(CUSTOMERS.conform(customers), registered, traits, seed)
 
 
 def _industries() -> pl.DataFrame:

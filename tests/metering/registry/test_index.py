@@ -183,12 +183,12 @@ def test_strangers_leave_nothing_behind(large_registry: Frame) -> None:
 def test_versions_of_a_real_registry(
     make_customers: Callable[..., Frame], make_meter_versions: Callable[..., Frame]
 ) -> None:
-    """Dates become local midnights: the last valid day still ends with the meter."""
+    """Dates become local midnights: the last valid day still ends with the meter, also a minute late (of 900 s)."""
     span: dict[str, Any] = {"customer_no": "C1", "valid_from": date(2026, 1, 1), "valid_to": date(2026, 1, 31)}
     index = MeterIndex.of(make_meter_versions(make_customers({"C1": {}}), {"A": span}))
-    midnight = datetime(2026, 1, 31, 16, tzinfo=UTC)
-    asked: list[tuple[str, datetime | None]] = [("A", midnight), ("A", midnight + timedelta(microseconds=1))]
-    assert _versions(index, asked) == [0, None]
+    midnight, minute = datetime(2026, 1, 31, 16, tzinfo=UTC), timedelta(minutes=1)
+    late = (timedelta(), minute, minute + timedelta(microseconds=1))
+    assert _versions(index, [("A", midnight + by) for by in late]) == [0, 0, None]
 
 
 def test_a_meter_that_was_always_valid_may_start_before_the_first_year() -> None:

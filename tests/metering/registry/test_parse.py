@@ -153,7 +153,7 @@ def test_a_wrong_customer_is_named(metering_settings: MeteringSettings, column: 
         ("register_digits", "6.5", "not a whole number"),
         ("register_digits", "0", "not between"),
         ("interval_s", "7", "does not divide"),
-        ("interval_s", "1000", "900"),
+        ("interval_s", "1000", "does not divide a day"),
         ("interval_s", "90000", "not between"),
         ("source_no", "3", "not between 1 and 2"),
         ("valid_from", "", "is empty"),

@@ -33,6 +33,11 @@ from tests.pipelines.flow.flows import Fixed, final_of, same_in_the_end
 TOPIC = "meter.readings.v1"
 READ = {"a.ndjson": 65, "b.ndjson": 50, "sub/c.ndjson": 80, "d.ndjson": 0}
 """Lines that had been read of each file."""
+SINCE = (
+    "energy_basis", "covered_min", "reason", "energy_kwh",
+    *(f"{span}_{name}" for span in ("day", "month") for name in ("active_kwh", "power_factor")),
+)  # fmt: skip
+"""Columns that have come since then, or that mean something else by now: registers are held against power."""
 LOGGED_MS = int(datetime(2026, 1, 2, tzinfo=UTC).timestamp() * 1000)
 
 
@@ -87,7 +92,7 @@ def test_files_go_on_as_one_log(before: Path, tmp_path: Path) -> None:
     clean = tmp_path / "clean"
     shutil.copytree(home / "registry", clean / "registry")
     _stream_files(clean, telemetry)
-    same_in_the_end(home, clean)
+    same_in_the_end(home, clean, SINCE)
     revised = after["windows"].filter(pl.col("revision") > 0)
     assert revised.height > 0, "windows closed at the end of a file go on in their revisions"
     again = _stream_files(home, telemetry)
@@ -131,7 +136,7 @@ def test_rejects_of_files_are_read_again_before_any_of_them_is_streamed_on(befor
     clean = tmp_path / "clean"
     shutil.copytree(home / "registry", clean / "registry")
     _stream_files(clean, telemetry)
-    same_in_the_end(home, clean)
+    same_in_the_end(home, clean, SINCE)
 
 
 # --- a topic ----------------------------------------------------------------------------------------------------------
@@ -211,4 +216,4 @@ def test_a_topic_goes_on(
     if len(steps) == 1:
         assert run.metrics.readings + run.metrics.rejects == sum(map(len, logs)) - taken
     _stream_topic(tmp_path / "clean", _Partitions(logs, 10**6), index, metering_settings)
-    same_in_the_end(home, tmp_path / "clean")
+    same_in_the_end(home, tmp_path / "clean", SINCE)

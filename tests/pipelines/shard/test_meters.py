@@ -72,6 +72,7 @@ class _Past:
 
     def __init__(self, *at: datetime) -> None:
         self.rows = pl.DataFrame({"meter": [1] * len(at), "ts": at}).cast({"meter": pl.UInt32})
+        self.rows = self.rows.with_columns(slot_us=pl.col("ts").cast(pl.Datetime("us")).to_physical())
 
     def readings_since(self, meters: pl.Series, since: datetime) -> pl.DataFrame:
         return self.rows.filter(pl.col("meter").is_in(meters.implode()) & (pl.col("ts") > since))
@@ -103,6 +104,7 @@ def _state(seen_us: list[int], shard: list[int], names: Sequence[str] = ("a",), 
 def test_when_a_meter_was_last_heard(meter: int, hours: int, heard: int, context: Context) -> None:
     state = _state([_us(9), 0, 0, 0], [1, 1, 0, 0], left_us=_us(5))
     rows = pl.DataFrame({"meter": [meter], "ts": [SILENT_START + timedelta(hours=hours)]}).cast({"meter": pl.UInt32})
+    rows = rows.with_columns(slot_us=pl.col("ts").to_physical())
     assert recalled(state, rows, context)[meter] == (_us(heard) if heard else 0)
     assert recalled(replace(state, left_us=None), rows, context)[meter] == (_us(9) if meter == 0 else 0)
     assert state.meters(context.index)["seen_us"].to_list() == [_us(9), 0, 0, 0]

@@ -239,16 +239,16 @@ def test_an_open_window_and_a_violation_go_on_once_a_meter_is_known_again(
     found = []
     for missing in (False, True):
         turns = make_turns(A, B)
-        turns.turn(_readings(range(1, 46), {A: 0, B: 0}, ua_v=75.0))
+        turns.turn(_readings(range(1, 46), {A: 0, B: 0}, ua_v=75.0, p_kw=60.0))
         if missing:
             turns.under(make_index(B))
-        turns.turn(_readings(range(46, 46 + minutes), {B: 0}, ua_v=57.7))
+        turns.turn(_readings(range(46, 46 + minutes), {B: 0}, ua_v=57.7, p_kw=60.0))
         if restarts:
             turns.restart()
         if missing:
             turns.under(make_index(A, B))
-        turns.turn(_readings([45 + minutes], {A: 0}, ua_v=57.7, p_kw=5.0))
-        turns.turn(_readings(range(46 + minutes, 150 + minutes), {A: 0, B: 0}, ua_v=57.7), ended={0})
+        turns.turn(_readings([45 + minutes], {A: 0}, ua_v=57.7, p_kw=50.0))
+        turns.turn(_readings(range(46 + minutes, 150 + minutes), {A: 0, B: 0}, ua_v=57.7, p_kw=60.0), ended={0})
         found.append(turns.final())
     for name, frame in found[0].items():
         assert found[1][name].equals(frame), name
