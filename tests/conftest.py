@@ -128,7 +128,7 @@ C2,水泵站 002,important,water,0.38,400,,0.85,general_industry,false,,,false
 """
 _METERS = """meter_id,customer_no,wiring,nominal_v,pt_ratio,ct_ratio,rated_a,max_a,register_digits,\
 interval_s,source_no,valid_from,valid_to
-M1,C1,3p4w,220,1,100,1.5,6,8,900,1,2020-01-01,
+M1,C1,3p4w,220,1,200,1.5,6,8,900,1,2020-01-01,
 M2,C2,1p,220,1,40,5,60,8,60,1,2020-01-01,
 """
 
@@ -154,7 +154,7 @@ def _stream_results(home: Path, first: date, days: int) -> None:
     meter_versions = load(home, settings).meter_versions
     batch = Batch(home, settings.metering, lambda: load(home, settings))
     rows = readings(batch, [first + timedelta(days=n) for n in range(days)], USED)
-    made = windows(rows, meter_versions)
+    made = windows(rows, meter_versions, settings.timezone)
     dated = made.with_columns(date=local_date(pl.col("window_end"), settings.timezone))
     _, told = advance(
         no_rows(DAYS_SCHEMA), contributions(dated, settings.metering), no_rows(DAYS_SCHEMA), meter_versions

@@ -190,7 +190,7 @@ def _points(
         pl.col("reason").alias("window_reason"),
         (pl.col("energy_basis") == "spread").fill_null(False).alias("spread"),
         pl.lit(False).alias("edge"),
-    ).drop("reason")
+    ).drop("reason", "export_kwh_before")
 
 
 def _ends_before(rows: pl.DataFrame, start: pl.DataFrame | None) -> pl.DataFrame:
@@ -205,7 +205,8 @@ def _ends_before(rows: pl.DataFrame, start: pl.DataFrame | None) -> pl.DataFrame
             pl.when(first).then("chain_at_start").otherwise("chain_before").alias("chain_before"),
         )
     same = pl.col("chain_before") == pl.col("chain")
-    return rows.with_columns(pl.when(same).then("export_kwh_end_before").alias("export_kwh_before"))
+    found = rows.with_columns(pl.when(same).then("export_kwh_end_before").alias("export_kwh_before"))
+    return found.drop("export_kwh_end_before", "chain_before", "at_start", "chain_at_start", strict=False)
 
 
 def _estimated(
