@@ -15,7 +15,7 @@ import polars as pl
 from metering.load.registers import register_energy, within_chain
 from metering.load.spread import shared_windows
 from metering.readings import plausible
-from metering.readings.slots import WINDOW_US, is_last, on_grid, placed, spans
+from metering.readings.slots import WINDOW_US, is_last, on_grid, pieces, placed, spans
 from metering.registry.meter_versions import OFF_GRID_US
 from metering.supply.phases import phase_voltages
 from metering.supply.power_factor import power_factor
@@ -33,7 +33,7 @@ _OF_WINDOW = (
     "meter_id", "customer_no", "nominal_v", "register_modulus", "chain", "step_most_kw", "step_tolerance",
     "step_count_kwh", "valid_from",
 )  # fmt: skip
-_WILD = pl.Schema({"meter": pl.UInt32(), "end_us": pl.Int64(), "wild": pl.String()})
+_WILD = pl.Schema({"meter": pl.UInt32(), "window_end": TIMESTAMP, "wild": pl.String()})
 _MEANS = {"p": "p_mean_kw", "q": "q_mean_kvar"}
 _MOST = {
     column.name: {"kW": MOST_KW, "kvar": MOST_KW, "kWh": MOST_KWH, "kvarh": MOST_KWH}.get(
@@ -106,7 +106,7 @@ def windows(readings: pl.DataFrame, meter_versions: pl.DataFrame, timezone: str)
         *_voltage_minutes(), p_high=pl.col("p_kw"), p_low=pl.col("p_kw"), stamp_us=pl.col("ts").to_physical()
     )
     rows = placed(rows, meter_versions, timezone).with_columns(*_reactive_parts())
-    wild = _wild(raw.with_columns(rows["end_us"]), over)
+    wild = _wild(raw.with_columns(rows["slot_us", "end_us"]), over, meter_versions, timezone)
     if on_grid(readings, meter_versions):
         return _finished(_whole(rows, meter_versions), wild)
     rows = spans(_one_a_slot(rows), meter_versions, timezone)
@@ -131,16 +131,23 @@ def _one_a_slot(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(is_last(*slot)).with_columns(seen.drop("slot"))
 
 
-def _wild(rows: pl.DataFrame, over: Mapping[str, pl.Series]) -> pl.DataFrame:
-    """What is said of values beyond belief, by block: `meter`, `end_us`, `wild`. Of each kind the farthest is named."""
+def _wild(
+    rows: pl.DataFrame, over: Mapping[str, pl.Series], meter_versions: pl.DataFrame, timezone: str
+) -> pl.DataFrame:
+    """What is said of values beyond belief: `meter`, `window_end`, `wild`. Of each kind the farthest is named."""
     said = []
     for name, mask in over.items():
-        farthest = rows.filter(mask).group_by("meter", "end_us").agg(pl.col(name).get(pl.col(name).abs().arg_max()))
+        theirs = rows.filter(mask).with_columns(pl.col("end_us").alias("window_us"))
+        off_grid = meter_versions["grid_us"].gather(theirs["version"]) == OFF_GRID_US
+        spread = pieces(spans(theirs.filter(off_grid).drop("window_us"), meter_versions, timezone))
+        theirs = pl.concat([frame.select("meter", "window_us", name) for frame in (theirs.filter(~off_grid), spread)])
+        farthest = theirs.group_by("meter", "window_us").agg(pl.col(name).get(pl.col(name).abs().arg_max()))
         texts = pl.Series("wild", [plausible.told(name, value) for value in farthest[name]], dtype=pl.String)
-        said.append(farthest.select("meter", "end_us", texts))
+        said.append(farthest.select("meter", pl.col("window_us").cast(TIMESTAMP).alias("window_end"), texts))
     if not said:
         return no_rows(_WILD)
-    return pl.concat(said).group_by("meter", "end_us").agg(pl.col("wild").unique(maintain_order=True).str.join("; "))
+    by_window = pl.concat(said).group_by("meter", "window_end", maintain_order=True)
+    return by_window.agg(pl.col("wild").unique(maintain_order=True).str.join("; "))
 
 
 def _reactive_parts() -> list[pl.Expr]:
@@ -261,7 +268,7 @@ def _finished(made: pl.DataFrame, wild: pl.DataFrame) -> pl.DataFrame:
         power_factor(pl.col("p_mean_kw"), pl.col("q_mean_kvar")).alias("pf"),
     )
     if wild.height:
-        derived = derived.join(wild, on=("meter", "end_us"), how="left", maintain_order="left")
+        derived = derived.join(wild, on=("meter", "window_end"), how="left", maintain_order="left")
         derived = derived.with_columns(
             pl.concat_str("reason", "wild", separator="; ", ignore_nulls=True).replace("", None).alias("reason")
         )

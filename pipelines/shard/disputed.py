@@ -19,6 +19,7 @@ from metering.events import plain
 from metering.events.lifecycle import CHANGE_SCHEMA, LOOK_BACK, PAIR, RUN_UP, STATE_SCHEMA, last_emitted
 from metering.load.windows import latest
 from metering.readings.slots import WINDOW_US, answering, at_slots
+from metering.tables.lake import WINDOW_S
 from metering.tables.schema import TIMESTAMP, no_rows
 from pipelines.shard.blocks import last_ends
 from pipelines.shard.checks import BASE, EVENTS, RUNS, SUSPECTS, in_reach, judged, met
@@ -107,7 +108,7 @@ class Past:
 
 def past_of(starts: pl.DataFrame, events: pl.DataFrame, context: Context) -> Past:
     """What judging needs from each meter's earliest of `starts` (`meter`, `ts`) on; `events`: what is known already."""
-    first = starts.group_by("meter").agg(pl.col("ts").min().alias("late"))
+    first = _earlier_by_intervals(starts.group_by("meter").agg(pl.col("ts").min().alias("late")), context)
     oldest = first["late"].min()
     assert isinstance(oldest, datetime)
     meters = first["meter"]
@@ -119,6 +120,17 @@ def past_of(starts: pl.DataFrame, events: pl.DataFrame, context: Context) -> Pas
     rows = context.past.readings_since(meters, since).join(anchors, on="meter")
     rows = rows.filter(pl.col("slot_us") > pl.col("anchor").to_physical()).drop("anchor")
     return Past(rows, emitted, anchors)
+
+
+def _earlier_by_intervals(late: pl.DataFrame, context: Context) -> pl.DataFrame:
+    """Of meters that report less often than once a window, two intervals earlier: so long a run may begin before."""
+    versions = context.meter_versions
+    rare = versions.filter(versions["interval_s"] > WINDOW_S)
+    if rare.is_empty():
+        return late
+    longest = rare.group_by(context.index.code(rare["meter_id"])).agg(pl.col("interval_s").max())
+    back = pl.duration(seconds=2 * pl.col("interval_s").fill_null(0))
+    return late.join(longest, on="meter", how="left").select("meter", pl.col("late") - back)
 
 
 def _anchors(late: pl.DataFrame, emitted: pl.DataFrame) -> pl.DataFrame:
