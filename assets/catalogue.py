@@ -29,9 +29,11 @@ from assets.lake import lake_key, lake_specs
 from assets.picture import curve_picture
 from assets.reconciliations import reconciliations
 from assets.violations import violations
+from metering.errors import UserError
 from metering.tables import Table
 from metering.tables.batch import BATCH
 from quality import Verdict
+from sinks.lake.calendar import check_timezone
 from sinks.warehouse import build
 
 CHECK, ROWS_CHECK = "suite", "rows"
@@ -153,7 +155,12 @@ def _asset(
 
 
 def _require_whole(batch: Batch, days: Sequence[date]) -> None:
-    """A day of which the lake holds but late rows must not replace results that were made from all of it."""
+    """A day of which the lake holds but late rows must not replace results that were made from all of it; nor may days
+    of another calendar."""
+    try:
+        check_timezone(batch.home, batch.settings.timezone)
+    except UserError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
     if gone := [day for day in days if not batch.lake.whole(day)]:
         raise dg.Failure(
             f"the lake no longer holds all of {gone[0]} (setting retention.lake_days), whose results stay as they are: "

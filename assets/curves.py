@@ -26,7 +26,16 @@ from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
 from metering.tables.lake import REGISTERS, VOLTAGES
 from metering.tables.warehouse import METER_DAILY
 from metering.vee.expected import SLOT, due_until
-from metering.vee.meter_curve import START, WINDOW_VALUES, Beside, meter_curve, meter_daily, reaching
+from metering.vee.meter_curve import (
+    ESTIMATED,
+    MISSING,
+    START,
+    WINDOW_VALUES,
+    Beside,
+    meter_curve,
+    meter_daily,
+    reaching,
+)
 from metering.vee.validation import findings_of_readings
 from sinks.marts import day_partition, month_partition
 
@@ -137,6 +146,30 @@ def _beside(batch: Batch, day: date, of_day: pl.DataFrame, known: _Dailies) -> B
     return Beside(
         start=_at_start(batch, day), windows=near, history=known.before(day), edits=batch.edits_of(day), until=until
     )
+
+
+def reopened(batch: Batch, first: date, last: date) -> date:
+    """The first day that `first` to `last` change: one before them, where a gap reached out of it that has ended now.
+
+    Such a gap was filled without the registers after it, which the days from `first` on have read.
+    """
+    marts, day = batch.marts, first
+    for _ in range(batch.settings.vee.register_gap_days):
+        before = day - timedelta(days=1)
+        curve = marts.read(METER_CURVE, [before], ("meter_id", "point", "status", "reason"))
+        at_end = curve.filter(pl.col("point") == pl.col("point").max(), pl.col("status").is_in([ESTIMATED, MISSING]))
+        unscaled = at_end.filter(~pl.col("reason").str.contains("registers"))["meter_id"]
+        if unscaled.is_empty() or not batch.lake.whole(before) or not _heard(batch, unscaled, first, last):
+            break
+        day = before
+    return day
+
+
+def _heard(batch: Batch, meters: pl.Series, first: date, last: date) -> bool:
+    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    with batch.lake.held():
+        rows = batch.lake.scan("readings", days).filter(pl.col("meter_id").is_in(meters.implode()))
+        return bool(rows.select(pl.len() > 0).collect().item())
 
 
 def curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:

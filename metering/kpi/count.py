@@ -69,7 +69,7 @@ def meter_days(
     rows = expected_intervals(of_day, known, day, settings, until).join(measured, on="meter_id", how="left")
     for values in (volts, energies(daily.filter(pl.col("date") == day), by="meter_id")):
         rows = rows.join(values, on="meter_id", how="left")
-    return METER_DAYS.conform(rows, date=day)
+    return METER_DAYS.conform(rows, date=day).sort(METER_DAYS.key)  # sums of floats depend on the order
 
 
 def daily_kpis(

@@ -152,10 +152,13 @@ def _indices(curve: pl.DataFrame) -> pl.DataFrame:
 def _energy_by_period(
     curve: pl.DataFrame, customers: pl.DataFrame, day: date, settings: MeteringSettings
 ) -> pl.DataFrame:
-    timed = curve.join(customers.select("customer_no", "tariff"), on="customer_no").join(
-        periods_of_day(day, settings), on=["tariff", "window_end"]
+    # in order, for a sum of floats depends on it
+    timed = (
+        curve.join(customers.select("customer_no", "tariff"), on="customer_no")
+        .join(periods_of_day(day, settings), on=["tariff", "window_end"])
+        .sort("customer_no", "window_end")
     )
-    sums = timed.group_by("customer_no", "period").agg(
+    sums = timed.group_by("customer_no", "period", maintain_order=True).agg(
         pl.when(pl.col("energy_kwh").count() > 0).then(pl.col("energy_kwh").sum()).alias("energy_kwh")
     )
     return pl.concat([_wide(timed, sums, settings.periods), _wide_scope(sums, settings.periods)])

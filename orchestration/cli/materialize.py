@@ -30,18 +30,26 @@ def command(home: Path, first: datetime, last: datetime) -> None:
 
 def materialize(home: Path, first: date, last: date) -> None:
     """What the command does; `kilowatch demo` does it too."""
+    from assets.batch import Batch
+    from assets.curves import reopened
     from orchestration.home.registry_files import load
     from orchestration.home.settings import load_settings
+    from sinks.lake.calendar import check_timezone
     from sinks.lake.reader import LakeReader
 
     settings = load_settings(home)
+    check_timezone(home, settings.timezone)
     _check_days(first, last, settings.timezone)
     load(home, settings)  # a wrong registry is said before any work
     until = LakeReader(home).watermark(settings.stream.lateness_s)
     if until is None:
         raise UserError(f"no readings in {home / 'lake'} yet: run `kilowatch stream` first")
     _check_not_ahead(last, until, settings.timezone)
-    _show(_run(home, first, last), first, last)
+    batch = Batch(home, settings.metering, lambda: load(home, settings))
+    earliest = reopened(batch, first, last)
+    if earliest < first:
+        click.echo(f"from {earliest} on: gaps that reached out of the days before {first} have ended since", err=True)
+    _show(_run(home, earliest, last), earliest, last)
 
 
 def _check_days(first: date, last: date, timezone: str) -> None:

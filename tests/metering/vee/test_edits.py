@@ -87,7 +87,8 @@ def test_the_last_edit_is_the_last_layer_and_says_who_when_and_why() -> None:
     frame = pl.DataFrame({"point": [41, 42], "window_end": [END, END + timedelta(minutes=15)]})
     curve = METER_CURVE.conform(
         frame, meter_id="371502048813", customer_no="A", date=END.date(), p_kw=400.0, q_kvar=8.0, energy_kwh=100.0,
-        export_kwh=0.0, import_kvarh=2.0, export_kvarh=0.0, status="estimated", rule="linear", reason="no power for 15 min",
+        export_kwh=0.0, import_kvarh=2.0, export_kvarh=0.0, status="estimated", rule="linear",
+        reason="no power for 15 min",
     )  # fmt: skip
     assert in_force(pl.concat([second, first]))["energy_kwh"].to_list() == [60.0]
     plain = applied(curve, first).row(0, named=True)

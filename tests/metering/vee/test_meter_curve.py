@@ -89,8 +89,8 @@ def test_import_and_export_are_kept_apart_and_agree_with_both_registers(
     given_too = {"n": 1, "n_expected": 1, "revision": 0, "covered_min": 15.0, "u_max_v": 220.0}
     windows = BATCH_WINDOWS.conform(frame, meter_id="a1", customer_no="A", date=DAY, **given_too)
     start = pl.DataFrame(
-        [{n: {"meter_id": "a1", "window_end": MIDNIGHT, "chain": 0, "import_kwh_end": 7000.0, "export_kwh_end": 300.0}.get(n)
-          for n in START.names()}],
+        [{n: {"meter_id": "a1", "window_end": MIDNIGHT, "chain": 0, "import_kwh_end": 7000.0,
+              "export_kwh_end": 300.0}.get(n) for n in START.names()}],
         schema=START,
     )  # fmt: skip
     quiet = replace(metering_settings, vee=replace(metering_settings.vee, validation={}))

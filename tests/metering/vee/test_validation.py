@@ -32,7 +32,8 @@ def points(p_kw: list[float | None], meter: str = METER, **columns: Any) -> pl.D
     """A meter's quarter-hours; columns that are lists hold one value for each."""
     count = len(p_kw)
     given = {
-        "meter_id": meter, "window_end": [MIDNIGHT + timedelta(minutes=15 * (k + 1)) for k in range(count)], "p_kw": p_kw,
+        "meter_id": meter, "p_kw": p_kw,
+        "window_end": [MIDNIGHT + timedelta(minutes=15 * (k + 1)) for k in range(count)],
         "import_kwh": [None if p is None else p / 4 for p in p_kw], "export_kwh": 0.0, "chain": 0, "n": 1,
         "n_expected": 1, **columns,
     }  # fmt: skip
@@ -128,7 +129,8 @@ def test_negative_power_is_a_fault_only_of_meters_that_only_import(found: Any) -
 
 
 @pytest.mark.parametrize(
-    ("kwh", "rule"), [(9600.0 * 3.1, "high"), (9600.0 * 2.9, None), (9600.0 * 0.09, "low"), (9600.0 * 0.11, None), (0.0, "zero")]
+    ("kwh", "rule"),
+    [(9600.0 * 3.1, "high"), (9600.0 * 2.9, None), (9600.0 * 0.09, "low"), (9600.0 * 0.11, None), (0.0, "zero")],
 )  # fmt: skip
 def test_a_day_is_compared_with_its_history(found: Any, kwh: float, rule: str | None) -> None:
     day = points([kwh / 24] * 96)
