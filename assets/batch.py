@@ -19,9 +19,9 @@ from metering.calendar import day_bounds
 from metering.registry.parse import Registry
 from metering.settings import MeteringSettings
 from metering.tables import Table, warehouse
+from metering.tables.evidence import QUALITY_RESULTS, RESTATEMENTS
 from metering.tables.quality import of_failures, of_findings, summed
 from metering.tables.restate import restated, together
-from metering.tables.warehouse import QUALITY_RESULTS, RESTATEMENTS
 from metering.vee.edits import in_force
 from quality import Failure, Verdict, validate
 from sinks.edits import load_edits

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import polars as pl
 
+from metering.tables.evidence import QUALITY_RESULTS
 from metering.tables.schema import Table
-from metering.tables.warehouse import QUALITY_RESULTS
 
 SAMPLES = 5
 

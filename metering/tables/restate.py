@@ -10,8 +10,8 @@ from datetime import datetime
 
 import polars as pl
 
+from metering.tables.evidence import RESTATEMENTS
 from metering.tables.schema import Table
-from metering.tables.warehouse import RESTATEMENTS
 
 _TOLERANCE = 1e-9
 _WORDS = ("status",)

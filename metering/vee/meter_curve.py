@@ -21,7 +21,8 @@ from metering.tables.warehouse import METER_DAILY
 from metering.vee import edits
 from metering.vee.estimation import MISSING_RULE, estimate, gaps, reference_days
 from metering.vee.expected import QUARTER_HOUR_MIN, due_points
-from metering.vee.validation import FINDINGS, MeterDay, findings_of_day, repeated
+from metering.vee.findings import FINDINGS, MeterDay
+from metering.vee.validation import findings_of_day, repeated
 
 VALIDATED, EDITED, RAW, ESTIMATED, MISSING = "validated", "edited", "raw", "estimated", "missing"
 WINDOW_VALUES = (

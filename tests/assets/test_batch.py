@@ -17,7 +17,7 @@ from assets.batch import Batch, Part, gated
 from assets.picture import curve_picture
 from assets.violations import violations
 from metering.tables import LAKE
-from metering.vee.validation import FINDINGS
+from metering.vee.findings import FINDINGS
 from sinks.marts import day_partition
 
 D1, D2 = date(2026, 3, 2), date(2026, 3, 3)

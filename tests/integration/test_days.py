@@ -213,8 +213,9 @@ def test_the_same_data_cut_into_other_files_and_days_gives_the_same_results(make
     said = cut.run("materialize", "--from", "2026-03-03", "--to", "2026-03-03")
     assert "from 2026-03-02 on: gaps that reached out of the days before 2026-03-03 have ended since" in said
     assert state(cut) == state(whole)
-    changed = sql(cut, "SELECT DISTINCT key FROM restatements WHERE table_name = 'meter_daily'")
-    assert changed == [("meter_id=371502048814, date=2026-03-02",)]
+    changed = {key for (key,) in sql(cut, "SELECT DISTINCT key FROM restatements WHERE table_name = 'meter_daily'")}
+    assert "meter_id=371502048814, date=2026-03-02" in changed
+    assert all(key.endswith("date=2026-03-02") for key in changed)
 
 
 def test_another_time_zone_is_refused_once_days_are_there(make_home: Callable[..., Any]) -> None:

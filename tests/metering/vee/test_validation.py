@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from metering.settings import MeteringSettings
 from metering.tables.batch import REGISTER_ENDS
 from metering.tables.warehouse import METER_DAILY
+from metering.vee.findings import FINDINGS, MeterDay
 from metering.vee.meter_curve import START
-from metering.vee.validation import CHECKS, FINDINGS, MeterDay, findings_of_day, findings_of_readings, repeated
+from metering.vee.validation import CHECKS, findings_of_day, findings_of_readings, repeated
 
 DAY = date(2026, 7, 1)
 MIDNIGHT = datetime(2026, 6, 30, 16, tzinfo=UTC)
