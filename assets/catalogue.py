@@ -16,6 +16,8 @@ from assets.curves import (
     batch_windows,
     curves,
     loads,
+    meter_curves,
+    meter_dailies,
     power_factors,
     registry_customers,
     registry_meters,
@@ -27,14 +29,21 @@ from assets.lake import lake_key, lake_specs
 from assets.picture import curve_picture
 from assets.reconciliations import reconciliations
 from assets.violations import violations
-from metering.tables import LAKE, Table
+from metering.errors import UserError
+from metering.tables import Table
+from metering.tables.batch import BATCH
 from quality import Verdict
+from sinks.lake.calendar import check_timezone
 from sinks.warehouse import build
 
-CHECK = "suite"
+CHECK, ROWS_CHECK = "suite", "rows"
+_ROWS_PROMISE = (
+    "Every row is as declared, and no validation failed; those that are not are kept out or marked, and named."
+)
 FIRST_DAY = "2000-01-01"
 PICTURES = 31
 PREVIEW_ROWS = 8
+SHOWN = 50
 
 Compute = Callable[[Batch, Sequence[date]], Iterator[Part]]
 
@@ -55,10 +64,12 @@ _COUNTED = (
     Result("customers", "customers", registry_customers, "registry"),
     Result("meters", "meters", registry_meters, "registry"),
     Result("batch_windows", "windows", batch_windows, "load", ("meters",), ("readings",)),
-    Result("daily_curve", "daily_curve", curves, "load", ("batch_windows", "customers")),
+    Result("meter_curve", "meter_curve", meter_curves, "load", ("batch_windows",)),
+    Result("meter_daily", "meter_daily", meter_dailies, "load", ("meter_curve",)),
+    Result("daily_curve", "daily_curve", curves, "load", ("meter_curve", "customers")),
     Result("daily_load", "daily_load", loads, "load", ("daily_curve", "batch_windows"), ("readings",)),
     Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
-    Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("batch_windows", "customers")),
+    Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("meter_daily", "customers")),
     Result("violations", "violations", violations, "supply", (), ("violations",)),
     Result("forecast", "forecast", forecasts, "forecast", ("daily_curve",)),
     Result("forecast_accuracy", "forecast_accuracy", accuracies, "forecast", ("forecast", "daily_curve")),
@@ -101,7 +112,7 @@ def batch_assets(
 
 
 def _table(result: Result, tables: Mapping[str, Table]) -> Table:
-    return tables[result.table] if result.table in tables else LAKE[result.table]
+    return tables[result.table] if result.table in tables else BATCH[result.table]
 
 
 def _asset(
@@ -117,7 +128,10 @@ def _asset(
         description=table.meaning,
         metadata={"dagster/column_schema": _column_schema(table)},
         kinds={"polars", "parquet"},
-        check_specs=[dg.AssetCheckSpec(CHECK, asset=result.asset, blocking=True, description=_promise(table))],
+        check_specs=[
+            dg.AssetCheckSpec(CHECK, asset=result.asset, blocking=True, description=_promise(table)),
+            dg.AssetCheckSpec(ROWS_CHECK, asset=result.asset, description=_ROWS_PROMISE),
+        ],
         required_resource_keys={"batch"},
         output_required=False,
     )
@@ -128,6 +142,7 @@ def _asset(
             _require_whole(batch, wanted)
         outcome = gated(batch, table, wanted, result.compute(batch, wanted))
         yield _check(outcome.verdict)
+        yield _rows_check(outcome)
         if not outcome.verdict.success:
             outcome.stage.discard()
             raise dg.Failure(_refusal(outcome.verdict), allow_retries=False)
@@ -140,7 +155,12 @@ def _asset(
 
 
 def _require_whole(batch: Batch, days: Sequence[date]) -> None:
-    """A day of which the lake holds but late rows must not replace results that were made from all of it."""
+    """A day of which the lake holds but late rows must not replace results that were made from all of it; nor may days
+    of another calendar."""
+    try:
+        check_timezone(batch.home, batch.settings.timezone)
+    except UserError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
     if gone := [day for day in days if not batch.lake.whole(day)]:
         raise dg.Failure(
             f"the lake no longer holds all of {gone[0]} (setting retention.lake_days), whose results stay as they are: "
@@ -171,12 +191,28 @@ def _warehouse(days: dg.PartitionsDefinition, condition: dg.AutomationCondition[
 
 
 def _check(verdict: Verdict) -> dg.AssetCheckResult:
-    failures = {f"{'+'.join(f.columns)} {f.expectation}": str(f) for f in verdict.failures}
+    failures = {f"{'+'.join(f.columns)} {f.expectation}".strip(): str(f) for f in verdict.failures}
     return dg.AssetCheckResult(
         check_name=CHECK,
         passed=verdict.success,
         description=None if verdict.success else _refusal(verdict),
         metadata={"rows": verdict.rows, "expectations": verdict.expectations, **failures},
+    )
+
+
+def _rows_check(outcome: Outcome) -> dg.AssetCheckResult:
+    """What was found in single rows; it holds nothing back."""
+    found = outcome.quality.filter(pl.col("severity") != "info")
+    said = {
+        f"{row['date']} {row['rule']}": f"{row['failing_rows']}: {row['sample']}"
+        for row in found.head(SHOWN).to_dicts()
+    }
+    return dg.AssetCheckResult(
+        check_name=ROWS_CHECK,
+        passed=found.is_empty(),
+        severity=dg.AssetCheckSeverity.WARN,
+        description=None if found.is_empty() else f"{found['failing_rows'].sum()} rows; see quality_results",
+        metadata={"failing_rows": int(found["failing_rows"].sum()), **said},
     )
 
 
@@ -186,7 +222,7 @@ def _refusal(verdict: Verdict) -> str:
 
 
 def _promise(table: Table) -> str:
-    return f"Columns, nulls, bounds, allowed values and the unique key ({', '.join(table.key)}) are as declared."
+    return f"The columns are as declared, and the key ({', '.join(table.key)}) is unique."
 
 
 def _column_schema(table: Table) -> dg.TableSchema:

@@ -1,6 +1,7 @@
-"""Windows, daily curves, load indices, voltage and power factor: from the lake's readings to a customer's day.
+"""Windows, meters' and customers' curves, load indices, voltage and power factor: from readings to a customer's day.
 
-Here: which days' inputs each calculation gets. Not here: the calculations (`metering`).
+Here: which days' inputs each calculation gets, and what of a running day is due. Not here: the calculations
+(`metering`).
 """
 
 from __future__ import annotations
@@ -11,21 +12,35 @@ from datetime import date, timedelta
 import polars as pl
 
 from assets.batch import Batch, Part
-from assets.readings import lots, readings, with_version
+from assets.readings import copies, lots, readings, readings_at, rhythms, with_version
 from metering.calendar import day_bounds, local_date
-from metering.load.curve import WINDOW_VALUES, daily_curve
+from metering.load.curve import daily_curve
 from metering.load.indices import CURVE, daily_load, slides
 from metering.load.windows import USED, windows
 from metering.readings.plausible import believed
-from metering.readings.slots import weighed
-from metering.supply.power_factor import ENERGIES, power_factor_monthly
+from metering.readings.slots import WINDOW_US, answering, placed, weighed
+from metering.supply.power_factor import power_factor_monthly
 from metering.supply.voltage import JUDGED_BY, voltage_daily
-from metering.tables import LAKE
-from metering.tables.lake import VOLTAGES
-from metering.vee.intervals import SLOT
+from metering.tables import TIMESTAMP
+from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
+from metering.tables.lake import REGISTERS, VOLTAGES
+from metering.tables.warehouse import METER_DAILY
+from metering.vee.expected import SLOT, due_until
+from metering.vee.meter_curve import (
+    ESTIMATED,
+    MISSING,
+    START,
+    WINDOW_VALUES,
+    Beside,
+    meter_curve,
+    meter_daily,
+    reaching,
+)
+from metering.vee.validation import findings_of_readings
 from sinks.marts import day_partition, month_partition
 
-WINDOWS = LAKE["windows"]
+WINDOWS = BATCH_WINDOWS
+_NEAR = (*WINDOWS.key, *WINDOW_VALUES)
 
 
 def registry_customers(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
@@ -37,20 +52,130 @@ def registry_meters(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
 
 
 def batch_windows(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
-    """Windows computed again from the readings, independently of the stream's."""
+    """Windows computed again from the readings, independently of the stream's, with the registers at their ends."""
+    meter_versions, zone, vee = batch.registry.meter_versions, batch.settings.timezone, batch.settings.vee
     for lot in lots(batch, days):
-        rows = windows(readings(batch, lot, USED), batch.registry.meter_versions, batch.settings.timezone)
-        dated = rows.with_columns(date=local_date(pl.col("window_end"), batch.settings.timezone))
+        rows = readings(batch, lot, USED)
+        at_ends = _registers(rows, meter_versions, zone)
+        of_lot = windows(rows, meter_versions, zone).join(at_ends, on=["meter_id", "window_end"], how="left")
+        dated = of_lot.with_columns(date=local_date(pl.col("window_end"), zone))
         for day in lot:
-            yield Part(day_partition(day), WINDOWS.conform(dated.filter(pl.col("date") == day), revision=0), day)
+            found = findings_of_readings(copies(batch, day, rows), rhythms(rows, meter_versions, day, zone), vee)
+            of_day = WINDOWS.conform(dated.filter(pl.col("date") == day), revision=0)
+            yield Part(day_partition(day), of_day, day, findings=found, keep=True)
+
+
+def _registers(rows: pl.DataFrame, meter_versions: pl.DataFrame, timezone: str) -> pl.DataFrame:
+    """The registers as read at the ends of windows: meter_id, window_end, REGISTER_ENDS."""
+    slots = placed(rows, meter_versions, timezone)
+    at_end = answering(slots.filter(pl.col("slot_us") % WINDOW_US == 0))
+    return at_end.select(
+        meter_versions["meter_id"].gather(at_end["version"]).alias("meter_id"),
+        pl.col("slot_us").cast(TIMESTAMP).alias("window_end"),
+        *(pl.col(name).alias(end) for name, end in zip(REGISTERS, REGISTER_ENDS, strict=True)),
+    )
+
+
+def _at_start(batch: Batch, day: date) -> pl.DataFrame:
+    """What meters read at the moment when the local `day` starts, whether or not the day before was materialised."""
+    start, _ = day_bounds(day, batch.settings.timezone)
+    versions, zone = batch.registry.meter_versions, batch.settings.timezone
+    rows = believed(readings_at(batch, start, (*REGISTERS, "p_kw", "q_kvar")), versions)
+    slots = placed(rows, versions, zone).filter(pl.col("slot_us").cast(TIMESTAMP) == start)
+    at_start = answering(slots)
+    return at_start.select(
+        *(versions[name].gather(at_start["version"]) for name in ("meter_id", "chain")),
+        pl.lit(start, TIMESTAMP).alias("window_end"),
+        *(pl.col(name).alias(end) for name, end in zip(REGISTERS, REGISTER_ENDS, strict=True)),
+        pl.col("p_kw").alias("p_mean_kw"),
+        pl.col("q_kvar").alias("q_mean_kvar"),
+    ).select(START.names())
+
+
+def meter_curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    """Each meter's quarter-hours, and the sums of its day, which the next day's checks compare with."""
+    known = _Dailies(batch)
+    for day in days:
+        of_day = batch.marts.read(WINDOWS, [day], _NEAR)
+        curve, findings = meter_curve(
+            of_day, batch.registry.meter_versions, day, batch.settings, _beside(batch, day, of_day, known)
+        )
+        known.add(day, curve)
+        yield Part(day_partition(day), curve, day, findings=findings)
+
+
+def meter_dailies(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    before = batch.marts.read(METER_DAILY, [days[0] - timedelta(days=1)])
+    for day in days:
+        before = meter_daily(batch.marts.read(METER_CURVE, [day]), before, day)
+        yield Part(day_partition(day), before, day)
+
+
+class _Dailies:
+    """METER_DAILY of the days before: published ones, and those of this run, whose table comes later."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.held: dict[date, pl.DataFrame] = {}
+
+    def of(self, day: date) -> pl.DataFrame:
+        if day not in self.held:
+            self.held[day] = self.batch.marts.read(METER_DAILY, [day])
+        return self.held[day]
+
+    def before(self, day: date) -> pl.DataFrame:
+        """Of the days that `day` is compared with; older ones are let go."""
+        wanted = [day - timedelta(days=n) for n in range(self.batch.settings.vee.history_days, 0, -1)]
+        frames = [self.of(earlier) for earlier in wanted]
+        self.held = {earlier: self.held[earlier] for earlier in wanted}
+        return pl.concat(frames)
+
+    def add(self, day: date, curve: pl.DataFrame) -> None:
+        self.held[day] = meter_daily(curve, self.of(day - timedelta(days=1)), day)
+
+
+def _beside(batch: Batch, day: date, of_day: pl.DataFrame, known: _Dailies) -> Beside:
+    """What a day's curve needs of other days: the registers at its start, and all around gaps that reach out of it."""
+    vee, marts, until = batch.settings.vee, batch.marts, batch.until
+    near = pl.DataFrame(schema={name: WINDOWS.schema[name] for name in _NEAR})
+    meters = reaching(of_day, batch.registry.meter_versions, day, batch.settings, until)
+    if meters:
+        span = range(-max(vee.reference_horizon_days, vee.register_gap_days), vee.register_gap_days + 1)
+        others = [day_partition(day + timedelta(days=n)) for n in span if n]
+        near = marts.scan(WINDOWS, others).select(_NEAR).filter(pl.col("meter_id").is_in(meters)).collect()
+    return Beside(
+        start=_at_start(batch, day), windows=near, history=known.before(day), edits=batch.edits_of(day), until=until
+    )
+
+
+def reopened(batch: Batch, first: date, last: date) -> date:
+    """The first day that `first` to `last` change: one before them, where a gap reached out of it that has ended now.
+
+    Such a gap was filled without the registers after it, which the days from `first` on have read.
+    """
+    marts, day = batch.marts, first
+    for _ in range(batch.settings.vee.register_gap_days):
+        before = day - timedelta(days=1)
+        curve = marts.read(METER_CURVE, [before], ("meter_id", "point", "status", "reason"))
+        at_end = curve.filter(pl.col("point") == pl.col("point").max(), pl.col("status").is_in([ESTIMATED, MISSING]))
+        unscaled = at_end.filter(~pl.col("reason").str.contains("registers"))["meter_id"]
+        if unscaled.is_empty() or not batch.lake.whole(before) or not _heard(batch, unscaled, first, last):
+            break
+        day = before
+    return day
+
+
+def _heard(batch: Batch, meters: pl.Series, first: date, last: date) -> bool:
+    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    with batch.lake.held():
+        rows = batch.lake.scan("readings", days).filter(pl.col("meter_id").is_in(meters.implode()))
+        return bool(rows.select(pl.len() > 0).collect().item())
 
 
 def curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
-    registry = batch.registry
     for day in days:
-        of_day = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *SLOT, *WINDOW_VALUES))
-        curve = daily_curve(of_day, registry.meter_versions, registry.customers_on(day), day, batch.settings)
-        yield Part(day_partition(day), curve, day)
+        meters = batch.marts.read(METER_CURVE, [day])
+        yield Part(day_partition(day), daily_curve(meters, batch.registry.customers_on(day), day), day)
 
 
 def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
@@ -61,7 +186,8 @@ def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
             curve = batch.marts.read(batch.tables["daily_curve"], [day], CURVE)
             of_day = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *SLOT))
             near = None if rows is None else _near(rows, day, settings.timezone)
-            load = daily_load(curve, of_day, near, registry.customers_on(day), registry.meter_versions, day, settings)
+            customers = registry.customers_on(day)
+            load = daily_load(curve, of_day, near, customers, registry.meter_versions, day, settings, batch.until)
             yield Part(day_partition(day), load, day)
 
 
@@ -69,7 +195,8 @@ def voltages(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     for lot in lots(batch, days):
         rows = with_version(_believed(batch, lot, ("meter_id", *VOLTAGES)), batch.registry.meter_versions, JUDGED_BY)
         for day in lot:
-            of_day = voltage_daily(_near(rows, day, batch.settings.timezone), day, batch.settings)
+            due = pl.col("slot_end") <= due_until(day, batch.settings, batch.until)
+            of_day = voltage_daily(_near(rows, day, batch.settings.timezone).filter(due), day, batch.settings)
             yield Part(day_partition(day), of_day, day)
 
 
@@ -83,10 +210,9 @@ def _believed(batch: Batch, lot: Sequence[date], columns: Sequence[str]) -> pl.D
 def power_factors(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     """Each month to date: of the days of it that have been materialised."""
     for month in months(days):
-        rows = batch.marts.read(WINDOWS, days_of_month(month), ("customer_no", "window_end", *ENERGIES))
-        table = power_factor_monthly(
-            rows, batch.registry.customers_on(last_of(days, month), month), month, batch.settings
-        )
+        rows = batch.marts.read(METER_DAILY, days_of_month(month))
+        customers = batch.registry.customers_on(last_of(days, month), month)
+        table = power_factor_monthly(rows, customers, month, batch.settings)
         yield Part(month_partition(month), table, last_of(days, month))
 
 

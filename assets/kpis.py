@@ -14,8 +14,8 @@ from assets.batch import Batch, Part
 from assets.curves import WINDOWS, days_of_month, last_of, months
 from metering.kpi.catalogue import METER_DAYS, day_needs, month_needs
 from metering.kpi.count import daily_kpis, meter_days, monthly_kpis
-from metering.supply.power_factor import ENERGIES
-from metering.vee.intervals import SLOT
+from metering.tables.warehouse import METER_DAILY
+from metering.vee.expected import SLOT
 from sinks.marts import CURRENT, day_partition, month_partition
 
 
@@ -40,14 +40,15 @@ def kpis(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
 def _of_day(batch: Batch, day: date) -> pl.DataFrame:
     needs = day_needs(batch.settings.kpi, batch.tables)
     rows = {**_rows(batch, needs, [day]), METER_DAYS.name: _meter_days(batch, day)}
-    return daily_kpis(rows, batch.registry.customers_on(day), day, batch.settings)
+    return daily_kpis(rows, batch.registry.customers_on(day), day, batch.settings, batch.until)
 
 
 def _meter_days(batch: Batch, day: date) -> pl.DataFrame:
-    windows = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, "customer_no", *SLOT, *ENERGIES))
+    windows = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, "customer_no", *SLOT))
     voltage = batch.marts.read(batch.tables["voltage_daily"], [day])
-    registry = batch.registry
-    return meter_days(windows, voltage, registry.meter_versions, registry.customers_on(day), day, batch.settings)
+    registry, daily = batch.registry, batch.marts.read(METER_DAILY, [day])
+    versions, customers = registry.meter_versions, registry.customers_on(day)
+    return meter_days(windows, voltage, daily, versions, customers, day, batch.settings, batch.until)
 
 
 def _rows(batch: Batch, needs: Mapping[str, Sequence[str]], days: Sequence[date]) -> dict[str, pl.DataFrame]:

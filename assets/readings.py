@@ -6,18 +6,22 @@ Here: reading days of the lake in lots of bounded size. Not here: anything compu
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
 from assets.batch import Batch
 from metering.calendar import day_bounds
 from metering.load.windows import latest
+from metering.readings.slots import seeming_interval_s
 from metering.registry.index import MeterIndex
-from metering.tables import LAKE
+from metering.tables import LAKE, TIMESTAMP
 from metering.tables.lake import WINDOW_S
 
 LOT_ROWS = 3_000_000
+_FEW = 4
+"""Fewer readings than these tell nothing of a rhythm."""
 _ORDER = ("source_partition", "log_offset", "source_row", "logged_at")
 """What tells which of several readings of a time counts."""
 
@@ -59,6 +63,21 @@ def readings(batch: Batch, days: Sequence[date], columns: Sequence[str] = LAKE["
     return counted(rows, batch.registry.meter_versions).select("meter", "version", *dict.fromkeys(("ts", *columns)))
 
 
+def readings_at(batch: Batch, at: datetime, columns: Sequence[str]) -> pl.DataFrame:
+    """Readings that may answer for the slots that end `at`: stamped then, or a tolerance later; as `readings`."""
+    versions = batch.registry.meter_versions
+    latest_us = versions["tolerance_us"].max() or 0
+    assert isinstance(latest_us, int)
+    day = (at - timedelta(microseconds=1)).astimezone(ZoneInfo(batch.settings.timezone)).date()
+    wanted = list(dict.fromkeys(("meter_id", "ts", *_ORDER, *columns)))
+    placed = pl.coalesce("log_offset", "source_offset").alias("log_offset")
+    with batch.lake.held():
+        scan = batch.lake.scan("readings", [day, day + timedelta(days=1)])
+        stamped = pl.col("ts").is_between(at, at + timedelta(microseconds=latest_us))
+        rows = scan.filter(stamped).with_columns(placed).select(wanted).collect()
+    return counted(rows, versions).select("meter", "version", *dict.fromkeys(("ts", *columns)))
+
+
 def counted(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
     """The reading that counts for each meter and time, with `meter` (code) and `version` (row in `meter_versions`).
 
@@ -81,3 +100,24 @@ def _known(rows: pl.DataFrame, column: str) -> pl.DataFrame:
 def with_version(counted: pl.DataFrame, meter_versions: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """Those readings with columns of their meter_versions."""
     return counted.with_columns(meter_versions[name].gather(counted["version"]) for name in names)
+
+
+def copies(batch: Batch, day: date, counted: pl.DataFrame) -> pl.DataFrame:
+    """Readings of the local `day` that came several times: meter_id, ts, copies. `counted`: those that count."""
+    start, end = day_bounds(day, batch.settings.timezone)
+    of_day = counted.filter(pl.col("ts") > start, pl.col("ts") <= end).height
+    with batch.lake.held():
+        scan = batch.lake.scan("readings", [day])
+        if scan.select(pl.len()).collect().item() == of_day:
+            return pl.DataFrame(schema={"meter_id": pl.String, "ts": TIMESTAMP, "copies": pl.UInt32})
+        return scan.group_by("meter_id", "ts").agg(pl.len().alias("copies")).filter(pl.col("copies") > 1).collect()
+
+
+def rhythms(counted: pl.DataFrame, meter_versions: pl.DataFrame, day: date, timezone: str) -> pl.DataFrame:
+    """The interval that each meter seems to keep on the local `day`: meter_id, interval_s (registered), seems_s."""
+    start, end = day_bounds(day, timezone)
+    of_day = counted.filter(pl.col("ts") > start, pl.col("ts") <= end).select("meter", "version", "ts")
+    seen = seeming_interval_s(of_day).filter(pl.col("n") > _FEW, pl.col("seeming_s").is_not_null())
+    last = of_day.unique("meter", keep="last", maintain_order=True).select("meter", "version")
+    named = seen.join(last, on="meter", how="left", maintain_order="left").rename({"seeming_s": "seems_s"})
+    return named.with_columns(meter_versions[n].gather(named["version"]) for n in ("meter_id", "interval_s"))

@@ -16,7 +16,6 @@ from assets.readings import known
 from metering.readings.slots import pieces, placed, spans
 from metering.registry.index import MeterIndex
 from metering.supply.compliance import DAYS_SCHEMA, advance, contributions
-from metering.supply.power_factor import ENERGIES
 from metering.tables import LAKE
 from metering.tables.reconcile import reconcile
 from sinks.lake.reader import newest
@@ -27,7 +26,10 @@ SHARD = ("source", "source_partition")
 
 _DAY = pl.duration(days=1)
 _WINDOW_VALUES = tuple(name for name in WINDOWS.names if name not in (*WINDOWS.key, "revision", "date"))
-_CONTRIBUTING = ("u_monitored_min", "u_over_min", "u_under_min", *ENERGIES)
+_CONTRIBUTING = (
+    "u_monitored_min", "u_over_min", "u_under_min", "energy_kwh", "import_kvarh", "q_import_kvarh", "export_kvarh",
+    "q_export_kvarh",
+)  # fmt: skip
 _DAY_VALUES = ("as_of", *(name for name in COMPLIANCE.names if name.startswith("day_")))
 
 
@@ -38,7 +40,20 @@ def reconciliations(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
         with batch.lake.held():
             unfinished = _open_windows(batch, day, following)
             rows = [_windows(batch, day, unfinished), _compliance(batch, day, unfinished)]
-        yield Part(day_partition(day), pl.concat(rows), day)
+        found = pl.concat(rows)
+        yield Part(day_partition(day), found, day, problem=_problem(found, day))
+
+
+def _problem(found: pl.DataFrame, day: date) -> str:
+    """Why a day must not be published: what the stream said of it is not what its readings say; "" where it is."""
+    differing = found.filter(pl.col("differing_rows") > 0)
+    if differing.is_empty():
+        return ""
+    counts = ", ".join(f"{row['differing_rows']} of {row['table_name']}" for row in differing.iter_rows(named=True))
+    return (
+        f"{counts} on {day} differ between the stream and its readings, as they do after a change of the registry or "
+        "of settings for a time that is past: change that back, or stream the telemetry into a new home"
+    )
 
 
 def _open_windows(batch: Batch, day: date, following: date) -> pl.DataFrame:

@@ -21,18 +21,26 @@ if TYPE_CHECKING:
     from great_expectations.expectations import Expectation
 
 EXAMPLES = 5
+_UNIQUE = "expect_column_values_to_be_unique"
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One expectation that did not hold: what was expected of which columns, how often not, and some values."""
+    """One expectation that did not hold: what was expected of which columns, how often not, and some values.
+
+    `rows` are the numbers of the rows for which it does not hold; one that is `blocking` is not of single rows.
+    """
 
     expectation: str
     columns: tuple[str, ...]
     count: int
     examples: tuple[str, ...]
+    blocking: bool = False
+    rows: tuple[int, ...] = ()
 
     def __str__(self) -> str:
+        if not self.columns:
+            return self.expectation
         shown = f", such as {', '.join(self.examples)}" if self.examples else ""
         return f"{'+'.join(self.columns)}: {self.expectation} fails for {self.count} rows{shown}"
 
@@ -70,7 +78,7 @@ def validate(table: Table, frame: pl.DataFrame) -> Verdict:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Great Expectations on its own use of pandas
-        outcome = batch.validate(suite(table), result_format="SUMMARY")
+        outcome = batch.validate(suite(table), result_format="COMPLETE")
     failures = tuple(_failure(result) for result in outcome.results if not result.success)
     return Verdict(table.name, frame.height, len(outcome.results), failures)
 
@@ -134,7 +142,9 @@ def _failure(result: Any) -> Failure:
     raised = [str(e["exception_message"]) for e in _exceptions(result.exception_info)]
     examples = raised or [str(value) for value in found.get("partial_unexpected_list", [])[:EXAMPLES]]
     count = int(found.get("unexpected_count") or len(_column_set_faults(found)) or 1)
-    return Failure(config.type, tuple(columns), count, tuple(examples or _column_set_faults(found)))
+    numbers = tuple(int(n) for n in found.get("unexpected_index_list") or ())
+    blocking = "column" not in kwargs or config.type == _UNIQUE or bool(raised) or not numbers
+    return Failure(config.type, tuple(columns), count, tuple(examples or _column_set_faults(found)), blocking, numbers)
 
 
 def _exceptions(info: Any) -> list[dict[str, Any]]:

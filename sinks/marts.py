@@ -10,15 +10,17 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 
+from metering.calendar import day_bounds
 from metering.tables import Table
 
 PART = "part.parquet"
 CURRENT = "current"
+AS_OF = "as_of"
 
 
 def day_partition(day: date) -> str:
@@ -27,6 +29,21 @@ def day_partition(day: date) -> str:
 
 def month_partition(month: date) -> str:
     return f"month={month.replace(day=1).isoformat()}"
+
+
+def table_partition(day: date, table: str) -> str:
+    """Of tables that several others write to, each its own part of a day."""
+    return f"{day_partition(day)},table={table}"
+
+
+def period_end(partition: str, timezone: str) -> datetime:
+    """UTC instant at which the local day or month of a partition is over; of `current` it never is."""
+    kind, _, first = partition.partition(",")[0].partition("=")
+    if not first:
+        return datetime.max.replace(tzinfo=UTC)
+    start = date.fromisoformat(first)
+    last = start if kind == "date" else (start + timedelta(days=31)).replace(day=1) - timedelta(days=1)
+    return day_bounds(last, timezone)[1]
 
 
 def sync(path: Path) -> None:
@@ -70,6 +87,12 @@ class Marts:
         """Rows of those days; only `columns` of them where these are named, at the cost of these alone."""
         return self.scan(table, map(day_partition, days)).select(columns or table.names).collect()
 
+    def as_of(self, table: str, partition: str) -> datetime | None:
+        """The newest watermark when the partition was computed; None where it is not there, or does not say so."""
+        path = self.path(table, partition)
+        told = pl.read_parquet_metadata(path).get(AS_OF) if path.exists() else None
+        return datetime.fromisoformat(told) if told else None
+
     def stage(self) -> Stage:
         return Stage(self)
 
@@ -81,12 +104,16 @@ class Stage:
     marts: Marts
     _waiting: dict[Path, Path] = field(default_factory=dict)
 
-    def write(self, table: Table, partition: str, frame: pl.DataFrame) -> int:
-        """Stage `frame`, sorted by the table's key, as the partition's new content; gives the number of rows."""
+    def write(self, table: Table, partition: str, frame: pl.DataFrame, as_of: datetime | None = None) -> int:
+        """Stage `frame`, sorted by the table's key, as the partition's new content; gives the number of rows.
+
+        `as_of`: the newest watermark that it was computed at.
+        """
         final = self.marts.path(table.name, partition)
         final.parent.mkdir(parents=True, exist_ok=True)
         waiting = final.with_name(f".{PART}.{os.getpid()}.staged")
-        table.ordered(table.conform(frame)).write_parquet(waiting, compression="zstd")
+        told = {AS_OF: as_of.isoformat()} if as_of else None
+        table.ordered(table.conform(frame)).write_parquet(waiting, compression="zstd", metadata=told)
         sync(waiting)
         self._waiting[final] = waiting
         return frame.height

@@ -14,10 +14,16 @@ import pytest
 import structlog
 from hypothesis import HealthCheck
 
+from assets.batch import Batch
+from assets.readings import readings
 from metering.calendar import day_bounds, local_date
 from metering.errors import KilowatchError
+from metering.load.windows import USED, windows
 from metering.settings import MeteringSettings
+from metering.supply.compliance import DAYS_SCHEMA, advance, contributions
 from metering.tables import LAKE
+from metering.tables.schema import no_rows
+from orchestration.home.registry_files import load
 from orchestration.home.settings import Settings, load_settings
 from orchestration.kafka import broker, jars
 from sinks.kafka.topics import ensure_topics
@@ -131,7 +137,7 @@ C2,水泵站 002,important,water,0.38,400,,0.85,general_industry,false,,,false
 """
 _METERS = """meter_id,customer_no,wiring,nominal_v,pt_ratio,ct_ratio,rated_a,max_a,register_digits,\
 interval_s,source_no,valid_from,valid_to
-M1,C1,3p4w,220,1,100,1.5,6,8,900,1,2020-01-01,
+M1,C1,3p4w,220,1,200,1.5,6,8,900,1,2020-01-01,
 M2,C2,1p,220,1,40,5,60,8,60,1,2020-01-01,
 """
 
@@ -146,7 +152,31 @@ def _batch_home(home: Path, first: date, days: int) -> Path:
             folder = home / "lake" / "readings" / f"date={day}"
             folder.mkdir(parents=True, exist_ok=True)
             of_day.drop("date").write_parquet(folder / f"{partition}.parquet")
+    if days:
+        _stream_results(home, first, days)
     return home
+
+
+def _stream_results(home: Path, first: date, days: int) -> None:
+    """Windows and compliance as a stream has written them at its files' end."""
+    settings = load_settings(home)
+    meter_versions = load(home, settings).meter_versions
+    batch = Batch(home, settings.metering, lambda: load(home, settings))
+    rows = readings(batch, [first + timedelta(days=n) for n in range(days)], USED)
+    made = windows(rows, meter_versions, settings.timezone)
+    dated = made.with_columns(date=local_date(pl.col("window_end"), settings.timezone))
+    _, told = advance(
+        no_rows(DAYS_SCHEMA), contributions(dated, settings.metering), no_rows(DAYS_SCHEMA), meter_versions
+    )
+    frames = {
+        "windows": LAKE["windows"].conform(dated, revision=0),
+        "compliance": told.with_columns(revision=pl.lit(0, pl.Int32)),
+    }
+    for table, frame in frames.items():
+        for (day,), of_day in frame.partition_by("date", as_dict=True).items():
+            folder = home / "lake" / table / f"date={day}"
+            folder.mkdir(parents=True, exist_ok=True)
+            of_day.drop("date").write_parquet(folder / "0.parquet")
 
 
 def _readings(

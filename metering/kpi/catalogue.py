@@ -23,18 +23,23 @@ METER_DAYS = Table(
         Column("meter_id", pl.String, "Meter", nullable=False),
         Column("customer_no", pl.String, "Customer number", nullable=False),
         Column("date", pl.Date, "Local calendar date", nullable=False),
-        Column("expected", pl.Int64, "Readings due", nullable=False),
+        Column("expected", pl.Int64, "Readings due by now", nullable=False),
         Column("received", pl.Int64, "Readings received of those due", nullable=False),
-        Column("phase_min", pl.Float64, "Minutes of the day times the phases that the meter measures", "min"),
+        Column("phase_min", pl.Float64, "Minutes of the day so far times the phases that the meter measures", "min"),
         Column("monitored_min", pl.Float64, "Monitored minutes of all phases; null: no voltage came", "min"),
         Column("over_min", pl.Float64, "Minutes above the upper limit, of all phases", "min"),
         Column("under_min", pl.Float64, "Minutes below the lower limit, of all phases", "min"),
-        Column("active_kwh", pl.Float64, "Active energy, import less export; null: unknown", "kWh"),
+        Column("active_kwh", pl.Float64, "Active energy drawn from the grid; null: unknown", "kWh"),
         Column("import_kvarh", pl.Float64, "Reactive import (lagging) energy; null: unknown", "kvarh"),
         Column("export_kvarh", pl.Float64, "Reactive export (leading) energy; null: unknown", "kvarh"),
     ),
 )
-DAY_COLUMN = Column("quarter_hours", pl.Int32, "The local day's real quarter-hours: 92, 96 or 100", nullable=False)
+DAY_COLUMN = Column(
+    "quarter_hours",
+    pl.Int32,
+    "The local day's real quarter-hours (92, 96 or 100), of a running day those due",
+    nullable=False,
+)
 
 _MOST_DECIMALS = 9
 WHOLE, CUSTOMER = "whole", "customer"

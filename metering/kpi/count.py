@@ -7,7 +7,7 @@ Here: the source `meter_days`, the scopes, and evaluating the rows' expressions 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import date
+from datetime import date, datetime
 
 import polars as pl
 import polars.selectors as cs
@@ -31,7 +31,7 @@ from metering.settings.kpis import GROUPS, Kpi
 from metering.supply.power_factor import energies
 from metering.supply.voltage import PHASES_OF_WIRING
 from metering.tables import Table, warehouse
-from metering.vee import intervals
+from metering.vee.expected import QUARTER_HOUR_MIN, due_until, expected_intervals, meters_on
 
 Sources = Mapping[str, pl.DataFrame]
 """Rows by the name of the table that they are of: `customer_no`, and the columns that the KPIs need."""
@@ -42,40 +42,47 @@ _VOLTAGE = ("monitored_min", "over_min", "under_min")
 def meter_days(
     windows: pl.DataFrame,
     voltage: pl.DataFrame,
+    daily: pl.DataFrame,
     meter_versions: pl.DataFrame,
     customers: pl.DataFrame,
     day: date,
     settings: MeteringSettings,
+    until: datetime | None = None,
 ) -> pl.DataFrame:
-    """METER_DAYS: every meter of a known customer that is valid on the local `day`.
+    """METER_DAYS: every meter of a known customer that is valid on the local `day`, as far as it has come.
 
-    `windows`: current rows of the lake's windows; `voltage`: VOLTAGE_DAILY; rows of other days are left out.
+    `windows`: current rows of the lake's windows; `voltage`: VOLTAGE_DAILY; `daily`: METER_DAILY; rows of other days
+    are left out. `until`: the newest watermark (None: the day is over).
     """
-    start, end = day_bounds(day, settings.timezone)
+    start, _ = day_bounds(day, settings.timezone)
+    end = due_until(day, settings, until)
     known = meter_versions.join(customers, on="customer_no", how="semi")
     of_day = windows.filter(pl.col("window_end") > start, pl.col("window_end") <= end)
     phases = {wiring: len(phases) for wiring, phases in PHASES_OF_WIRING.items()}
-    measured = intervals.meters_on(known, day, settings).select(
+    measured = meters_on(known, day, settings).select(
         "meter_id",
         (pl.col("wiring").replace_strict(phases, return_dtype=pl.Float64) * ((end - start).total_seconds() / 60)).alias(
             "phase_min"
         ),
     )
     volts = voltage.filter(pl.col("date") == day).group_by("meter_id").agg(pl.col(_VOLTAGE).sum())
-    rows = intervals.expected_intervals(of_day, known, day, settings).join(measured, on="meter_id", how="left")
-    for values in (volts, energies(of_day, by="meter_id")):
+    rows = expected_intervals(of_day, known, day, settings, until).join(measured, on="meter_id", how="left")
+    for values in (volts, energies(daily.filter(pl.col("date") == day), by="meter_id")):
         rows = rows.join(values, on="meter_id", how="left")
-    return METER_DAYS.conform(rows, date=day)
+    return METER_DAYS.conform(rows, date=day).sort(METER_DAYS.key)  # sums of floats depend on the order
 
 
-def daily_kpis(rows: Sources, customers: pl.DataFrame, day: date, settings: MeteringSettings) -> pl.DataFrame:
+def daily_kpis(
+    rows: Sources, customers: pl.DataFrame, day: date, settings: MeteringSettings, until: datetime | None = None
+) -> pl.DataFrame:
     """KPI rows of the local `day`: every KPI that has days, for each customer with a meter valid that day, for each
     group that such customers are in, and for all ('*').
 
     `rows`: the day's `meter_days`, and the tables that `catalogue.day_needs` names; rows of other days are left out.
+    `until`: the newest watermark (None: the day is over).
     """
-    start, end = day_bounds(day, settings.timezone)
-    quarter_hours = int((end - start).total_seconds()) // (60 * intervals.QUARTER_HOUR_MIN)
+    start, _ = day_bounds(day, settings.timezone)
+    quarter_hours = int((due_until(day, settings, until) - start).total_seconds()) // (60 * QUARTER_HOUR_MIN)
     known = sources(warehouse(settings.periods))
     kpis = {kpi_id: kpi for kpi_id, kpi in settings.kpi.items() if daily(kpi, known[kpi.source])}
     counts = []

@@ -1,7 +1,7 @@
 """The daily curve: every real quarter-hour of a local day, for each customer.
 
-Here: putting a customer's meters together, point by point, and the sum over all customers. Not here: what may be
-estimated (`metering.vee.intervals`), indices of the curve (`indices`).
+Here: putting a customer's meters together, point by point, and the sum over all customers. Not here: each meter's own
+curve (`metering.vee.meter_curve`), indices of the curve (`indices`).
 """
 
 from __future__ import annotations
@@ -10,42 +10,33 @@ from datetime import date
 
 import polars as pl
 
-from metering.calendar import quarter_hours
-from metering.settings import MeteringSettings
 from metering.tables.schema import finite
 from metering.tables.warehouse import DAILY_CURVE
-from metering.vee import intervals
+from metering.vee.meter_curve import EDITED, ESTIMATED, MISSING, RAW, VALIDATED
 
 SCOPE = "*"
 """Customer number of the whole scope."""
 
-WINDOW_VALUES = ("p_mean_kw", "q_mean_kvar", "energy_kwh")
-"""Values of a window that a curve is made of, besides its slots (`intervals.SLOT`)."""
-_VALUES = ("p_kw", "q_kvar", "energy_kwh")
-MISSING_RANK = intervals.STATUS_BY_RANK.index(intervals.MISSING)
+_VALUES = ("p_kw", "q_kvar", "energy_kwh", "export_kwh")
+_RANK = {VALIDATED: 0, EDITED: 1, RAW: 2, ESTIMATED: 3, MISSING: 4}
+"""From best to worst: a sum is as good as the worst of what it is made of."""
 
 
-def daily_curve(
-    windows: pl.DataFrame, meter_versions: pl.DataFrame, customers: pl.DataFrame, day: date, settings: MeteringSettings
-) -> pl.DataFrame:
-    """DAILY_CURVE: all quarter-hours (92, 96 or 100) of the local `day` for every customer with a meter valid that day.
+def daily_curve(points: pl.DataFrame, customers: pl.DataFrame, day: date) -> pl.DataFrame:
+    """DAILY_CURVE of the local `day`: the quarter-hours of every customer that has a meter with some.
 
-    `windows`: current rows of the lake's windows; those of other days are left out. Values are sums over the customer's
-    meters: p_kw mean active power [kW] (four times the energy where a window has no power), q_kvar, energy_kwh (a
-    quarter of the power where a window has no energy). A point's status is the worst of its meters': raw when all
-    readings came; validated when some did; estimated in short gaps (settings.vee); else missing, with nulls, since the
-    sum is not known when a part is not. q_kvar alone may be null at any status, for meters that do not report it.
-    `reason` is set unless raw, and names the meter where the customer has several.
+    `points`: METER_CURVE of the day. Values are sums over the customer's meters: p_kw mean active power [kW] and q_kvar
+    mean reactive power, import less export; energy_kwh drawn from the grid and export_kwh fed into it, apart. Of meters
+    of which nothing is known the sum holds nothing, and its reason says so; where that are all, the point is `missing`.
+    A status is the worst of the meters' (`edited`, `raw`, `estimated` after `validated`). q_kvar alone may be null at
+    any status, for meters that do not report it. `reason` is set unless validated, and names the meter where the
+    customer has several.
     """
-    meters = intervals.meters_on(meter_versions, day, settings).join(
-        customers, on="customer_no", how="semi", maintain_order="left"
-    )
-    several = (pl.len().over("customer_no") > 1).alias("several")
-    named = meters.sort("customer_no", "meter_id").select("meter_id", "customer_no", several).with_row_index("meter")
-    points = intervals.estimate(_points(named, windows, day, settings), settings.vee.linear_gap_min)
-    rows = pl.concat([points.filter(~pl.col("several")).select(_SUMMED), _summed(points.filter("several"))])
-    status = pl.col("rank").replace_strict(dict(enumerate(intervals.STATUS_BY_RANK)), return_dtype=pl.String)
-    return DAILY_CURVE.ordered(DAILY_CURVE.conform(rows.with_columns(status.alias("status")), date=day))
+    rows = points.join(customers, on="customer_no", how="semi", maintain_order="left")
+    several = pl.col("meter_id").n_unique().over("customer_no") > 1
+    alone = rows.filter(~several).select(_SUMMED)
+    summed = _summed(rows.filter(several))
+    return DAILY_CURVE.ordered(DAILY_CURVE.conform(pl.concat([alone, summed]), date=day))
 
 
 def scope_curve(curve: pl.DataFrame) -> pl.DataFrame:
@@ -54,7 +45,7 @@ def scope_curve(curve: pl.DataFrame) -> pl.DataFrame:
     `curve` has the columns of DAILY_CURVE, of one or more days. Customers without a value at a point are left out of it
     (how many readings came is told by completeness, not here); a value is null where no customer has one, or where the
     sum is no finite number.
-    Columns: customer_no, date, point, window_end, p_kw, q_kvar, energy_kwh.
+    Columns: customer_no, date, point, window_end, p_kw, q_kvar, energy_kwh, export_kwh.
     """
     sums = curve.group_by("date", "point", "window_end").agg(
         pl.when(pl.col(v).count() > 0).then(pl.col(v).sum()).alias(v) for v in _VALUES
@@ -66,45 +57,48 @@ def scope_curve(curve: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-_SUMMED = ("customer_no", "point", "window_end", *_VALUES, "rank", "reason")
-
-
-def _points(named: pl.DataFrame, windows: pl.DataFrame, day: date, settings: MeteringSettings) -> pl.DataFrame:
-    quarters = quarter_hours(day, settings.timezone)
-    p_kw = pl.coalesce("p_mean_kw", pl.col("energy_kwh") * 4)
-    values = windows.join(named.select("meter_id", "meter"), on="meter_id").select(
-        "meter",
-        "window_end",
-        "n",
-        "n_expected",
-        p_kw.alias("p_kw"),
-        pl.col("q_mean_kvar").alias("q_kvar"),
-        pl.coalesce("energy_kwh", p_kw / 4).alias("energy_kwh"),
-    )
-    return named.join(quarters, how="cross").join(
-        finite(values), on=["meter", "window_end"], how="left", maintain_order="left"
-    )
+_SUMMED = ("customer_no", "point", "window_end", *_VALUES, "status", "rule", "reason")
 
 
 def _summed(points: pl.DataFrame) -> pl.DataFrame:
     """Sums over the meters of customers that have several."""
-    beyond = pl.any_horizontal((~pl.col(v).is_finite()).fill_null(False) for v in ("p_kw", "energy_kwh"))
-    reasons = pl.format("{}: {}", "meter_id", "reason").drop_nulls().sort().str.join("; ")
-    return (
-        points.group_by("customer_no", "point", "window_end")
+    known = pl.col("status") != MISSING
+    rank = pl.when(known).then(pl.col("status").replace_strict(_RANK, default=_RANK[MISSING], return_dtype=pl.Int8))
+    said = pl.concat_str("meter_id", pl.lit(": "), "reason")
+    by_rank = pl.col("rank").replace_strict({n: s for s, n in _RANK.items()}, return_dtype=pl.String)
+    absent = pl.col("known_meters") < pl.col("meters")
+    rows = (
+        points.sort("customer_no", "point", "meter_id")
+        .group_by("customer_no", "point", "window_end", maintain_order=True)
         .agg(
-            *(pl.when(pl.col(v).null_count() == 0).then(pl.col(v).sum()).alias(v) for v in _VALUES),
-            pl.col("rank").max(),
-            reasons.alias("reason"),
+            *(_sum(v).alias(v) for v in ("p_kw", "energy_kwh", "export_kwh")),
+            pl.when(pl.col("q_kvar").null_count() == 0).then(pl.col("q_kvar").sum()).alias("q_kvar"),
+            rank.max().alias("rank"),
+            pl.col("rule").drop_nulls().unique(maintain_order=True).str.join(", ").alias("rule"),
+            said.drop_nulls().str.join("; ").alias("reason"),
+            known.sum().alias("known_meters"),
+            pl.len().alias("meters"),
         )
-        .with_columns(pl.when(pl.col("rank") > 0).then("reason").alias("reason"))
+        # a sum that lacks a meter is no better than a value whose check failed
         .with_columns(
-            pl.when(beyond)
-            .then(pl.lit("the sum of its meters is no finite number"))
-            .otherwise("reason")
-            .alias("reason"),
-            pl.when(beyond).then(pl.lit(MISSING_RANK, pl.Int8)).otherwise("rank").alias("rank"),
-            *(pl.when(~beyond & pl.col(v).is_finite()).then(v).alias(v) for v in _VALUES),
+            pl.when(absent).then(pl.max_horizontal("rank", pl.lit(_RANK[RAW]))).otherwise("rank").alias("rank")
         )
-        .select(_SUMMED)
     )
+    finite_sum = pl.col("p_kw").is_finite() & pl.col("energy_kwh").is_finite()
+    usable = (pl.col("known_meters") > 0) & finite_sum.fill_null(True)
+    plain = pl.col("rank") == _RANK[VALIDATED]
+    return rows.with_columns(
+        *(pl.when(usable & pl.col(v).is_finite()).then(v).alias(v) for v in _VALUES),
+        pl.when(usable).then(by_rank).otherwise(pl.lit(MISSING)).alias("status"),
+        pl.when(usable & plain).then(None).when(usable).then("rule").otherwise(pl.lit(MISSING)).alias("rule"),
+        pl.when(usable & plain)
+        .then(None)
+        .when(usable | (pl.col("known_meters") == 0))
+        .then("reason")
+        .otherwise(pl.lit("the sum of its meters is no finite number"))
+        .alias("reason"),
+    ).select(_SUMMED)
+
+
+def _sum(value: str) -> pl.Expr:
+    return pl.when(pl.col(value).count() > 0).then(pl.col(value).sum())

@@ -18,10 +18,10 @@ from metering.settings import MeteringSettings
 from metering.tables.lake import MOST_KW
 from metering.tables.schema import finite
 from metering.tables.warehouse import warehouse
-from metering.vee import intervals
+from metering.vee.expected import due_until, expected_intervals, meters_on
 
 SLIDING, BLOCK = "sliding", "block"
-CURVE = ("customer_no", "date", "point", "window_end", "p_kw", "q_kvar", "energy_kwh")
+CURVE = ("customer_no", "date", "point", "window_end", "p_kw", "q_kvar", "energy_kwh", "export_kwh")
 """Columns of the curve that its indices are made from."""
 _DEMAND_MIN = 15
 _SLIDE_S = 60
@@ -35,6 +35,7 @@ def daily_load(
     meter_versions: pl.DataFrame,
     day: date,
     settings: MeteringSettings,
+    until: datetime | None = None,
 ) -> pl.DataFrame:
     """DAILY_LOAD of every customer in `curve` and of the whole scope ('*'), for the local `day`.
 
@@ -42,15 +43,16 @@ def daily_load(
     curves, point by point, over those with a value. Energy by period goes by each customer's own tariff; a period that
     the day does not have is 0, one without any known energy null. Maximum demand slides by 1 min where `readings` allow
     it (`sliding_demand`), else it is the largest quarter-hour, as it always is for '*'. Completeness is readings
-    received over readings due, of all meters valid that day. `windows`: current rows of the lake's windows.
+    received over readings due, of all meters valid that day, up to `until` (None: all day); null where none is due yet.
+    `windows`: current rows of the lake's windows.
     """
     of_day = curve.filter(pl.col("date") == day)
     energy = _energy_by_period(of_day, customers, day, settings)
     indices = pl.concat([_indices(of_day), _indices(scope_curve(of_day))])
     rows = (
         indices.join(energy, on="customer_no", how="left")
-        .join(sliding_demand(readings, meter_versions, day, settings), on="customer_no", how="left")
-        .join(_completeness(windows, meter_versions, day, settings), on="customer_no", how="left")
+        .join(sliding_demand(readings, meter_versions, day, settings, until), on="customer_no", how="left")
+        .join(_completeness(windows, meter_versions, day, settings, until), on="customer_no", how="left")
         .with_columns(
             pl.coalesce("sliding_kw", "p_max_kw").alias("demand_max_kw"),
             pl.when(pl.col("sliding_kw").is_not_null())
@@ -58,7 +60,6 @@ def daily_load(
             .when(pl.col("p_max_kw").is_not_null())
             .then(pl.lit(BLOCK))
             .alias("demand_basis"),
-            pl.col("completeness").fill_null(0.0),
         )
     )
     table = warehouse(settings.periods)["daily_load"]
@@ -71,7 +72,11 @@ def slides(meter_versions: pl.DataFrame) -> bool:
 
 
 def sliding_demand(
-    readings: pl.DataFrame | None, meter_versions: pl.DataFrame, day: date, settings: MeteringSettings
+    readings: pl.DataFrame | None,
+    meter_versions: pl.DataFrame,
+    day: date,
+    settings: MeteringSettings,
+    until: datetime | None = None,
 ) -> pl.DataFrame:
     """Largest 15-min mean of active power that ends on the local `day`, sliding by 1 min.
 
@@ -80,7 +85,7 @@ def sliding_demand(
     meter in its 15 min is there; it reaches back over midnight where `readings` (meter_id, p_kw, and what they answer
     for: slot_end, slot_s) go back that far. Customers without one full mean (within MOST_KW) have no row.
     """
-    meters = intervals.meters_on(meter_versions, day, settings).select("meter_id", "customer_no", "interval_s")
+    meters = meters_on(meter_versions, day, settings).select("meter_id", "customer_no", "interval_s")
     fine = (_SLIDE_S % pl.col("interval_s") == 0).all().over("customer_no")
     due = meters.filter(fine).with_columns(
         (_SLIDE_S // pl.col("interval_s")).sum().over("customer_no").alias("due"),
@@ -88,7 +93,8 @@ def sliding_demand(
     )
     if readings is None or due.is_empty():
         return pl.DataFrame(schema={"customer_no": pl.String, "sliding_kw": pl.Float64})
-    start, end = day_bounds(day, settings.timezone)
+    start, _ = day_bounds(day, settings.timezone)
+    end = due_until(day, settings, until)
     minutes = _full_minutes(readings, due, start - timedelta(minutes=_DEMAND_MIN - 1), end)
     back = _DEMAND_MIN - 1
     unbroken = (pl.col("customer_no").shift(back) == pl.col("customer_no")) & (
@@ -127,7 +133,7 @@ def _indices(curve: pl.DataFrame) -> pl.DataFrame:
         curve.sort("customer_no", "window_end")
         .group_by("customer_no", maintain_order=True)
         .agg(
-            pl.when(pl.col("energy_kwh").count() > 0).then(pl.col("energy_kwh").sum()).alias("energy_kwh"),
+            *(pl.when(pl.col(e).count() > 0).then(pl.col(e).sum()).alias(e) for e in ("energy_kwh", "export_kwh")),
             p.max().alias("p_max_kw"),
             at.get(p.arg_max(), null_on_oob=True).alias("p_max_at"),
             p.min().alias("p_min_kw"),
@@ -146,10 +152,13 @@ def _indices(curve: pl.DataFrame) -> pl.DataFrame:
 def _energy_by_period(
     curve: pl.DataFrame, customers: pl.DataFrame, day: date, settings: MeteringSettings
 ) -> pl.DataFrame:
-    timed = curve.join(customers.select("customer_no", "tariff"), on="customer_no").join(
-        periods_of_day(day, settings), on=["tariff", "window_end"]
+    # in order, for a sum of floats depends on it
+    timed = (
+        curve.join(customers.select("customer_no", "tariff"), on="customer_no")
+        .join(periods_of_day(day, settings), on=["tariff", "window_end"])
+        .sort("customer_no", "window_end")
     )
-    sums = timed.group_by("customer_no", "period").agg(
+    sums = timed.group_by("customer_no", "period", maintain_order=True).agg(
         pl.when(pl.col("energy_kwh").count() > 0).then(pl.col("energy_kwh").sum()).alias("energy_kwh")
     )
     return pl.concat([_wide(timed, sums, settings.periods), _wide_scope(sums, settings.periods)])
@@ -179,12 +188,16 @@ def _wide_scope(sums: pl.DataFrame, periods: Sequence[str]) -> pl.DataFrame:
 
 
 def _completeness(
-    windows: pl.DataFrame, meter_versions: pl.DataFrame, day: date, settings: MeteringSettings
+    windows: pl.DataFrame, meter_versions: pl.DataFrame, day: date, settings: MeteringSettings, until: datetime | None
 ) -> pl.DataFrame:
-    slots = intervals.expected_intervals(windows, meter_versions, day, settings)
+    slots = expected_intervals(windows, meter_versions, day, settings, until)
     every = slots.with_columns(pl.lit(SCOPE).alias("customer_no"))
     return (
         pl.concat([slots, every])
         .group_by("customer_no")
-        .agg((pl.col("received").sum() / pl.col("expected").sum()).alias("completeness"))
+        .agg(pl.col("received", "expected").sum())
+        .select(
+            "customer_no",
+            pl.when(pl.col("expected") > 0).then(pl.col("received") / pl.col("expected")).alias("completeness"),
+        )
     )

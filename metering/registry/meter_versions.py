@@ -42,6 +42,7 @@ METER_VERSIONS = pl.Schema(
         "step_most_kw": pl.Float64(),
         "step_tolerance": pl.Float64(),
         "step_count_kwh": pl.Float64(),
+        "multiplier": pl.Float64(),
         "valid_from": TIMESTAMP,
         "valid_to": TIMESTAMP,
         "stamps_from": TIMESTAMP,
@@ -78,7 +79,7 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
     supply-voltage deviation, `u_spread_limit` that on |+dev| + |-dev| (fraction of nominal; 0: none) of the meter's
     class of connection (GB/T 12325-2008), `u_band_*_v` [V] the band of monitored voltage; null where no class covers a
     meter. `*_most_*`: beyond it no value is believed, and no register step in that time (kWh an hour); a step is within
-    `step_tolerance` (fraction) of power's integral, or `step_count_kwh`.
+    `step_tolerance` (fraction) of power's integral, or `step_count_kwh`; `multiplier` are the ratios' product.
     """
     chains = meters.with_row_index("chain").with_columns(validity(settings.timezone))
     known = _of_customers(chains.with_columns(valid_from="valid_from_at", valid_to="valid_to_at"), customers, settings)
@@ -178,6 +179,7 @@ def _plausible(settings: MeteringSettings) -> list[pl.Expr]:
         (rated_kw * figures.power_factor).alias("p_most_kw"),
         (rated_kw * figures.step_factor).alias("step_most_kw"),
         pl.lit(figures.power_tolerance).alias("step_tolerance"),
+        ratios.alias("multiplier"),
         (ratios * figures.count_kwh).clip(lower_bound=_LEAST_COUNT_KWH).alias("step_count_kwh"),
     ]
 

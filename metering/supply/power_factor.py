@@ -11,13 +11,10 @@ from itertools import pairwise
 
 import polars as pl
 
-from metering.calendar import local_date, month_of
+from metering.calendar import month_of
 from metering.settings import MeteringSettings, PowerFactorAdjustment, in_force
 from metering.tables.schema import finite
 from metering.tables.warehouse import POWER_FACTOR_MONTHLY
-
-ENERGIES = ("energy_kwh", "import_kvarh", "q_import_kvarh", "export_kvarh", "q_export_kvarh")
-"""Values of a window that `energies` sums."""
 
 
 def power_factor(p: pl.Expr, q: pl.Expr) -> pl.Expr:
@@ -72,19 +69,17 @@ def _tan_phi(pf: pl.Expr) -> pl.Expr:
     return pl.when(pf > 0).then((1 - pf.pow(2)).clip(lower_bound=0).sqrt() / pf)
 
 
-def energies(windows: pl.DataFrame, by: str = "customer_no") -> pl.DataFrame:
-    """Active and reactive energy of each customer over `windows` (columns of the lake's windows, one row for each key).
+def energies(days: pl.DataFrame, by: str = "customer_no") -> pl.DataFrame:
+    """Active and reactive energy of each customer (or meter) over `days`, rows of METER_DAILY.
 
-    Columns: `by` (customer_no or meter_id), active_kwh (import less export), import_kvarh, export_kvarh. Reactive
-    energy is the kvarh registers' difference; where a window has none, the positive and the negative part of q_kvar,
-    integrated apart. Null where no window has a value, and where the sum is no finite number.
+    Columns: `by` (customer_no or meter_id), active_kwh (drawn from the grid), fed_kwh (fed into it), import_kvarh,
+    export_kvarh. Null where no day has a value, and where the sum is no finite number.
     """
-    imported = pl.coalesce("import_kvarh", "q_import_kvarh")
-    exported = pl.coalesce("export_kvarh", "q_export_kvarh")
-    sums = windows.group_by(by).agg(
+    sums = days.group_by(by).agg(
         _sum(pl.col("energy_kwh")).alias("active_kwh"),
-        _sum(imported).alias("import_kvarh"),
-        _sum(exported).alias("export_kvarh"),
+        _sum(pl.col("export_kwh")).alias("fed_kwh"),
+        _sum(pl.col("import_kvarh")).alias("import_kvarh"),
+        _sum(pl.col("export_kvarh")).alias("export_kvarh"),
     )
     return finite(sums)
 
@@ -103,18 +98,17 @@ def _sum(values: pl.Expr) -> pl.Expr:
 
 
 def power_factor_monthly(
-    windows: pl.DataFrame, customers: pl.DataFrame, month: date, settings: MeteringSettings
+    days: pl.DataFrame, customers: pl.DataFrame, month: date, settings: MeteringSettings
 ) -> pl.DataFrame:
-    """POWER_FACTOR_MONTHLY of the local month that the date `month` lies in, for customers with windows in it.
+    """POWER_FACTOR_MONTHLY of the local month that the date `month` lies in, for customers with energy in it.
 
-    `windows`: current rows of the lake's windows; those of other months are left out. PF = P / sqrt(P^2 + Q^2), rounded
-    half up to 2 decimals, with Q of `reactive_kvarh`.
+    `days`: METER_DAILY; days of other months are left out. PF = P / sqrt(P^2 + Q^2), rounded half up to 2 decimals,
+    with P what is drawn from the grid and Q of `reactive_kvarh`.
     """
     first = month.replace(day=1)
-    in_month = month_of(local_date(pl.col("window_end"), settings.timezone)) == first
     adjustment = in_force(settings.power_factor, first)
     rows = (
-        energies(windows.filter(in_month))
+        energies(days.filter(month_of(pl.col("date")) == first))
         .join(customers.select("customer_no", "pf_standard"), on="customer_no")
         .with_columns(half_up(power_factor(pl.col("active_kwh"), reactive_kvarh()), 2).alias("power_factor"))
         .with_columns(

@@ -10,7 +10,7 @@ from datetime import date
 
 import polars as pl
 
-from metering.tables.warehouse import RECONCILIATION
+from metering.tables.evidence import RECONCILIATION
 
 
 def reconcile(

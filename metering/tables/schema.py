@@ -48,10 +48,11 @@ class Column:
 
     @property
     def comment(self) -> str:
-        """The text shown to an analyst: meaning, unit, source."""
+        """The text shown to an analyst: meaning, unit, allowed values, source."""
         unit = f" [{self.unit}]" if self.unit else ""
+        allowed = f"; one of {', '.join(self.allowed)}" if self.allowed else ""
         source = f" ({self.source})" if self.source else ""
-        return f"{self.meaning}{unit}{source}"
+        return f"{self.meaning}{unit}{allowed}{source}"
 
 
 def finite(frame: pl.DataFrame) -> pl.DataFrame:

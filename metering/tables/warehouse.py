@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import polars as pl
 
+from metering.tables.evidence import QUALITY_RESULTS, RECONCILIATION, RESTATEMENTS
 from metering.tables.lake import PHASES, VIOLATIONS
 from metering.tables.schema import TIMESTAMP, Column, Table
 
@@ -19,6 +20,10 @@ WIRINGS = ("3p4w", "3p3w", "1p")
 ROLES = ("main", "check", "sub")
 SAMPLINGS = ("mean", "snapshot")
 STATUSES = ("raw", "validated", "estimated", "edited", "missing")
+STATUS_MEANING = (
+    "validated: all readings are there and every check passed; raw: as it came though a check failed, which the reason "
+    "names; estimated: wholly or partly filled or spread; edited: by a correction; missing: nothing is known"
+)
 
 _PF = "Measures for power-factor tariff adjustment, 1983"
 _U = "GB/T 12325-2008"
@@ -146,18 +151,56 @@ DAILY_CURVE = Table(
             maximum=100,
         ),
         Column("window_end", TIMESTAMP, "End of the quarter-hour", "UTC", nullable=False),
-        Column("p_kw", pl.Float64, "Mean active power", "kW"),
-        Column("q_kvar", pl.Float64, "Mean reactive power", "kvar"),
-        Column("energy_kwh", pl.Float64, "Energy, import less export", "kWh"),
-        Column("status", pl.String, "Where the value comes from", nullable=False, allowed=STATUSES),
-        Column("reason", pl.String, "Why the status is what it is"),
+        Column("p_kw", pl.Float64, "Mean active power, import less export", "kW"),
+        Column("q_kvar", pl.Float64, "Mean reactive power, import less export", "kvar"),
+        Column("energy_kwh", pl.Float64, "Active energy drawn from the grid", "kWh"),
+        Column("export_kwh", pl.Float64, "Active energy fed into the grid", "kWh"),
+        Column("status", pl.String, STATUS_MEANING, nullable=False, allowed=STATUSES),
+        Column("rule", pl.String, "The validation that failed, the estimation that was used, edited, or missing"),
+        Column("reason", pl.String, "Why the status is not validated; names the meter where there are several"),
+    ),
+)
+
+METER_DAILY = Table(
+    "meter_daily",
+    "One meter's local day: the sums of its quarter-hours, which every customer's figures are sums of.",
+    ("meter_id", "date"),
+    (
+        Column("meter_id", pl.String, "Meter", nullable=False),
+        _customer(),
+        _DATE,
+        Column("energy_kwh", pl.Float64, "Active energy drawn from the grid", "kWh"),
+        Column("export_kwh", pl.Float64, "Active energy fed into the grid", "kWh"),
+        Column("import_kvarh", pl.Float64, "Reactive import (lagging) energy", "kvarh"),
+        Column("export_kvarh", pl.Float64, "Reactive export (leading) energy", "kvarh"),
+        Column("p_max_kw", pl.Float64, "Largest quarter-hour mean power", "kW"),
+        Column("points", pl.Int32, "Quarter-hours due", nullable=False, minimum=0),
+        Column("known_points", pl.Int32, "Quarter-hours whose energy is known", nullable=False, minimum=0),
+        *(
+            Column(f"{status}_points", pl.Int32, f"Quarter-hours of status {status}", nullable=False, minimum=0)
+            for status in ("validated", "raw", "estimated", "edited")
+        ),
+        Column("repeated_kw", pl.Float64, "The day's last known power", "kW"),
+        Column(
+            "repeated_points",
+            pl.Int32,
+            "Quarter-hours for which it has been the same, those of days before included",
+            nullable=False,
+            minimum=0,
+        ),
+        Column("zero_days", pl.Int32, "Days without energy in a row, this one included", nullable=False, minimum=0),
     ),
 )
 
 
 def _daily_load(periods: Sequence[str]) -> Table:
     tariff = tuple(
-        Column(f"energy_{p}_kwh", pl.Float64, f"Energy in the time-of-use period '{p}' of the customer's tariff", "kWh")
+        Column(
+            f"energy_{p}_kwh",
+            pl.Float64,
+            f"Energy drawn in the time-of-use period '{p}' of the customer's tariff",
+            "kWh",
+        )
         for p in periods
     )
     return Table(
@@ -167,7 +210,8 @@ def _daily_load(periods: Sequence[str]) -> Table:
         (
             _customer(scope=True),
             _DATE,
-            Column("energy_kwh", pl.Float64, "Energy, import less export", "kWh"),
+            Column("energy_kwh", pl.Float64, "Active energy drawn from the grid", "kWh"),
+            Column("export_kwh", pl.Float64, "Active energy fed into the grid", "kWh"),
             Column("p_max_kw", pl.Float64, "Largest quarter-hour mean power", "kW"),
             Column("p_max_at", TIMESTAMP, "End of the first quarter-hour with p_max_kw", "UTC"),
             Column("p_min_kw", pl.Float64, "Smallest quarter-hour mean power", "kW"),
@@ -181,7 +225,11 @@ def _daily_load(periods: Sequence[str]) -> Table:
             Column("demand_basis", pl.String, "sliding by 1 min, or block of 15 min", allowed=("sliding", "block")),
             *tariff,
             Column(
-                "completeness", pl.Float64, "Readings received / readings due", nullable=False, minimum=0, maximum=1
+                "completeness",
+                pl.Float64,
+                "Readings received / readings due; null: none is due yet",
+                minimum=0,
+                maximum=1,
             ),
         ),
     )
@@ -237,7 +285,7 @@ POWER_FACTOR_MONTHLY = Table(
     (
         _customer(),
         Column("month", pl.Date, "First day of the local month", nullable=False),
-        Column("active_kwh", pl.Float64, "Active energy", "kWh"),
+        Column("active_kwh", pl.Float64, "Active energy drawn from the grid", "kWh", _PF),
         Column("import_kvarh", pl.Float64, "Reactive import (lagging) energy", "kvarh", minimum=0),
         Column("export_kvarh", pl.Float64, "Reactive export (leading) energy", "kvarh", minimum=0),
         Column(
@@ -334,26 +382,13 @@ KPI = Table(
     ),
 )
 
-RECONCILIATION = Table(
-    "reconciliation",
-    "Does what the stream wrote equal what batch computes from the readings? One row for each day and table.",
-    ("date", "table_name"),
-    (
-        _DATE,
-        Column("table_name", pl.String, "Lake table", nullable=False),
-        Column("stream_rows", pl.Int64, "Keys that the stream wrote", nullable=False, minimum=0),
-        Column("batch_rows", pl.Int64, "Keys that batch computes", nullable=False, minimum=0),
-        Column("differing_rows", pl.Int64, "Keys that are on one side only, or differ", nullable=False, minimum=0),
-    ),
-)
-
 VIOLATIONS_NOW = Table("violations", "Limit violations, last state of each.", VIOLATIONS.key, VIOLATIONS.columns)
 
 
 def warehouse(periods: Sequence[str]) -> dict[str, Table]:
     """All tables of the warehouse; `periods` are the time-of-use periods that the settings name."""
     tables = (
-        CUSTOMERS, METERS, DAILY_CURVE, _daily_load(periods), VOLTAGE_DAILY, POWER_FACTOR_MONTHLY,
-        VIOLATIONS_NOW, FORECAST, FORECAST_ACCURACY, KPI, RECONCILIATION,
+        CUSTOMERS, METERS, DAILY_CURVE, METER_DAILY, _daily_load(periods), VOLTAGE_DAILY, POWER_FACTOR_MONTHLY,
+        VIOLATIONS_NOW, FORECAST, FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
     )  # fmt: skip
     return {t.name: t for t in tables}

@@ -22,6 +22,7 @@ COMMANDS = {
     "replay": ("replay", "Turn someone's CSV or Parquet into readings"),
     "stream": ("stream", "Run the dataflow on files or on Kafka"),
     "materialize": ("materialize", "Run the Dagster assets for a range of days"),
+    "edit": ("edit", "Put values right by hand, from a signed correction file"),
     "compact": ("compact", "Merge the lake's small parts, and take out days past keeping"),
     "ui": ("ui", "Open the Dagster UI with its daemon, on loopback"),
     "query": ("query", "Read the warehouse with SQL"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import date, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -29,15 +30,26 @@ def command(home: Path, first: datetime, last: datetime) -> None:
 
 def materialize(home: Path, first: date, last: date) -> None:
     """What the command does; `kilowatch demo` does it too."""
+    from assets.batch import Batch
+    from assets.curves import reopened
     from orchestration.home.registry_files import load
     from orchestration.home.settings import load_settings
+    from sinks.lake.calendar import check_timezone
+    from sinks.lake.reader import LakeReader
 
     settings = load_settings(home)
+    check_timezone(home, settings.timezone)
     _check_days(first, last, settings.timezone)
     load(home, settings)  # a wrong registry is said before any work
-    if not (home / "lake" / "readings").is_dir():
+    until = LakeReader(home).watermark(settings.stream.lateness_s)
+    if until is None:
         raise UserError(f"no readings in {home / 'lake'} yet: run `kilowatch stream` first")
-    _show(_run(home, first, last), first, last)
+    _check_not_ahead(last, until, settings.timezone)
+    batch = Batch(home, settings.metering, lambda: load(home, settings))
+    earliest = reopened(batch, first, last)
+    if earliest < first:
+        click.echo(f"from {earliest} on: gaps that reached out of the days before {first} have ended since", err=True)
+    _show(_run(home, earliest, last), earliest, last)
 
 
 def _check_days(first: date, last: date, timezone: str) -> None:
@@ -49,6 +61,18 @@ def _check_days(first: date, last: date, timezone: str) -> None:
         raise UserError(f"--from {first} is before {FIRST_DAY}, the first day that can be materialised")
     if not partitions(timezone).has_partition_key(last.isoformat()):
         raise UserError(f"--to {last} is in the future: the last day that can be materialised is today in {timezone}")
+
+
+def _check_not_ahead(last: date, until: datetime, timezone: str) -> None:
+    """A day that the data has not reached is in the future, whatever the machine's clock says."""
+    from metering.calendar import day_bounds
+
+    if day_bounds(last, timezone)[0] > until:
+        local = until.astimezone(ZoneInfo(timezone))
+        raise UserError(
+            f"--to {last} is in the future: the readings have come as far as {local:%Y-%m-%d %H:%M} in {timezone}, so "
+            f"{local.date()} is the last day that can be materialised"
+        )
 
 
 def _run(home: Path, first: date, last: date) -> dict[str, int]:

@@ -49,6 +49,7 @@ from metering.settings import (
 )
 from metering.settings.kpis import Kpi
 from metering.tables import warehouse
+from metering.vee.validation import CHECKS, READING_CHECKS
 from orchestration.home.calendar import SpecialDays, known_country, special_days
 from pipelines.flow.settings import StreamOptions
 
@@ -194,6 +195,21 @@ class Settings(BaseSettings):
     def _enough_history(cls, value: ForecastSettings) -> ForecastSettings:
         if value.history_days < 7 or value.min_train_days < 1 or value.max_iter < 1:
             raise ValueError("history_days must be at least 7, min_train_days and max_iter at least 1")
+        return value
+
+    @field_validator("vee")
+    @classmethod
+    def _known_checks(cls, value: VeeSettings) -> VeeSettings:
+        checks = {*CHECKS, *READING_CHECKS}
+        for name, row in value.validation.items():
+            if (row.check or name) not in checks:
+                raise ValueError(
+                    f"validation.{name}: there is no check '{row.check or name}'; there are {', '.join(sorted(checks))}"
+                )
+            if not 0 <= row.threshold < inf:
+                raise ValueError(f"validation.{name}: threshold must be a number from 0")
+        if value.reference_days < 1 or value.history_days < 1 or min(value.register_gap_days, value.linear_gap_min) < 0:
+            raise ValueError("reference_days and history_days must be at least 1, gaps at least 0")
         return value
 
     @field_validator("slots", "plausibility")

@@ -35,6 +35,7 @@ from pipelines.sources.files import FileReader, FileSource
 from pipelines.sources.poll import Reader, Source
 from pipelines.sources.redrive import AtRest, Replayed, unwrapped
 from pipelines.sources.redrive_requests import Requests
+from sinks.lake.calendar import keep_timezone
 from sinks.lake.commits import CommitLog
 from sinks.lake.owner import Owner, join, take
 from sinks.lake.reader import LakeReader
@@ -97,6 +98,7 @@ def _stream(
 ) -> Outcome:
     registry = RegistryWatch(home, settings)
     with _owned(home, settings, place) as owner:
+        keep_timezone(home, settings.timezone)
         names = settings.topics
         results = (names.windows, names.violations, names.compliance, names.rejected)
         sinks = Sinks(

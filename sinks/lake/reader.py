@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from metering.tables import LAKE, Table
+from metering.tables.lake import WINDOW_S
 from sinks.lake.lock import shared
 
 
@@ -65,12 +66,39 @@ class LakeReader:
         """The parts of a day, in name order."""
         return sorted((self.folder(table) / f"date={day.isoformat()}").glob("*.parquet"))
 
+    def watermark(self, lateness_s: int) -> datetime | None:
+        """How far the data has come: the newest reading less the lateness, or the newest window that is there whole.
+
+        A stream closes windows at its watermark, and all of them at its files' end. None for a lake without readings.
+        """
+        with self.held():
+            newest = next((at for day in reversed(self.dates("readings")) if (at := self._newest_reading(day))), None)
+            whole = next((at for day in reversed(self.dates("windows")) if (at := self._newest_whole(day))), None)
+        if newest is None:
+            return None
+        behind = newest - timedelta(seconds=lateness_s)
+        return behind if whole is None else max(behind, min(whole, window_after(newest)))
+
+    def _newest_reading(self, day: date) -> datetime | None:
+        return max((at for part in self.parts("readings", day) if (at := part_facts(part, "ts").newest)), default=None)
+
+    def _newest_whole(self, day: date) -> datetime | None:
+        whole = self.scan("windows", [day]).filter(pl.col("n") >= pl.col("n_expected"), pl.col("n") > 0)
+        at = whole.select(pl.col("window_end").max()).collect().item()
+        assert at is None or isinstance(at, datetime)
+        return at
+
     def scan(self, table: str, days: Iterable[date] | None = None) -> pl.LazyFrame:
         """Rows of those days (None: of all) as the table is declared, `date` included; typed, also without parts."""
         declared = LAKE[table]
         days = self.dates(table) if days is None else days
         frames = [scan_parts(declared, day, parts) for day in days if (parts := self.parts(table, day))]
         return pl.concat(frames) if frames else declared.empty().lazy()
+
+
+def window_after(at: datetime) -> datetime:
+    """End of the window that `at` lies in."""
+    return datetime.fromtimestamp(-(-at.timestamp() // WINDOW_S) * WINDOW_S, UTC)
 
 
 def scan_parts(table: Table, day: date, parts: Sequence[Path]) -> pl.LazyFrame:

@@ -10,7 +10,7 @@ import pytest
 
 from assets.batch import Batch, gated
 from assets.catalogue import RESULTS
-from metering.tables import LAKE
+from metering.tables.batch import BATCH
 from orchestration.home.registry_files import load
 from orchestration.home.settings import load_settings
 
@@ -35,7 +35,7 @@ def materialise() -> Callable[[Batch, Sequence[date], Sequence[str]], None]:
     def run(batch: Batch, days: Sequence[date], tables: Sequence[str]) -> None:
         for result in RESULTS:
             if result.table in tables:
-                table = batch.tables.get(result.table) or LAKE[result.table]
+                table = batch.tables.get(result.table) or BATCH[result.table]
                 outcome = gated(batch, table, days, result.compute(batch, days))
                 assert outcome.verdict.success, outcome.verdict.failures
                 outcome.stage.publish()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from assets.batch import Batch, Part, gated
 from assets.picture import curve_picture
 from assets.violations import violations
 from metering.tables import LAKE
+from metering.vee.findings import FINDINGS
 from sinks.marts import day_partition
 
 D1, D2 = date(2026, 3, 2), date(2026, 3, 3)
@@ -49,14 +51,46 @@ def test_parts_are_counted_validated_together_and_wait_for_publishing(empty: Bat
 
 
 @pytest.mark.parametrize("lot", [1, 5_000_000])
-def test_a_fault_in_any_part_is_found_however_the_rows_are_cut(
+def test_a_row_that_is_not_as_declared_is_kept_out_and_named_and_holds_no_other_up(
     empty: Batch, lot: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(assets.batch, "GATE_ROWS", lot)
     parts = [kpi(empty, D1), kpi(empty, D2, status="good")]
-    verdict = gated(empty, empty.tables["kpi"], [D1, D2], parts).verdict
-    assert [(f.columns, f.count) for f in verdict.failures] == [(("status",), 1)]
+    outcome = gated(empty, empty.tables["kpi"], [D1, D2], parts)
+    assert outcome.verdict.success
+    outcome.stage.publish()
+    assert outcome.rows == {D1: 1, D2: 0}
+    assert empty.marts.scan(empty.tables["kpi"]).collect()["period"].to_list() == [str(D1)]
+    (found,) = empty.marts.scan(empty.tables["quality_results"]).collect().to_dicts()
+    assert (found["date"], found["table_name"], found["severity"], found["failing_rows"]) == (D2, "kpi", "error", 1)
+    assert found["rule"] == "status: expect_column_values_to_be_in_set"
+    assert found["sample"] == f"period {D2}, kpi_id x, scope *, status good"
+    gated(empty, empty.tables["kpi"], [D1, D2], [kpi(empty, D1), kpi(empty, D2)]).stage.publish()
+    assert empty.marts.scan(empty.tables["quality_results"]).collect().is_empty()  # mended, so no longer told
+
+
+def test_a_key_that_is_there_twice_and_a_problem_of_the_part_keep_the_table_back(empty: Batch) -> None:
     assert not gated(empty, empty.tables["kpi"], [D1], [kpi(empty, D1, copies=2)]).verdict.success
+    wrong = replace(kpi(empty, D1), problem="stream and readings differ")
+    (failure,) = gated(empty, empty.tables["kpi"], [D1], [wrong]).verdict.failures
+    assert str(failure) == "stream and readings differ"
+
+
+def test_findings_are_summed_up_by_rule_and_name_meter_time_and_value(empty: Batch) -> None:
+    at = datetime(2026, 3, 2, 2, 15, tzinfo=UTC)
+    found = pl.DataFrame(
+        [
+            {"meter_id": f"M{n}", "window_end": at, "rule": "spike", "severity": "warning", "value": 400.0,
+             "limit": 180.0, "detail": "400 kW, third-highest of the day 100 kW"}
+            for n in (2, 1)
+        ],
+        schema=FINDINGS,
+    )  # fmt: skip
+    outcome = gated(empty, empty.tables["kpi"], [D1], [replace(kpi(empty, D1), findings=found)])
+    (row,) = outcome.quality.to_dicts()
+    assert (row["rule"], row["severity"], row["failing_rows"]) == ("spike", "warning", 2)
+    said = "at 2026-03-02 10:15: 400 kW, third-highest of the day 100 kW"
+    assert row["sample"] == f"meter M1 {said}; meter M2 {said}"
 
 
 def test_nothing_stays_staged_when_computing_fails(empty: Batch) -> None:

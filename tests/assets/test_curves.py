@@ -58,7 +58,7 @@ def test_every_day_has_its_96_points_for_each_customer(batch: Batch, days: list[
     counts = curve.group_by("customer_no", "date").agg(pl.len(), pl.col("point").n_unique().alias("points"))
     assert counts.height == 2 * len(days)
     assert set(counts["len"]) == set(counts["points"]) == {96}
-    assert set(curve["status"]) == {"raw"}
+    assert set(curve["status"]) == {"validated"}
 
 
 def test_voltage_equals_sql_on_the_lake(batch: Batch, days: list[date]) -> None:
@@ -90,7 +90,7 @@ def test_power_factor_is_of_the_month_to_date_and_grows_with_it(
 
     def active(days: range) -> dict[str, float]:
         wanted = [first + timedelta(days=n) for n in days]
-        materialise(batch, wanted, ["windows", "power_factor_monthly"])
+        materialise(batch, wanted, ["windows", "meter_curve", "meter_daily", "power_factor_monthly"])
         return dict(batch.marts.scan(month).select("customer_no", "active_kwh").collect().iter_rows())
 
     two, four = active(range(2)), active(range(2, 4))

@@ -60,7 +60,8 @@ weight = 2
 """
     (home / "kilowatch.toml").write_text(f"{example}\n{more}", "utf-8")
     batch = batch_of(home)
-    needed = ("customers", "meters", "windows", "voltage_daily", "power_factor_monthly", "kpi")
+    of_meters = ("windows", "meter_curve", "meter_daily")
+    needed = ("customers", "meters", *of_meters, "voltage_daily", "power_factor_monthly", "kpi")
     materialise(batch, DAYS, needed)
     build(home, batch.tables)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -29,6 +30,8 @@ def batch(
     """One day of readings; its windows are materialised, and written to the lake as the stream would."""
     batch = batch_of(make_batch_home(tmp_path / "home", DAY, 1))
     materialise(batch, [DAY], ["windows"])
+    for table in ("windows", "compliance"):
+        shutil.rmtree(batch.home / "lake" / table)
     return batch
 
 

@@ -13,9 +13,10 @@ import pytest
 from metering.calendar import quarter_hours
 from metering.registry.meter_versions import METER_VERSIONS, meter_versions
 from metering.settings import MeteringSettings
-from metering.tables.lake import WINDOWS
+from metering.tables.batch import BATCH_WINDOWS
 from metering.tables.schema import TIMESTAMP
-from metering.tables.warehouse import CUSTOMERS, DAILY_CURVE, METERS
+from metering.tables.warehouse import CUSTOMERS, DAILY_CURVE, METER_DAILY, METERS
+from metering.vee.meter_curve import Beside, meter_curve
 
 Builder = Callable[..., pl.DataFrame]
 
@@ -85,9 +86,50 @@ def make_windows() -> Builder:
         rows = quarters.with_columns(pl.Series("p_mean_kw", p_kw, dtype=pl.Float64)).filter(
             pl.col("p_mean_kw").is_not_null()
         )
-        given = {"n": 1, "n_expected": 1, "revision": 0, "energy_basis": "power", "covered_min": 15.0, **columns}
+        given = {
+            "n": 1,
+            "n_expected": 1,
+            "revision": 0,
+            "energy_basis": "power",
+            "covered_min": 15.0,
+            "u_max_v": 220.0,
+            **columns,
+        }
         filled = rows.with_columns((pl.col("p_mean_kw") / 4).alias("energy_kwh"))
-        return WINDOWS.conform(filled, meter_id=meter_id, customer_no=customer_no, date=day, **given)
+        return BATCH_WINDOWS.conform(filled, meter_id=meter_id, customer_no=customer_no, date=day, **given)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def days_of() -> Builder:
+    """METER_DAILY of windows that are all known: plain sums."""
+
+    def make(windows: pl.DataFrame, tz: str = "Asia/Shanghai") -> pl.DataFrame:
+        at = (pl.col("window_end") - pl.duration(microseconds=1)).dt.convert_time_zone(tz).dt.date()
+        sums = windows.group_by("meter_id", "customer_no", at.alias("date"), maintain_order=True).agg(
+            pl.col("energy_kwh").sum(),
+            pl.lit(0.0).alias("export_kwh"),
+            *(
+                pl.when(values.count() > 0).then(values.sum()).alias(name)
+                for name in ("import_kvarh", "export_kvarh")
+                for values in [pl.coalesce(name, f"q_{name}")]
+            ),
+            pl.len().alias("points"),
+            pl.len().alias("known_points"),
+        )
+        return METER_DAILY.conform(sums, repeated_points=1, zero_days=0)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_meter_curve(metering_settings: MeteringSettings) -> Builder:
+    """METER_CURVE of a day that stands alone, from its windows."""
+
+    def make(windows: pl.DataFrame, meter_versions: pl.DataFrame, day: date, settings: Any = None) -> pl.DataFrame:
+        curve, _ = meter_curve(windows, meter_versions, day, settings or metering_settings, Beside.nothing())
+        return curve
 
     return make
 
@@ -102,7 +144,7 @@ def make_curve() -> Builder:
         return DAILY_CURVE.conform(
             rows.with_columns(
                 (pl.col("p_kw") / 4).alias("energy_kwh"),
-                pl.when(missing).then(pl.lit("missing")).otherwise(pl.lit("raw")).alias("status"),
+                pl.when(missing).then(pl.lit("missing")).otherwise(pl.lit("validated")).alias("status"),
                 pl.when(missing).then(pl.lit("no power")).alias("reason"),
             ),
             customer_no=customer_no,

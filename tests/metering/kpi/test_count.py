@@ -15,7 +15,7 @@ from metering.settings import MeteringSettings
 from metering.settings.kpis import Kpi
 from metering.supply.power_factor import power_factor_monthly
 from metering.tables.lake import MOST_KW, VIOLATIONS, WINDOWS
-from metering.tables.warehouse import FORECAST_ACCURACY, KPI, VOLTAGE_DAILY
+from metering.tables.warehouse import FORECAST_ACCURACY, KPI, METER_DAILY, VOLTAGE_DAILY
 
 Builder = Callable[..., pl.DataFrame]
 Rows = dict[tuple[str, str], dict[str, Any]]
@@ -58,18 +58,24 @@ def of(table: pl.DataFrame) -> Rows:
     return {(row["kpi_id"], row["scope"]): row for row in table.to_dicts()}
 
 
-def kpis_of(
-    windows: pl.DataFrame,
-    volts: pl.DataFrame,
-    scores: pl.DataFrame,
-    meter_versions: pl.DataFrame,
-    customers: pl.DataFrame,
-    day: date,
-    settings: MeteringSettings,
-) -> pl.DataFrame:
+@pytest.fixture(scope="module")
+def kpis_of(days_of: Builder) -> Builder:
     """KPI rows of a day from what they are made of."""
-    meters = meter_days(windows, volts, meter_versions, customers, day, settings)
-    return daily_kpis({"meter_days": meters, "forecast_accuracy": scores}, customers, day, settings)
+
+    def make(
+        windows: pl.DataFrame,
+        volts: pl.DataFrame,
+        scores: pl.DataFrame,
+        meter_versions: pl.DataFrame,
+        customers: pl.DataFrame,
+        day: date,
+        settings: MeteringSettings,
+        until: datetime | None = None,
+    ) -> pl.DataFrame:
+        meters = meter_days(windows, volts, days_of(windows), meter_versions, customers, day, settings, until)
+        return daily_kpis({"meter_days": meters, "forecast_accuracy": scores}, customers, day, settings, until)
+
+    return make
 
 
 @pytest.fixture
@@ -81,7 +87,11 @@ def windows(make_windows: Builder) -> pl.DataFrame:
 
 @pytest.fixture
 def rows(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, windows: pl.DataFrame
+    metering_settings: MeteringSettings,
+    customers: pl.DataFrame,
+    meter_versions: pl.DataFrame,
+    windows: pl.DataFrame,
+    kpis_of: Builder,
 ) -> Rows:
     volts = voltage(
         ("a1", "A", "a", 1440, 0, 0), ("a1", "A", "b", 1440, 0, 0), ("a1", "A", "c", 1440, 43.2, 28.8),
@@ -128,7 +138,11 @@ def test_status_by_target(rows: Rows) -> None:
 
 
 def test_groups_count_their_customers_together(
-    metering_settings: MeteringSettings, make_customers: Builder, make_meter_versions: Builder, make_windows: Builder
+    metering_settings: MeteringSettings,
+    make_customers: Builder,
+    make_meter_versions: Builder,
+    make_windows: Builder,
+    kpis_of: Builder,
 ) -> None:
     """A group's figure is that of its meters, not a mean of its customers'; who is in no group counts for all alone."""
     customers = make_customers(
@@ -186,7 +200,7 @@ def test_at_most_is_met_from_below(
 ) -> None:
     settings = replace(metering_settings, kpi={"low": own(direction="at_most", target=target, weight=3.0)})
     volts = voltage(("b1", "B", "a", 1000, 0, 30))
-    meters = meter_days(WINDOWS.empty(), volts, meter_versions, customers, DAY, settings)
+    meters = meter_days(WINDOWS.empty(), volts, METER_DAILY.empty(), meter_versions, customers, DAY, settings)
     table = of(daily_kpis({"meter_days": meters, "voltage_daily": volts}, customers, DAY, settings))
     row = table["low", "B"]
     assert (row["value"], row["status"], row["direction"], row["weight"]) == (3.0, status, "at_most", 3.0)
@@ -204,7 +218,7 @@ def test_rows_are_dated_by_a_time_of_the_local_day(
     )
     kpi = own(source="violations", numerator="count(*)", denominator="1", unit="violations", dated_by="started_at")
     settings = replace(metering_settings, kpi={"raised": kpi})
-    meters = meter_days(WINDOWS.empty(), voltage(), meter_versions, customers, DAY, settings)
+    meters = meter_days(WINDOWS.empty(), voltage(), METER_DAILY.empty(), meter_versions, customers, DAY, settings)
     table = of(daily_kpis({"meter_days": meters, "violations": raised}, customers, DAY, settings))
     assert table["raised", "B"]["value"] == table["raised", "*"]["value"] == 2.0
 
@@ -220,7 +234,7 @@ def test_what_is_not_additive_is_counted_from_the_months_rows(
     )
     days = []
     for day in (DAY, NEXT):
-        meters = meter_days(WINDOWS.empty(), volts, meter_versions, customers, day, settings)
+        meters = meter_days(WINDOWS.empty(), volts, METER_DAILY.empty(), meter_versions, customers, day, settings)
         days.append(daily_kpis({"meter_days": meters, "voltage_daily": volts}, customers, day, settings))
     june = voltage(("b1", "B", "a", 1440, 0, 1440), day=date(2026, 6, 30))
     rows = {"voltage_daily": pl.concat([volts, june])}
@@ -229,7 +243,7 @@ def test_what_is_not_additive_is_counted_from_the_months_rows(
 
 
 def test_two_voltage_targets(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, kpis_of: Builder
 ) -> None:
     volts = voltage(("b1", "B", "a", 1000, 17, 0))  # 98.3 %
     table = of(kpis_of(WINDOWS.empty(), volts, accuracy(), meter_versions, customers, DAY, metering_settings))
@@ -246,7 +260,11 @@ def test_no_data_is_never_a_pass(rows: Rows) -> None:
 
 
 def test_without_a_target_a_value_is_reported_but_not_judged(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, windows: pl.DataFrame
+    metering_settings: MeteringSettings,
+    customers: pl.DataFrame,
+    meter_versions: pl.DataFrame,
+    windows: pl.DataFrame,
+    kpis_of: Builder,
 ) -> None:
     aimless = replace(metering_settings.kpi["reading_success_rate"], target=None)
     settings = replace(metering_settings, kpi={**metering_settings.kpi, "reading_success_rate": aimless})
@@ -256,7 +274,7 @@ def test_without_a_target_a_value_is_reported_but_not_judged(
 
 
 def test_no_meters_leaves_the_scope_without_data(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, kpis_of: Builder
 ) -> None:
     table = of(
         kpis_of(WINDOWS.empty(), voltage(), accuracy(), meter_versions.clear(), customers, DAY, metering_settings)
@@ -271,6 +289,8 @@ def test_month_to_date_sums_days(
     meter_versions: pl.DataFrame,
     windows: pl.DataFrame,
     make_windows: Builder,
+    kpis_of: Builder,
+    days_of: Builder,
 ) -> None:
     later = make_windows("b1", "B", NEXT, [100.0] * 96, import_kvarh=0.0, export_kvarh=0.0)
     both = pl.concat([windows, later])
@@ -282,7 +302,7 @@ def test_month_to_date_sums_days(
         )
     ]
     june = days[0].with_columns(pl.lit("2026-06-30").alias("period"))
-    monthly = power_factor_monthly(both, customers, DAY, metering_settings)
+    monthly = power_factor_monthly(days_of(both), customers, DAY, metering_settings)
     table = of(
         monthly_kpis(pl.concat([*days, june]), {"power_factor_monthly": monthly}, customers, NEXT, metering_settings)
     )
@@ -301,7 +321,7 @@ def test_month_to_date_sums_days(
 
 
 def test_an_empty_month_has_no_data(metering_settings: MeteringSettings, customers: pl.DataFrame) -> None:
-    monthly = power_factor_monthly(WINDOWS.empty(), _no_customers(), DAY, metering_settings)
+    monthly = power_factor_monthly(METER_DAILY.empty(), _no_customers(), DAY, metering_settings)
     table = of(monthly_kpis(KPI.empty(), {"power_factor_monthly": monthly}, customers.clear(), DAY, metering_settings))
     assert {(scope, row["status"]) for (_, scope), row in table.items()} == {("*", "no_data")}
 
@@ -323,6 +343,7 @@ def test_rates_agree_with_sql(
     meter_versions: pl.DataFrame,
     windows: pl.DataFrame,
     sql: Callable[..., list[tuple[Any, ...]]],
+    kpis_of: Builder,
 ) -> None:
     table = of(kpis_of(windows, voltage(), accuracy(), meter_versions, customers, DAY, metering_settings))
     theirs = sql(
@@ -351,6 +372,7 @@ def test_absurd_energies_are_no_data_for_their_scopes_alone(
     customers: pl.DataFrame,
     meter_versions: pl.DataFrame,
     make_windows: Builder,
+    kpis_of: Builder,
 ) -> None:
     windows = pl.concat(
         [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from metering.load.curve import daily_curve, scope_curve
 from metering.settings import MeteringSettings
-from metering.tables.lake import WINDOWS
+from metering.tables.batch import BATCH_WINDOWS as WINDOWS
 from metering.tables.warehouse import DAILY_CURVE
 
 Builder = Callable[..., pl.DataFrame]
@@ -34,20 +34,18 @@ def meter_versions(customers: pl.DataFrame, make_meter_versions: Builder) -> pl.
 
 
 def test_every_customer_with_a_meter_has_every_quarter_hour(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame
+    make_meter_curve: Builder, customers: pl.DataFrame, meter_versions: pl.DataFrame
 ) -> None:
-    curve = daily_curve(WINDOWS.empty(), meter_versions, customers, DAY, metering_settings)
+    curve = daily_curve(make_meter_curve(WINDOWS.empty(), meter_versions, DAY), customers, DAY)
     assert curve.schema == DAILY_CURVE.schema
     assert curve.group_by("customer_no").len().sort("customer_no").rows() == [("A", 96), ("B", 96)]
     assert curve["status"].unique().to_list() == ["missing"]
     assert curve.select("p_kw", "q_kvar", "energy_kwh").null_count().row(0) == (192,) * 3
-    assert curve.filter(pl.col("customer_no") == "A")["reason"].unique().to_list() == ["no power for 1440 min"]
+    assert curve.filter(pl.col("customer_no") == "A")["reason"].unique().to_list() == ["no power for at least 1440 min"]
 
 
-def test_no_meters_no_rows(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame
-) -> None:
-    curve = daily_curve(WINDOWS.empty(), meter_versions.clear(), customers, DAY, metering_settings)
+def test_no_meters_no_rows(make_meter_curve: Builder, customers: pl.DataFrame, meter_versions: pl.DataFrame) -> None:
+    curve = daily_curve(make_meter_curve(WINDOWS.empty(), meter_versions.clear(), DAY), customers, DAY)
     assert curve.is_empty()
     assert curve.schema == DAILY_CURVE.schema
     assert scope_curve(curve).is_empty()
@@ -56,6 +54,7 @@ def test_no_meters_no_rows(
 @pytest.mark.parametrize(("day", "points"), [(date(2016, 3, 27), 92), (date(2016, 10, 30), 100)])
 def test_days_with_23_and_25_hours(
     metering_settings: MeteringSettings,
+    make_meter_curve: Builder,
     customers: pl.DataFrame,
     make_meter_versions: Builder,
     make_windows: Builder,
@@ -65,42 +64,47 @@ def test_days_with_23_and_25_hours(
     settings = replace(metering_settings, timezone="Europe/Berlin")
     meter_versions = make_meter_versions(customers, {"a1": {"customer_no": "A"}}, settings)
     windows = make_windows("a1", "A", day, [float(n) for n in range(points)], tz="Europe/Berlin")
-    curve = daily_curve(windows, meter_versions, customers, day, settings)
+    curve = daily_curve(make_meter_curve(windows, meter_versions, day, settings), customers, day)
     assert curve["point"].to_list() == list(range(1, points + 1))
     assert curve["p_kw"].to_list() == [float(n) for n in range(points)]
-    assert curve["status"].unique().to_list() == ["raw"]
+    assert curve["status"].unique().to_list() == ["validated"]
 
 
-def test_a_sum_is_as_good_as_its_worst_meter(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, make_windows: Builder
+def test_a_sum_is_as_good_as_its_worst_meter_and_lacks_only_what_is_not_known(
+    make_meter_curve: Builder, customers: pl.DataFrame, meter_versions: pl.DataFrame, make_windows: Builder
 ) -> None:
     first = [100.0] * 96
     second: list[float | None] = [50.0] * 96
     second[10] = None  # 15 min: estimated
-    second[20:40] = [None] * 20  # 5 h: missing
-    partial = make_windows("b2", "B", DAY, second).with_columns(
-        pl.when(pl.int_range(pl.len()) == 0).then(2).otherwise(pl.col("n_expected")).cast(pl.Int32).alias("n_expected")
+    second[20:40] = [None] * 20  # 5 h, without reference days: missing
+    half = make_windows("b2", "B", DAY, second).with_columns(
+        pl.when(pl.int_range(pl.len()) == 0).then(7.5).otherwise("covered_min").alias("covered_min"),
+        pl.when(pl.int_range(pl.len()) == 0).then(2).otherwise("n_expected").cast(pl.Int32).alias("n_expected"),
+        pl.when(pl.int_range(pl.len()) == 0).then(6.25).otherwise("energy_kwh").alias("energy_kwh"),
     )
-    windows = pl.concat([make_windows("b1", "B", DAY, first, q_mean_kvar=10.0), partial])
-    curve = daily_curve(windows, meter_versions, customers, DAY, metering_settings).filter(pl.col("customer_no") == "B")
-    at = {row["point"]: row for row in curve.to_dicts()}
-    assert (at[2]["p_kw"], at[2]["energy_kwh"], at[2]["status"], at[2]["reason"]) == (150.0, 37.5, "raw", None)
-    assert (at[1]["status"], at[1]["reason"]) == ("validated", "b2: 1 of 2 readings")
+    windows = pl.concat([make_windows("b1", "B", DAY, first, q_mean_kvar=10.0), half])
+    curve = daily_curve(make_meter_curve(windows, meter_versions, DAY), customers, DAY)
+    at = {row["point"]: row for row in curve.filter(pl.col("customer_no") == "B").to_dicts()}
+    assert (at[2]["p_kw"], at[2]["energy_kwh"], at[2]["status"], at[2]["reason"]) == (150.0, 37.5, "validated", None)
+    assert (at[1]["p_kw"], at[1]["energy_kwh"], at[1]["status"]) == (150.0, 37.5, "estimated")
+    assert (at[1]["rule"], at[1]["reason"]) == ("partial", "b2: readings of 7.5 of 15.0 min stand for all of it")
     assert (at[11]["p_kw"], at[11]["energy_kwh"], at[11]["status"]) == (150.0, 37.5, "estimated")
     assert at[11]["reason"] == "b2: no power for 15 min: straight line between the neighbours"
-    assert (at[30]["p_kw"], at[30]["status"], at[30]["reason"]) == (None, "missing", "b2: no power for 300 min")
+    # b1's energy is in every table, so the point is what is known of it, and says what it lacks
+    assert (at[30]["p_kw"], at[30]["energy_kwh"], at[30]["status"]) == (100.0, 25.0, "raw")
+    assert (at[30]["rule"], at[30]["reason"]) == ("missing", "b2: no power for 300 min")
     assert at[2]["q_kvar"] is None  # b2 does not report it, so the sum is not known
 
 
 def test_power_and_energy_stand_in_for_each_other(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, make_windows: Builder
+    make_meter_curve: Builder, customers: pl.DataFrame, meter_versions: pl.DataFrame, make_windows: Builder
 ) -> None:
     whole = make_windows("a1", "A", DAY, [100.0] * 96)
     no_power = whole.head(1).with_columns(pl.lit(None, pl.Float64).alias("p_mean_kw"), pl.lit(30.0).alias("energy_kwh"))
     no_energy = whole.slice(1, 1).with_columns(pl.lit(None, pl.Float64).alias("energy_kwh"))
-    curve = daily_curve(pl.concat([no_power, no_energy]), meter_versions, customers, DAY, metering_settings)
+    curve = daily_curve(make_meter_curve(pl.concat([no_power, no_energy]), meter_versions, DAY), customers, DAY)
     rows = curve.filter(pl.col("customer_no") == "A").head(2).select("p_kw", "energy_kwh", "status").rows()
-    assert rows == [(120.0, 30.0, "raw"), (100.0, 25.0, "raw")]
+    assert rows == [(120.0, 30.0, "validated"), (100.0, 25.0, "validated")]
 
 
 def test_scope_sums_what_is_known(make_curve: Builder) -> None:
@@ -114,24 +118,27 @@ def test_scope_sums_what_is_known(make_curve: Builder) -> None:
 
 @given(p_kw=st.lists(st.none() | st.floats(-1e5, 1e5), min_size=96, max_size=96))
 def test_shape_and_reasons_hold_for_any_day(
-    metering_settings: MeteringSettings,
+    make_meter_curve: Builder,
     customers: pl.DataFrame,
     meter_versions: pl.DataFrame,
     make_windows: Builder,
     p_kw: list[float | None],
 ) -> None:
-    curve = daily_curve(make_windows("a1", "A", DAY, p_kw), meter_versions, customers, DAY, metering_settings)
+    curve = daily_curve(make_meter_curve(make_windows("a1", "A", DAY, p_kw), meter_versions, DAY), customers, DAY)
     assert curve.select(DAILY_CURVE.key).is_unique().all()
     assert curve.height == 192
-    raw, missing = pl.col("status") == "raw", pl.col("status") == "missing"
-    assert curve.select((pl.col("reason").is_null() == raw).all()).item()
+    validated, missing = pl.col("status") == "validated", pl.col("status") == "missing"
+    assert curve.select((pl.col("reason").is_null() == validated).all()).item()
+    assert curve.select((pl.col("rule").is_null() == validated).all()).item()
+    net = pl.col("energy_kwh") - pl.col("export_kwh")
+    assert curve.select(((pl.col("p_kw") / 4 - net).abs() <= 1e-9 * pl.col("p_kw").abs()).all()).item()
     assert curve.select((pl.col("p_kw").is_null() == missing).all()).item()
     of_a = curve.filter(pl.col("customer_no") == "A")["p_kw"].to_list()
     assert all(ours == given for ours, given in zip(of_a, p_kw, strict=True) if given is not None)
 
 
 def test_sums_agree_with_sql(
-    metering_settings: MeteringSettings,
+    make_meter_curve: Builder,
     customers: pl.DataFrame,
     meter_versions: pl.DataFrame,
     make_windows: Builder,
@@ -142,7 +149,7 @@ def test_sums_agree_with_sql(
         for i, (meter, customer) in enumerate([("a1", "A"), ("b1", "B"), ("b2", "B")])
         for day in (date(2026, 6, 30), DAY, date(2026, 7, 2))
     )
-    curve = daily_curve(windows, meter_versions, customers, DAY, metering_settings)
+    curve = daily_curve(make_meter_curve(windows, meter_versions, DAY), customers, DAY)
     theirs = sql(
         """
         select customer_no, cast(row_number() over (partition by customer_no order by window_end) as int), window_end,
@@ -161,7 +168,7 @@ def test_sums_agree_with_sql(
 
 
 def test_sums_and_lines_that_are_no_number_are_missing(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, make_windows: Builder
+    make_meter_curve: Builder, customers: pl.DataFrame, meter_versions: pl.DataFrame, make_windows: Builder
 ) -> None:
     """As a lake of before may hold them; what is not known says so, and the customers beside it are as they were."""
     huge: list[float | None] = [1.7e308] * 4 + [1.0] * 92
@@ -171,14 +178,14 @@ def test_sums_and_lines_that_are_no_number_are_missing(
             make_windows("a1", "A", DAY, gap), make_windows("b1", "B", DAY, huge), make_windows("b2", "B", DAY, huge)
         ]
     )  # fmt: skip
-    curve = daily_curve(windows, meter_versions, customers, DAY, metering_settings)
+    curve = daily_curve(make_meter_curve(windows, meter_versions, DAY), customers, DAY)
     values = curve.select("p_kw", "q_kvar", "energy_kwh")
     assert values.select(pl.all().is_finite().all()).row(0) == (True,) * 3
     rows = {(row["customer_no"], row["point"]): row for row in curve.to_dicts()}
     for key in (("A", 2), ("B", 1), ("B", 4)):
         assert (rows[key]["p_kw"], rows[key]["energy_kwh"], rows[key]["status"]) == (None, None, "missing"), key
-    assert rows["A", 2]["reason"] == "no power for 15 min, and no line between such neighbours"
+    assert rows["A", 2]["reason"] == "no power for 15 min"
     assert rows["B", 1]["reason"] == "the sum of its meters is no finite number"
-    assert (rows["B", 5]["p_kw"], rows["B", 5]["status"], rows["A", 4]["p_kw"]) == (2.0, "raw", 5.0)
+    assert (rows["B", 5]["p_kw"], rows["B", 5]["status"], rows["A", 4]["p_kw"]) == (2.0, "validated", 5.0)
     both = scope_curve(pl.concat([curve, curve.with_columns(customer_no=pl.lit("Z"))]))
     assert both.select(pl.col("p_kw", "energy_kwh").is_finite().all()).row(0) == (True, True)

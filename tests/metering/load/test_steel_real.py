@@ -15,7 +15,7 @@ from metering.load.curve import daily_curve
 from metering.load.indices import daily_load
 from metering.settings import MeteringSettings
 from metering.supply.power_factor import power_factor_monthly
-from metering.tables.lake import WINDOWS
+from metering.tables.batch import BATCH_WINDOWS
 
 Builder = Callable[..., pl.DataFrame]
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -52,7 +52,9 @@ def windows(csv: Path) -> pl.DataFrame:
         pl.col("Lagging_Current_Reactive.Power_kVarh").alias("import_kvarh"),
         pl.col("Leading_Current_Reactive_Power_kVarh").alias("export_kvarh"),
     )
-    return WINDOWS.conform(values, meter_id="steel", customer_no="S", n=1, n_expected=1, revision=0)
+    return BATCH_WINDOWS.conform(
+        values, meter_id="steel", customer_no="S", n=1, n_expected=1, revision=0, covered_min=15, energy_basis="power"
+    )
 
 
 NUMBERED = "with rows as (select *, row_number() over () - 1 as i from read_csv('{csv}'))"
@@ -66,11 +68,12 @@ def test_a_day(
     windows: pl.DataFrame,
     csv: Path,
     sql: Sql,
+    make_meter_curve: Builder,
     day: date,
 ) -> None:
-    curve = daily_curve(windows, meter_versions, customers, day, metering_settings)
+    curve = daily_curve(make_meter_curve(windows, meter_versions, day), customers, day)
     assert curve.height == 96
-    assert curve["status"].unique().to_list() == ["raw"]
+    assert curve["status"].unique().to_list() == ["validated"]
     load = daily_load(curve, windows, None, customers, meter_versions, day, metering_settings).filter(customer_no="S")
     query = f"""{NUMBERED}
         select sum(Usage_kWh), max(Usage_kWh) * 4, min(Usage_kWh) * 4, avg(Usage_kWh) * 4,
@@ -85,10 +88,15 @@ def test_a_day(
 
 
 def test_power_factor_of_every_month(
-    metering_settings: MeteringSettings, customers: pl.DataFrame, windows: pl.DataFrame, csv: Path, sql: Sql
+    metering_settings: MeteringSettings,
+    customers: pl.DataFrame,
+    windows: pl.DataFrame,
+    csv: Path,
+    sql: Sql,
+    days_of: Builder,
 ) -> None:
     months = [date(2018, n, 1) for n in range(1, 9)]
-    ours = pl.concat(power_factor_monthly(windows, customers, month, metering_settings) for month in months)
+    ours = pl.concat(power_factor_monthly(days_of(windows), customers, month, metering_settings) for month in months)
     query = f"""{NUMBERED}
         select date_trunc('month', date '2018-01-01' + cast(i // 96 as int))::date as month, sum(Usage_kWh) as p,
                sum("Lagging_Current_Reactive.Power_kVarh" + Leading_Current_Reactive_Power_kVarh) as q,

@@ -21,8 +21,7 @@ from metering.supply.power_factor import (
     power_factor_monthly,
     reactive_kvarh,
 )
-from metering.tables.lake import WINDOWS
-from metering.tables.warehouse import POWER_FACTOR_MONTHLY
+from metering.tables.warehouse import METER_DAILY, POWER_FACTOR_MONTHLY
 
 Builder = Callable[..., pl.DataFrame]
 FINITE = st.floats(-1e12, 1e12)
@@ -112,7 +111,7 @@ def test_capacitors_leave_the_target(p: float, now: float, target: float) -> Non
 
 
 def test_month_takes_registers_first_and_power_where_they_are_absent(
-    metering_settings: MeteringSettings, make_customers: Builder, make_windows: Builder
+    metering_settings: MeteringSettings, make_customers: Builder, make_windows: Builder, days_of: Builder
 ) -> None:
     customers = make_customers({"R": {}, "Q": {}, "N": {}, "Z": {}})
     day = date(2026, 7, 1)
@@ -125,7 +124,7 @@ def test_month_takes_registers_first_and_power_where_they_are_absent(
             make_windows("m4", "gone", day, flat),
         ]
     )
-    table = power_factor_monthly(windows, customers, day, metering_settings)
+    table = power_factor_monthly(days_of(windows), customers, day, metering_settings)
     rows = {r["customer_no"]: r for r in table.to_dicts()}
     assert table.schema == POWER_FACTOR_MONTHLY.schema
     assert list(rows) == ["N", "Q", "R"]  # no row without windows, none outside the registry
@@ -138,7 +137,7 @@ def test_month_takes_registers_first_and_power_where_they_are_absent(
 
 
 def test_month_agrees_with_sql(
-    metering_settings: MeteringSettings, make_customers: Builder, make_windows: Builder, sql: Builder
+    metering_settings: MeteringSettings, make_customers: Builder, make_windows: Builder, sql: Builder, days_of: Builder
 ) -> None:
     customers = make_customers({"A": {}, "B": {"pf_standard": 0.85}})
     days = [date(2026, 6, 30), date(2026, 7, 1), date(2026, 7, 31), date(2026, 8, 1)]
@@ -150,7 +149,7 @@ def test_month_agrees_with_sql(
     ).with_columns(
         (pl.col("p_mean_kw") * 0.17).alias("import_kvarh"), (pl.col("p_mean_kw") % 7 / 4).alias("export_kvarh")
     )
-    ours = power_factor_monthly(windows, customers, date(2026, 7, 15), metering_settings)
+    ours = power_factor_monthly(days_of(windows), customers, date(2026, 7, 15), metering_settings)
     theirs = sql(
         """
         select customer_no, round(sum(energy_kwh) / sqrt(sum(energy_kwh) ** 2
@@ -166,7 +165,7 @@ def test_month_agrees_with_sql(
 
 
 def test_no_windows_no_rows(metering_settings: MeteringSettings, make_customers: Builder) -> None:
-    table = power_factor_monthly(WINDOWS.empty(), make_customers({"A": {}}), date(2026, 7, 1), metering_settings)
+    table = power_factor_monthly(METER_DAILY.empty(), make_customers({"A": {}}), date(2026, 7, 1), metering_settings)
     assert table.is_empty()
     assert table.schema == POWER_FACTOR_MONTHLY.schema
 
@@ -177,7 +176,7 @@ def test_a_power_factor_of_what_is_no_number_is_null(p: float, q: float) -> None
 
 
 def test_one_customers_absurd_month_is_null_and_the_others_are_counted(
-    metering_settings: MeteringSettings, make_customers: Builder, make_windows: Builder
+    metering_settings: MeteringSettings, make_customers: Builder, make_windows: Builder, days_of: Builder
 ) -> None:
     windows = pl.concat(
         [
@@ -185,7 +184,9 @@ def test_one_customers_absurd_month_is_null_and_the_others_are_counted(
             make_windows("b1", "B", date(2026, 7, 1), [400.0] * 96, import_kvarh=0.0, export_kvarh=0.0),
         ]
     )
-    rows = power_factor_monthly(windows, make_customers({"A": {}, "B": {}}), date(2026, 7, 1), metering_settings)
+    rows = power_factor_monthly(
+        days_of(windows), make_customers({"A": {}, "B": {}}), date(2026, 7, 1), metering_settings
+    )
     found = {row["customer_no"]: row for row in rows.to_dicts()}
     assert (found["A"]["active_kwh"], found["A"]["power_factor"], found["A"]["adjustment_pct"]) == (None, None, None)
     assert (found["B"]["power_factor"], found["B"]["adjustment_pct"]) == (1.0, -0.75)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from datetime import date
@@ -120,6 +121,8 @@ def notice(home: Path, cursor: str | None) -> tuple[list[str | None], str | None
 
 
 def test_merged_parts_are_no_news_and_what_comes_with_them_is(home: Path) -> None:
+    for table in ("windows", "compliance"):
+        shutil.rmtree(home / "lake" / table)
     reported, cursor = notice(home, None)
     assert reported == [str(DAY), str(NEXT)]
     run_asset(home)

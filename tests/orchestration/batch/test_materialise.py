@@ -58,15 +58,19 @@ def test_it_was_one_run_with_its_counts_and_a_picture(home: tuple[Path, str]) ->
     assert str(metadata["preview"].value).startswith("| customer_no | date | point |")
 
 
-def test_a_failed_blocking_check_keeps_the_old_warehouse(
+def test_a_stream_that_says_other_than_its_readings_keeps_the_old_warehouse(
     home: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _ = home
     before = warehouse_path(folder).read_bytes()
-    bad = _violation(folder, state="nonsense")
+    part = folder / "lake" / "windows" / f"date={FIRST}" / "0.parquet"
+    right = part.read_bytes()
+    pl.read_parquet(part).with_columns(pl.col("energy_kwh") + 1).write_parquet(part)
     for name in ("DAGSTER_HOME", "KILOWATCH_HOME"):
         monkeypatch.setenv(name, "")
-    with pytest.raises(OperationError, match="violations: state: expect_column_values_to_be_in_set") as error:
+    with pytest.raises(
+        OperationError, match="reconciliation: 192 of windows on 2026-03-02 differ between the"
+    ) as error:
         CliRunner().invoke(cli, ["materialize", "--home", str(folder), *RANGE], catch_exceptions=False)
     assert "\n" not in str(error.value)
     assert warehouse_path(folder).read_bytes() == before
@@ -75,16 +79,63 @@ def test_a_failed_blocking_check_keeps_the_old_warehouse(
         failed = instance.get_runs(limit=1)[0]
         assert failed.status is dg.DagsterRunStatus.FAILURE
         checks = instance.event_log_storage.get_asset_check_execution_history(
-            dg.AssetCheckKey(dg.AssetKey("violations"), "suite"), limit=1
+            dg.AssetCheckKey(dg.AssetKey("reconciliation"), "suite"), limit=1
         )
     assert checks[0].status.value == "FAILED"
     assert not _started(folder, failed.run_id, "warehouse")
+    part.write_bytes(right)
+
+
+def test_a_row_that_is_not_as_declared_is_kept_out_and_named_and_the_day_is_published(
+    home: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = home
+    for name in ("DAGSTER_HOME", "KILOWATCH_HOME"):
+        monkeypatch.setenv(name, "")
+    bad = _violation(folder, state="nonsense")
+    ran = CliRunner().invoke(cli, ["materialize", "--home", str(folder), *RANGE], catch_exceptions=False)
+    assert ran.exit_code == 0
+    assert query(folder, "SELECT * FROM violations").is_empty()
+    (found,) = query(folder, "SELECT * FROM quality_results").to_dicts()
+    assert (found["table_name"], found["severity"], found["failing_rows"]) == ("violations", "error", 1)
+    assert found["sample"] == "violation_id v1, meter_id M1, state nonsense"
+    with dg.DagsterInstance.from_config(str(folder / "dagster")) as instance:
+        (check,) = instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(dg.AssetKey("violations"), "rows"), limit=1
+        )
+    assert check.status.value == "FAILED"
 
     bad.unlink()
     _violation(folder, state="raised")
     ran = CliRunner().invoke(cli, ["materialize", "--home", str(folder), *RANGE], catch_exceptions=False)
     assert ran.exit_code == 0
     assert query(folder, "SELECT state FROM violations").item() == "raised"
+    assert query(folder, "SELECT * FROM quality_results").is_empty()
+
+
+def test_days_that_the_readings_have_not_reached_are_refused_and_the_day_that_begins_is_not(
+    home: tuple[Path, str],
+) -> None:
+    """Readings end at midnight of 2026-03-04, so 2026-03-05 has begun (it can be forecast), and the 6th has not."""
+    folder, _ = home
+
+    def run(day: str) -> str:
+        return (
+            CliRunner()
+            .invoke(cli, ["materialize", "--home", str(folder), "--from", day, "--to", day], catch_exceptions=False)
+            .output
+        )
+
+    with pytest.raises(
+        UserError, match="--to 2026-03-06 is in the future: the readings have come as far as 2026-03-05"
+    ):
+        run("2026-03-06")
+    run("2026-03-05")
+    assert query(folder, "SELECT count(*) FROM daily_curve WHERE date = '2026-03-05'").item() == 0
+    rates = query(
+        folder, "SELECT value, status FROM kpi WHERE kpi_id = 'reading_success_rate' AND period = '2026-03-05'"
+    )
+    assert set(rates.rows()) == {(None, "no_data")}
 
 
 def _started(folder: Path, run_id: str, step: str) -> bool:

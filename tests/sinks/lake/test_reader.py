@@ -69,3 +69,32 @@ def test_a_footer_tells_rows_and_newest_time(tmp_path: Path) -> None:
     assert facts.rows == 3
     assert facts.newest == AT + timedelta(minutes=30)
     assert part_facts(write(tmp_path, D1, "0-2.parquet", windows(0, 1.0, n=0)), "window_end").newest is None
+
+
+def reading(at: datetime) -> pl.DataFrame:
+    row = pl.DataFrame({"ts": [at]}, schema={"ts": LAKE["readings"].schema["ts"]})
+    return LAKE["readings"].conform(
+        row, meter_id="M1", customer_no="C1", source="f", source_partition=0, source_offset=0, source_row=0, date=D1
+    )
+
+
+def test_data_has_come_as_far_as_its_newest_reading_less_the_lateness_or_its_newest_whole_window(
+    tmp_path: Path,
+) -> None:
+    """A stream on Kafka closes windows at its watermark, one on files all of them at the files' end, half ones too."""
+    lake = LakeReader(tmp_path)
+    assert lake.watermark(300) is None
+    end = datetime(2026, 1, 1, 2, 7, tzinfo=UTC)
+    write(tmp_path, D1, "0.parquet", reading(end - timedelta(hours=1)), "readings")
+    write(tmp_path, D1, "1.parquet", reading(end), "readings")
+    assert lake.watermark(300) == end - timedelta(seconds=300)
+    ends = {"window_end": [datetime(2026, 1, 1, 2, 0, tzinfo=UTC), datetime(2026, 1, 1, 2, 15, tzinfo=UTC)]}
+    rows = pl.DataFrame(ends | {"n": [15, 7], "n_expected": [15, 15]}, schema_overrides={
+        "window_end": LAKE["windows"].schema["window_end"]})  # fmt: skip
+    write(tmp_path, D1, "0.parquet", LAKE["windows"].conform(rows, meter_id="M1", revision=0, date=D1))
+    assert lake.watermark(300) == datetime(2026, 1, 1, 2, 2, tzinfo=UTC)  # the window to 02:15 is not whole
+    assert lake.watermark(900) == datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
+    write(tmp_path, D1, "2.parquet", reading(datetime(2026, 1, 1, 2, 14, 58, tzinfo=UTC)), "readings")
+    whole = rows.with_columns(n=pl.lit(15))
+    write(tmp_path, D1, "1.parquet", LAKE["windows"].conform(whole, meter_id="M2", revision=0, date=D1))
+    assert lake.watermark(300) == datetime(2026, 1, 1, 2, 15, tzinfo=UTC)
