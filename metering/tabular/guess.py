@@ -31,6 +31,8 @@ _DELIMITERS = ";\t,|"
 _DAY_S = 86_400
 _RUN = 3
 """So many rows on end that are as far apart are no gaps."""
+_AGAIN = 0.2
+"""Share of rows that repeat another's time, from which on they are of another kind."""
 _LENGTHS = (24, 48, 96, 144, 288, 1440)
 _NUMBER = re.compile(r"[-+]?(\d{1,3}([.,' \u00a0\u202f]\d{3})+|\d+)([.,]\d+)?([eE][-+]?\d+)?%?")
 _THOUSANDS = {
@@ -190,7 +192,7 @@ def _of_records(records: pl.DataFrame, name: str, draft: _Draft) -> Guess:
     if not rows:
         raise MappingError("the file has no rows")
     width, _ = max(Counter(map(len, rows)).items(), key=lambda item: (item[1], item[0]))
-    wide_enough = [index for index, row in enumerate(rows) if len(row) >= width]
+    wide_enough = [index for index, row in enumerate(rows) if len(row) >= width and not any(row[width:])]
     first_data = next((index for index in wide_enough if _is_data(rows[index])), len(rows))
     above = [index for index in wide_enough if index < first_data and sum(map(bool, rows[index])) > 1]
     at = above[-1] if above else None
@@ -268,6 +270,9 @@ def _of_table(table: _Table, name: str, draft: _Draft) -> Guess:
         draft.tables += ["", "[wide]  # a row is a day, and each of these columns an interval of it"]
         draft.tables += [f"first = {_quoted(table.header[span[0]])}", f"last = {_quoted(table.header[span[1] - 1])}"]
     _say_stamp(table, stamp, seconds, numbered=bool(span), draft=draft)
+    _say_rows(
+        table, stamp, meter, [c for c in table.header if c not in taken and c != meter and c not in numbers], draft
+    )
     _say_channels(table, numbers, span, [c for c in table.header if c not in taken and c != meter], draft)
     return draft.guess(name)
 
@@ -420,7 +425,7 @@ def _say_label(table: _Table, stamp: StampGuess, seconds: int, lines: list[str],
     walls = stamp.walls.drop_nulls()
     last = find_stamp(table.last.select(stamp.columns)) if table.last.height else None
     ends = walls if last is None else last.walls.drop_nulls()
-    if seconds and len(walls) and len(ends):
+    if seconds and len(walls) and len(ends) and not stamp.with_offset:
         forth = walls[0] <= walls[-1]
         low, high = (_seconds_of(wall) for wall in ((walls[0], ends[-1]) if forth else (ends[-1], walls[0])))
         if low == 0 and high == _DAY_S - seconds:
@@ -507,6 +512,26 @@ def _say_channels(
     if left:
         draft.tables += ["", f"# left out, for a field has one channel: {_listed(list(dict.fromkeys(left)))}"]
     _say_quality(table.sample, worded, naming, draft)
+
+
+def _say_rows(table: _Table, stamp: StampGuess, meter: str | None, columns: Sequence[str], draft: _Draft) -> None:
+    """Where a meter's times stand several times over: the column that tells such rows apart, unless it names units."""
+    named = [table.sample[meter]] if meter else []
+    numbered = [table.sample[stamp.period]] if stamp.period else []
+    key = pl.DataFrame([column.alias(str(at)) for at, column in enumerate([stamp.walls, *named, *numbered])])
+    if _naming_column(table.sample, columns) or key.height - key.n_unique() < _AGAIN * key.height:
+        return
+    for column in columns:
+        cells = [cell for cell in table.sample[column].cast(pl.String).drop_nulls().unique().sort() if cell]
+        told = key.with_columns(table.sample[column].alias("apart"))
+        if 2 <= len(cells) <= 12 and told.n_unique() > key.n_unique() * (1 + _AGAIN):
+            shown = ", ".join(printable(cell, 20) for cell in cells)
+            reason = f"times stand several times over; which rows of {printable(column)} count: {shown}?"
+            question = Question("rows", reason, cells[0], tuple(cells))
+            keep = _listed_toml([draft.answers.get("rows", question.assumed)])
+            draft.tables.append("")
+            draft.asked(draft.tables, question, "[[rows]]", f"column = {_quoted(column)}", f"keep = {keep}")
+            return
 
 
 def _naming_column(sample: pl.DataFrame, columns: Sequence[str]) -> str | None:
