@@ -122,7 +122,7 @@ def _parsed(rows: pl.DataFrame, mapping: Mapping, workbook: bool) -> pl.DataFram
             wrong = printable(str(error).splitlines()[0], 120)
             raise MappingError(f"timestamp.format: '{printable(format or '')}' cannot be used: {wrong}") from error
         if workbook:
-            wall = _filled_up(wall, instant, text, lambda left: _numeric(left, "excel", ".")[0])
+            wall = _filled_up(wall, instant, text, lambda left: _numeric(left, "excel", mapping.decimal)[0])
     _check_read(stamp, wall, instant, wild, format)
     unread = wall.is_null() & instant.is_null()
     return rows.drop("stamp").with_columns(
