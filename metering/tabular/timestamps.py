@@ -433,29 +433,28 @@ def _midnight(day: str, zone: str) -> pl.Expr:
 
 def _numbers(mapping: Mapping) -> tuple[pl.Expr, pl.Expr, pl.Expr, int]:
     """`number` as shown to a person, `offset_s` from midnight, `second` pass (3B), and the length of an interval."""
+    periods, ends_s = mapping.timestamp.periods, mapping.timestamp.first_ends_s
+    length_s = periods[-1].length_s if periods else mapping.interval.seconds[0]
+    # midnight is where the first interval starts, or ends where first_ends says so
+    offset, second = pl.lit(0 if ends_s is None else ends_s - length_s, pl.Int64), pl.lit(False)
     if mapping.wide is not None:
-        length_s = mapping.interval.seconds[0]
         index = pl.col("index").cast(pl.Int64)
         return (
             (index + 1).alias("number"),
-            (index * length_s).alias("offset_s"),
-            pl.lit(False).alias("second"),
+            (offset + index * length_s).alias("offset_s"),
+            second.alias("second"),
             length_s,
         )
-    offset, second, number = pl.lit(0, pl.Int64), pl.lit(False), pl.lit(None, pl.Int64)
-    for period in mapping.timestamp.periods:
+    number = pl.lit(None, pl.Int64)
+    for period in periods:
         text = pl.col(cell_name(period.column)).cast(pl.String).str.strip_chars()
         number = text.str.extract(r"^0*(\d{1,5})(?:\.0+)?[AaBb]?$", 1).cast(pl.Int64)
         # below the first there is no interval
         number = pl.when(number >= period.first).then(number)
         offset = offset + (number - period.first) * period.length_s
         second = second | text.str.contains("[Bb]$").fill_null(False)
-    return (
-        pl.when(offset.is_not_null()).then(number).alias("number"),
-        offset.alias("offset_s"),
-        second.alias("second"),
-        mapping.timestamp.periods[-1].length_s,
-    )
+    known = pl.when(offset.is_not_null()).then(number)
+    return known.alias("number"), offset.alias("offset_s"), second.alias("second"), length_s
 
 
 # --- how long an interval is -----------------------------------------------------------------------------------------

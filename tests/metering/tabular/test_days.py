@@ -57,7 +57,7 @@ def test_numbers_that_go_on_through_the_day(day: date, zone: str, hours: tuple[i
     minutes, interval = hours
     ends = walk(day, zone, timedelta(minutes=minutes))
     rows = "\n".join(f"{day},{i + 1},{i}" for i in range(len(ends)))
-    stamp = '[timestamp]\ncolumn = "d"\nperiod = { column = "n" }\nclock = "elapsed"\n'
+    stamp = '[timestamp]\ncolumn = "d"\nperiod = { column = "n", first = 1 }\nclock = "elapsed"\n'
     if zone == "Australia/Lord_Howe" and minutes == 60:
         return  # its clocks go half an hour: such a day has no whole number of hours
     done = run(f"d,n,value\n{rows}\n{day},{len(ends) + 1},9\n{day},0,9\n", head(zone, interval) + stamp + POWER)
@@ -110,7 +110,7 @@ def test_a_day_in_a_row_named_by_the_wall_clock(day: date, zone: str, filled: bo
 
 @pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25"])
 def test_a_day_of_other_than_24_hours_needs_to_know_the_clock(day: str) -> None:
-    mapping = head("Europe/Vienna", "1h") + '[timestamp]\ncolumn = "d"\nperiod = { column = "n" }\n' + POWER
+    mapping = head("Europe/Vienna", "1h") + '[timestamp]\ncolumn = "d"\nperiod = { column = "n", first = 1 }\n' + POWER
     assert run("d,n,value\n2026-03-28,1,5\n2026-03-28,24,6\n", mapping).readings.height == 2
     with pytest.raises(MappingError, match=rf"timestamp\.clock: is missing, and {day} has 2[35] hours"):
         run(f"d,n,value\n{day},1,5\n", mapping)
@@ -118,7 +118,7 @@ def test_a_day_of_other_than_24_hours_needs_to_know_the_clock(day: str) -> None:
 
 def test_hours_of_the_wall_clock_with_a_doubled_one() -> None:
     """By order, and as 3A and 3B."""
-    stamp = '[timestamp]\ncolumn = "d"\nperiod = { column = "n" }\nclock = "wall"\n'
+    stamp = '[timestamp]\ncolumn = "d"\nperiod = { column = "n", first = 1 }\nclock = "wall"\n'
     ends = walk(date(2026, 10, 25), "Europe/Vienna", timedelta(hours=1))
     by_order = [*range(1, 4), *range(3, 25)]
     for numbers in (list(map(str, by_order)), ["1", "2", "3A", "3B", *map(str, range(4, 25))]):
@@ -128,11 +128,26 @@ def test_hours_of_the_wall_clock_with_a_doubled_one() -> None:
 
 
 def test_an_hour_and_a_quarter_of_it_from_0() -> None:
-    period = 'period = [{ column = "h", first = 0, length = "1h" }, { column = "q" }]\n'
+    period = 'period = [{ column = "h", first = 0, length = "1h" }, { column = "q", first = 1 }]\n'
     rows = "\n".join(f"2026-03-01,{i // 4},{i % 4 + 1},{i}" for i in range(96))
     mapping = head("Europe/Vienna") + f'[timestamp]\ncolumn = "d"\n{period}' + POWER
     done = run(f"d,h,q,value\n{rows}\n", mapping)
     assert done.readings["ts"].to_list() == walk(date(2026, 3, 1), "Europe/Vienna", timedelta(minutes=15))
+
+
+@given(day=DAYS, zone=st.sampled_from(ZONES), wide=st.booleans())
+def test_a_first_interval_that_ends_at_midnight(day: date, zone: str, wide: bool) -> None:
+    """Hours 0 to 23 as ends, or a column 00:00 for the value of 00:00."""
+    step = timedelta(minutes=15)
+    ends = [end - step for end in walk(day, zone, step)]
+    stamp = '[timestamp]\ncolumn = "d"\nclock = "elapsed"\nfirst_ends = "00:00"\n'
+    if wide:
+        names, values = ",".join(f"P{i}" for i in range(len(ends))), ",".join("1" for _ in ends)
+        done = run(f"d,{names}\n{day},{values}\n", head(zone) + '[wide]\nfirst = "P0"\n' + stamp + POWER)
+    else:
+        rows = "\n".join(f"{day},{i},1" for i in range(len(ends)))
+        done = run(f"d,n,value\n{rows}\n", head(zone) + stamp + 'period = { column = "n", first = 0 }\n' + POWER)
+    assert done.readings["ts"].to_list() == ends
 
 
 @given(day=DAYS, zone=st.sampled_from(ZONES))

@@ -73,6 +73,12 @@ def test_names_over_several_lines_and_none_at_all() -> None:
     assert bare.readings["p_kw"].to_list() == [1.0, 2.0]
 
 
+@pytest.mark.parametrize(("mark", "told"), [(";", '";"'), ("\t", r'"\\t"'), ("|", '"\\|"')])
+def test_another_delimiter_is_told(mark: str, told: str) -> None:
+    with pytest.raises(MappingError, match=f"'t' is not in the file.*delimiter = {told}"):
+        run(mark.join("tpq") + "\n", HEAD + STAMP + channel("p = 1"))
+
+
 @pytest.mark.parametrize("header", ["{ line = 2 }", "{ line = 99 }", '{ contains = "zz" }'])
 def test_a_header_that_is_not_there_is_told(header: str) -> None:
     with pytest.raises(MappingError, match=r"header\.|is not in the file"):
@@ -128,6 +134,20 @@ def test_one_row_for_each_quantity_against_a_plain_dictionary(rows: list[tuple[i
         assert {
             name: value for name, value in row.items() if name not in ("meter_id", "ts") and value is not None
         } == expected[i]
+
+
+def test_doubled_hours_of_several_quantities_follow_each_by_itself() -> None:
+    instants = [datetime(2026, 10, 24, 23, tzinfo=UTC) + i * timedelta(minutes=15) for i in range(16)]
+    local = pl.Series(instants).dt.convert_time_zone("Europe/Vienna").dt.to_string("%Y-%m-%d %H:%M").to_list()
+    by_time = [f"{t},{unit},{i}" for i, t in enumerate(local) for unit in ("kW", "kvar")]
+    by_unit = [f"{t},{unit},{i}" for unit in ("kW", "kvar") for i, t in enumerate(local)]
+    mapping = 'timezone = "Europe/Vienna"\n' + HEAD + STAMP
+    mapping += "".join(channel("v = 1", f, f'when = {{ u = "{u}" }}') for f, u in (("p_kw", "kW"), ("q_kvar", "kvar")))
+    for rows in (by_time, by_unit):
+        done = run("t,u,v\n" + "\n".join(rows), mapping)
+        assert done.readings["ts"].to_list() == instants
+        assert done.readings["p_kw"].to_list() == done.readings["q_kvar"].to_list() == list(range(16))
+        assert (done.doubled, done.unsure, done.joined) == (0, 0, 16)
 
 
 def test_quality_marks_become_status_estimates_or_rejects() -> None:
