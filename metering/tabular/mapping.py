@@ -107,7 +107,8 @@ class Stamp:
     `label` names the end of its interval that a stamp names; `end` the columns of the other end, where both are given.
     With `periods` the stamp is a day, and numbers name the interval in it: by the time `elapsed` since midnight, or by
     the `wall` clock (None: only days of 24 hours can be read). The first ends `first_ends_s` after midnight (None: one
-    interval). With `order` "file" rows are one interval apart in file order. Doubled local hours: `second_pass` where it is given, else `ambiguous` decides.
+    interval). With `order` "file" rows are one interval apart in file order. Doubled local hours: `second_pass` where
+    it is given, else `ambiguous` decides.
     """
 
     columns: tuple[str, ...] = ()
