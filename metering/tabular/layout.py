@@ -50,11 +50,8 @@ def cell_name(column: str) -> str:
 def matches(cell: pl.Expr, wanted: tuple[str, ...]) -> pl.Expr:
     """Whether a text is one of `wanted`, in which `*` stands for anything and `\\*` for itself; null counts as ''."""
     text = cell.cast(pl.String).str.strip_chars().fill_null("")
-    return (
-        text.str.contains("^(?s:" + "|".join(_pattern(mark, pl.escape_regex) for mark in wanted) + ")$")
-        if wanted
-        else pl.lit(False)
-    )
+    either = "|".join(_pattern(mark, pl.escape_regex) for mark in wanted)
+    return text.str.contains(f"^(?s:{either})$") if wanted else pl.lit(False)
 
 
 def from_text(text: str, mapping: Mapping) -> Cells:
@@ -247,11 +244,9 @@ def _place(header: tuple[str, ...], name: str, key: str) -> int:
         return exact[0]
     numbered = re.fullmatch(r"(?s)(.*)#([1-9]\d{0,4})", name, re.ASCII)
     wanted, number = (numbered[1], int(numbered[2])) if numbered and not exact else (name, None)
-    fits = [
-        place
-        for place, column in enumerate(header)
-        if not wanted or re.fullmatch(f"(?s:{_pattern(wanted, re.escape)})", column)
-    ]
+    # whatever kinds of space and line break a header has
+    pattern = re.compile(f"(?s:{_pattern(' '.join(wanted.split()) or '*', re.escape)})")
+    fits = [place for place, column in enumerate(header) if pattern.fullmatch(" ".join(column.split()))]
     if number is not None and number <= len(fits):
         return fits[number - 1]
     if number is None and len(fits) == 1:

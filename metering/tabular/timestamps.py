@@ -307,7 +307,7 @@ def _placed(timed: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
     inferred: pl.Expr = pl.lit(False)
     if stamp.second_pass is not None:
         choice = matches(pl.col(cell_name(stamp.second_pass.column)), stamp.second_pass.values)
-    elif stamp.ambiguous == "infer" and (located["earliest"] != located["latest"]).any():
+    elif stamp.ambiguous == "infer" and not mapping.wide and (located["earliest"] != located["latest"]).any():
         choice = _second_pass(located, _series(mapping))
         inferred = (pl.col("earliest") != pl.col("latest")).fill_null(False)
     else:
@@ -328,9 +328,9 @@ def _placed(timed: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
 
 
 def _series(mapping: Mapping) -> list[str]:
-    """What rows follow one another by: those of one meter, one quantity, and, with many values a row, one row."""
+    """What rows follow one another by: those of one meter and one quantity."""
     named = dict.fromkeys(cell_name(column) for channel in mapping.channels for column, _ in channel.when)
-    return ["meter_id", *named, *(["line"] if mapping.wide else [])]
+    return ["meter_id", *named]
 
 
 def _located(wall: str, zone: str, ambiguous: str) -> pl.Expr:

@@ -136,6 +136,23 @@ def test_one_row_for_each_quantity_against_a_plain_dictionary(rows: list[tuple[i
         } == expected[i]
 
 
+def test_a_row_that_two_channels_take_for_one_field_is_a_reject() -> None:
+    mapping = (
+        HEAD
+        + STAMP
+        + channel("v = 1", more='when = { u = "k*" }')
+        + channel("v = 9", more='when = { u = ["kW", "W"] }')
+    )
+    done = run("t,u,v\n2026-03-01 00:15,kW,1\n2026-03-01 00:30,kVA,2\n2026-03-01 00:45,W,3\n", mapping)
+    assert done.rejects.select("line", "reason").rows() == [(2, "no_channel")]
+    assert done.readings["p_kw"].to_list() == [2.0, 27.0]
+
+
+def test_spaces_of_any_kind_in_a_name_are_spaces() -> None:
+    table = 't,"Active\u00a0 power\n(kW)"\n2026-03-01 00:15,1\n'
+    assert run(table, HEAD + STAMP + channel('"Active power (kW)" = 1')).readings.height == 1
+
+
 def test_doubled_hours_of_several_quantities_follow_each_by_itself() -> None:
     instants = [datetime(2026, 10, 24, 23, tzinfo=UTC) + i * timedelta(minutes=15) for i in range(16)]
     local = pl.Series(instants).dt.convert_time_zone("Europe/Vienna").dt.to_string("%Y-%m-%d %H:%M").to_list()
