@@ -203,7 +203,8 @@ def _iso_wall(text: pl.Series) -> pl.Series:
 
 
 def _wall(text: pl.Series, formats: tuple[str, ...]) -> pl.Series:
-    """Local times. 24:00 is the midnight that ends its date; a year of two digits is one of this century's."""
+    """Local times. 24:00 is the midnight that ends its date; where the mapping says which figures are the year, two of
+    them are one of this century's (ISO 8601 has no such year)."""
     wall = _first_of(text, formats)
     left = wall.is_null() & text.str.contains("24").fill_null(False)
     if left.any():
@@ -211,7 +212,7 @@ def _wall(text: pl.Series, formats: tuple[str, ...]) -> pl.Series:
         next_day = _first_of(midnight.zip_with(left & (midnight != text).fill_null(False), _no_text(text)), formats)
         wall = wall.zip_with(wall.is_not_null(), next_day.dt.offset_by("1d"))
     short = (wall.dt.year() < 100).fill_null(False)
-    if short.any():
+    if formats is not _ISO_WALL and short.any():
         century = _first_of(text, tuple(format.replace("%Y", "%y") for format in formats))
         wall = century.zip_with(short & century.is_not_null(), wall)
     return wall

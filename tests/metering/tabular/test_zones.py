@@ -125,6 +125,8 @@ def test_serial_days_are_rounded_to_the_second(instant: datetime, digits: int, m
     ("stamp", "format"),
     [
         ("0026-03-01 00:15", None),
+        ("0026-03-01 00:15", "%Y-%m-%d %H:%M"),
+        ("26-03-01 00:15", None),  # or the 26th of March 2001
         ("1999-12-31 23:59", None),
         ("2100-01-01 02:00", None),
         ("01.03.85 00:15", "%d.%m.%y %H:%M"),
