@@ -28,7 +28,7 @@ REASONS = {
     "absent_local_time": "the stamp names a local time that clocks skipped",
     "implausible_time": "the time is before 2000 or after 2099, as no meter can mean",
     "bad_quality": "the row's mark is one that quality.reject names, or one that [quality] does not know",
-    "no_channel": "the row's quantity is none that a channel's `when` names",
+    "no_channel": "no channel's `when` takes the row, or two of one field do",
     "not_a_number": "a mapped cell is neither a finite number nor one of null_values",
     "negative_energy": "an interval energy is below 0: map a net column twice, with part = 'positive' to the import "
     "register and with part = 'negative' to the export register",
@@ -115,8 +115,8 @@ def _with_meter(rows: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
 
 
 def _with_values(rows: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
-    """Rows with each field's value; `taken`: a channel takes the row; `unread`: why one of its cells cannot be used;
-    `empty`: none of the fields has a value."""
+    """Rows with each field's value; `taken`: how many channels of one field take the row; `unread`: why one of its
+    cells cannot be used; `empty`: none of the fields has a value."""
     names = dict.fromkeys(name for channel in mapping.channels for name, _ in channel.weights)
     read = {name: _numbers(rows[cell_name(name)], mapping) for name in names}
     rows = rows.with_columns(
@@ -124,7 +124,8 @@ def _with_values(rows: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
         *(bad.alias(f"bad:{name}") for name, (_, bad) in read.items()),
     )
     fields: dict[str, list[pl.Expr]] = {}
-    wrong, taken = [], []
+    wrong: list[pl.Expr] = []
+    taken: dict[str, list[pl.Expr]] = {}
     for channel in mapping.channels:
         wanted = pl.all_horizontal(
             pl.lit(True), *(matches(pl.col(cell_name(name)), marks) for name, marks in channel.when)
@@ -139,11 +140,11 @@ def _with_values(rows: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
         lost = known & ~value.is_finite().fill_null(False) if channel.field != "status" else known & value.is_null()
         beyond = filled("{} of {} is no number that can be kept", pl.lit(channel.field), cells[0])
         wrong.append(pl.when(wanted).then(pl.coalesce(*bad, pl.when(lost).then(beyond))))
-        taken.append(wanted)
+        taken.setdefault(channel.field, []).append(wanted.cast(pl.Int32))
         fields.setdefault(channel.field, []).append(pl.when(wanted & ~lost).then(value))
     return rows.with_columns(
         pl.coalesce(wrong).alias("unread"),
-        pl.any_horizontal(taken).alias("taken"),
+        pl.max_horizontal(pl.sum_horizontal(times) for times in taken.values()).alias("taken"),
         *(pl.coalesce(values).alias(field) for field, values in fields.items()),
     ).with_columns(pl.all_horizontal(pl.col(list(fields)).is_null()).alias("empty"))
 
@@ -241,7 +242,7 @@ def _judged(rows: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
         .then(pl.col("time_problem"))
         .when(~usable)
         .then(pl.lit("bad_quality"))
-        .when(~pl.col("taken"))
+        .when(pl.col("taken") != 1)
         .then(pl.lit("no_channel"))
         .when(pl.col("unread").is_not_null())
         .then(pl.lit("not_a_number"))

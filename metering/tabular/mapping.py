@@ -24,7 +24,9 @@ KEYS = (
     *("format", "member", "sheet", "delimiter", "decimal", "thousands", "encoding", "null_values", "timezone"),
     *("interval", "meter_id", "header", "rows", "wide", "quality", "timestamp", "channel"),
 )
-TIMESTAMP_KEYS = ("column", "format", "label", "end", "period", "clock", "order", "ambiguous", "second_pass")
+TIMESTAMP_KEYS = (
+    *("column", "format", "label", "end", "period", "first_ends", "clock", "order", "ambiguous", "second_pass"),
+)
 CHANNEL_KEYS = ("field", "columns", "kind", "part", "when")
 TABLE_FORMATS = ("csv", "parquet")
 FIELD_FORMATS: tuple[str, ...] = ("nem12", "nem13", "espi")
@@ -108,8 +110,9 @@ class Stamp:
 
     `label` names the end of its interval that a stamp names; `end` the columns of the other end, where both are given.
     With `periods` the stamp is a day, and numbers name the interval in it: by the time `elapsed` since midnight, or by
-    the `wall` clock (None: only days of 24 hours can be read). With `order` "file" rows are one interval apart in file
-    order. Doubled local hours: `second_pass` where it is given, else `ambiguous` decides.
+    the `wall` clock (None: only days of 24 hours can be read). The first ends `first_ends_s` after midnight (None: one
+    interval). With `order` "file" rows are one interval apart in file order. Doubled local hours: `second_pass` where
+    it is given, else `ambiguous` decides.
     """
 
     columns: tuple[str, ...] = ()
@@ -117,6 +120,7 @@ class Stamp:
     label: str = "end"
     end: tuple[str, ...] = ()
     periods: tuple[Period, ...] = ()
+    first_ends_s: int | None = None
     clock: str | None = None
     order: str = "column"
     ambiguous: str = "infer"
@@ -267,11 +271,16 @@ def _check_times(mapping: Mapping, given: Dict[str, Any]) -> None:
         raise MappingError("timestamp.period: with [wide] the columns' order numbers the intervals; leave one out")
     if stamp.end and numbered:
         raise MappingError("timestamp.end: a numbered interval has both its ends; leave it out")
-    if stamp.clock and not numbered:
-        raise MappingError("timestamp.clock: belongs to timestamp.period or [wide]")
+    if (stamp.clock or stamp.first_ends_s is not None) and not numbered:
+        key = "clock" if stamp.clock else "first_ends"
+        raise MappingError(f"timestamp.{key}: belongs to timestamp.period or [wide]")
     stamp_given = given.get("timestamp", {})
     if "label" in stamp_given and (numbered or stamp.end):
-        why = "a numbered interval has both its ends" if numbered else "timestamp.end gives the other end"
+        why = (
+            "a number names its whole interval, of which first_ends tells the end"
+            if numbered
+            else "timestamp.end gives the other end"
+        )
         raise MappingError(f"timestamp.label: {why}; leave it out")
     single = len(mapping.interval.seconds) == 1
     if stamp.end and mapping.interval.column:
@@ -327,8 +336,10 @@ def _optional(given: Dict[str, Any], key: str, where: str = "") -> str | None:
     return _text(given, key, None, where) if key in given else None
 
 
-def _whole(given: Dict[str, Any], key: str, default: int, least: int, most: int, where: str) -> int:
+def _whole(given: Dict[str, Any], key: str, default: int | None, least: int, most: int, where: str) -> int:
     value = given.get(key, default)
+    if value is None:
+        raise MappingError(f"{where}{key}: is missing; it is {least} or {most}")
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise MappingError(f"{where}{key}: {value!r} is not a whole number from {least} to {most}")
     return value
@@ -522,6 +533,7 @@ def _stamp(given: Dict[str, Any]) -> Stamp:
         label=_one_of(value, "label", LABELS, "end", where),
         end=_names(value, "end", where) if "end" in value else (),
         periods=_periods(given, value),
+        first_ends_s=_time_of_day_s(value, "first_ends", where) if "first_ends" in value else None,
         clock=_one_of(value, "clock", CLOCKS, "", where) if "clock" in value else None,
         order=_one_of(value, "order", ("column", "file"), "column", where),
         ambiguous=_one_of(value, "ambiguous", ("infer", "earliest", "latest"), "infer", where),
@@ -531,6 +543,14 @@ def _stamp(given: Dict[str, Any]) -> Stamp:
         raise MappingError("timestamp.ambiguous: timestamp.second_pass decides; leave one out")
     _check_format(stamp)
     return stamp
+
+
+def _time_of_day_s(given: Dict[str, Any], key: str, where: str) -> int:
+    value = _text(given, key, None, where)
+    matched = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)", value, re.ASCII)
+    if matched is None:
+        raise MappingError(f"{where}{key}: '{printable(value)}' is not a time of day such as 00:15")
+    return int(matched[1]) * 3600 + int(matched[2]) * 60
 
 
 def _marker(given: Dict[str, Any], where: str) -> Marker:
@@ -574,7 +594,7 @@ def _periods(given: Dict[str, Any], stamp: Dict[str, Any]) -> tuple[Period, ...]
         periods.append(
             Period(
                 column=_text(value, "column", None, where),
-                first=_whole(value, "first", 1, 0, 1, where),
+                first=_whole(value, "first", None, 0, 1, where),
                 length_s=_seconds(length, f"{where}length"),
             )
         )

@@ -122,7 +122,7 @@ def _parsed(rows: pl.DataFrame, mapping: Mapping, workbook: bool) -> pl.DataFram
             wrong = printable(str(error).splitlines()[0], 120)
             raise MappingError(f"timestamp.format: '{printable(format or '')}' cannot be used: {wrong}") from error
         if workbook:
-            wall = _filled_up(wall, instant, text, lambda left: _numeric(left, "excel", ".")[0])
+            wall = _filled_up(wall, instant, text, lambda left: _numeric(left, "excel", mapping.decimal)[0])
     _check_read(stamp, wall, instant, wild, format)
     unread = wall.is_null() & instant.is_null()
     return rows.drop("stamp").with_columns(
@@ -203,7 +203,8 @@ def _iso_wall(text: pl.Series) -> pl.Series:
 
 
 def _wall(text: pl.Series, formats: tuple[str, ...]) -> pl.Series:
-    """Local times. 24:00 is the midnight that ends its date; a year of two digits is one of this century's."""
+    """Local times. 24:00 is the midnight that ends its date; where the mapping says which figures are the year, two of
+    them are one of this century's (ISO 8601 has no such year)."""
     wall = _first_of(text, formats)
     left = wall.is_null() & text.str.contains("24").fill_null(False)
     if left.any():
@@ -211,7 +212,7 @@ def _wall(text: pl.Series, formats: tuple[str, ...]) -> pl.Series:
         next_day = _first_of(midnight.zip_with(left & (midnight != text).fill_null(False), _no_text(text)), formats)
         wall = wall.zip_with(wall.is_not_null(), next_day.dt.offset_by("1d"))
     short = (wall.dt.year() < 100).fill_null(False)
-    if short.any():
+    if formats is not _ISO_WALL and short.any():
         century = _first_of(text, tuple(format.replace("%Y", "%y") for format in formats))
         wall = century.zip_with(short & century.is_not_null(), wall)
     return wall
@@ -307,7 +308,7 @@ def _placed(timed: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
     inferred: pl.Expr = pl.lit(False)
     if stamp.second_pass is not None:
         choice = matches(pl.col(cell_name(stamp.second_pass.column)), stamp.second_pass.values)
-    elif stamp.ambiguous == "infer" and (located["earliest"] != located["latest"]).any():
+    elif stamp.ambiguous == "infer" and not mapping.wide and (located["earliest"] != located["latest"]).any():
         choice = _second_pass(located, _series(mapping))
         inferred = (pl.col("earliest") != pl.col("latest")).fill_null(False)
     else:
@@ -328,9 +329,9 @@ def _placed(timed: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
 
 
 def _series(mapping: Mapping) -> list[str]:
-    """What rows follow one another by: those of one meter, one quantity, and, with many values a row, one row."""
+    """What rows follow one another by: those of one meter and one quantity."""
     named = dict.fromkeys(cell_name(column) for channel in mapping.channels for column, _ in channel.when)
-    return ["meter_id", *named, *(["line"] if mapping.wide else [])]
+    return ["meter_id", *named]
 
 
 def _located(wall: str, zone: str, ambiguous: str) -> pl.Expr:
@@ -433,29 +434,28 @@ def _midnight(day: str, zone: str) -> pl.Expr:
 
 def _numbers(mapping: Mapping) -> tuple[pl.Expr, pl.Expr, pl.Expr, int]:
     """`number` as shown to a person, `offset_s` from midnight, `second` pass (3B), and the length of an interval."""
+    periods, ends_s = mapping.timestamp.periods, mapping.timestamp.first_ends_s
+    length_s = periods[-1].length_s if periods else mapping.interval.seconds[0]
+    # midnight is where the first interval starts, or ends where first_ends says so
+    offset, second = pl.lit(0 if ends_s is None else ends_s - length_s, pl.Int64), pl.lit(False)
     if mapping.wide is not None:
-        length_s = mapping.interval.seconds[0]
         index = pl.col("index").cast(pl.Int64)
         return (
             (index + 1).alias("number"),
-            (index * length_s).alias("offset_s"),
-            pl.lit(False).alias("second"),
+            (offset + index * length_s).alias("offset_s"),
+            second.alias("second"),
             length_s,
         )
-    offset, second, number = pl.lit(0, pl.Int64), pl.lit(False), pl.lit(None, pl.Int64)
-    for period in mapping.timestamp.periods:
+    number = pl.lit(None, pl.Int64)
+    for period in periods:
         text = pl.col(cell_name(period.column)).cast(pl.String).str.strip_chars()
         number = text.str.extract(r"^0*(\d{1,5})(?:\.0+)?[AaBb]?$", 1).cast(pl.Int64)
         # below the first there is no interval
         number = pl.when(number >= period.first).then(number)
         offset = offset + (number - period.first) * period.length_s
         second = second | text.str.contains("[Bb]$").fill_null(False)
-    return (
-        pl.when(offset.is_not_null()).then(number).alias("number"),
-        offset.alias("offset_s"),
-        second.alias("second"),
-        mapping.timestamp.periods[-1].length_s,
-    )
+    known = pl.when(offset.is_not_null()).then(number)
+    return known.alias("number"), offset.alias("offset_s"), second.alias("second"), length_s
 
 
 # --- how long an interval is -----------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ def test_epochs_of_another_unit(cases: Path, format: str, lines: list[int] | Non
 def numbered(cases: Path, name: str, column: str, *more: str) -> str:
     given = text(cases, name).splitlines()
     day, number = column.split()
-    stamp = [f'column = "{day}"', f'period = {{ column = "{number}" }}', *more]
+    stamp = [f'column = "{day}"', f'period = {{ column = "{number}", first = 1 }}', *more]
     kept = [line for line in given if not line.startswith("column = ")]
     kept[kept.index("[timestamp]") + 1 : kept.index("[timestamp]") + 1] = stamp
     return "\n".join(kept).replace(' %H"', '"')

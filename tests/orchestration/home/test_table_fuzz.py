@@ -58,7 +58,7 @@ def some(required: dict[str, Any], **optional: Any) -> st.SearchStrategy[dict[st
 
 
 INTERVALS = st.sampled_from(["15m", "30m", "1h", "1m", "24h", "10m"])
-PERIOD = some({"column": NAMES}, first=st.integers(0, 2), length=INTERVALS)
+PERIOD = some({"column": NAMES, "first": st.integers(0, 1)}, length=INTERVALS)
 STAMP = some(
     {"column": st.one_of(NAMES, st.lists(NAMES, min_size=1, max_size=3))},
     format=FORMATS,
@@ -164,7 +164,7 @@ def sound(draw: st.DrawFn) -> dict[str, Any]:
         given["wide"] = draw(st.sampled_from([{"first": "p", "last": "00:30"}, {"first": "x"}, {"first": "#2"}]))
     elif "numbered" in some_of:
         stamp["period"] = draw(
-            st.lists(some({"column": st.just("h")}, first=st.integers(0, 1)), min_size=1, max_size=2)
+            st.lists(some({"column": st.just("h"), "first": st.integers(0, 1)}), min_size=1, max_size=2)
         )
     elif "end" in some_of:
         stamp["end"] = draw(STAMPED)
@@ -177,7 +177,9 @@ def sound(draw: st.DrawFn) -> dict[str, Any]:
             stamp["order"] = draw(st.sampled_from(["file", "column"]))
     if wide or "numbered" in some_of:
         stamp |= draw(st.sampled_from([{"column": "d"}, {"column": "d", "format": "%Y-%m-%d"}, {}]))
-        stamp["clock"] = draw(st.sampled_from(["elapsed", "wall"]))
+        stamp |= draw(
+            some({"clock": st.sampled_from(["elapsed", "wall"])}, first_ends=st.sampled_from(["00:00", "12:30"]))
+        )
     if "marker" in some_of:
         stamp["second_pass"] = {"column": draw(PLACED), "values": draw(MARKS)}
     given["channel"] = draw(channels(wide, "when" in some_of))
