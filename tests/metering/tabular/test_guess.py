@@ -19,7 +19,8 @@ from metering.errors import MappingError
 from metering.tabular.convert import Replayed, from_frame, replay
 from metering.tabular.encodings import encoding_of
 from metering.tabular.formats import READERS
-from metering.tabular.guess import Guess, guess_frame, guess_text
+from metering.tabular.guess import guess_frame, guess_text
+from metering.tabular.guess_draft import Guess
 from metering.tabular.layout import from_text
 from metering.tabular.mapping import parse_mapping
 from tests.metering.tabular.feeds import Point, Series, entries_of, feed_of, run_of
