@@ -12,7 +12,7 @@ import polars as pl
 
 from metering.tables.lake import ESTIMATED, MEASURED
 from metering.tabular.layout import Cells, cell_name, from_frame, from_text, matches
-from metering.tabular.mapping import Channel, Mapping
+from metering.tabular.shape import Channel, Mapping
 from metering.tabular.timestamps import interval_ends
 from metering.text import filled
 

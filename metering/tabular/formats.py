@@ -10,10 +10,10 @@ from collections.abc import Callable
 from collections.abc import Mapping as Dict
 
 from metering.tabular.convert import Replayed
-from metering.tabular.mapping import Mapping
+from metering.tabular.shape import Mapping
 
 Reader = Callable[[bytes, Mapping], Replayed]
 """From a file's unpacked bytes to readings and rejects. Raises MappingError when the file is not of the format."""
 
 READERS: Dict[str, Reader] = {}
-"""A format's name, which `mapping.FIELD_FORMATS` has too, and what reads it."""
+"""A format's name, which `shape.FIELD_FORMATS` has too, and what reads it."""

@@ -25,7 +25,7 @@ from metering.tabular.convert import Replayed, replay
 from metering.tabular.delimited import RECORDS
 from metering.tabular.formats import READERS
 from metering.tabular.layout import Cells, from_frame, from_records, from_text, has_columns
-from metering.tabular.mapping import Mapping
+from metering.tabular.shape import Mapping
 from metering.text import printable
 
 _BOMS = (
