@@ -12,7 +12,7 @@ import polars as pl
 
 from metering.tables.lake import ESTIMATED, MEASURED
 from metering.tabular.layout import Cells, cell_name, from_frame, from_text, matches
-from metering.tabular.mapping import Channel, Mapping
+from metering.tabular.shape import Channel, Mapping
 from metering.tabular.timestamps import interval_ends
 from metering.text import filled
 
@@ -55,7 +55,8 @@ class Replayed:
     Every row is accounted for: `rows` = readings + rejects + `left_out` (by the mapping's [[rows]]) + `joined` (into
     the reading of another row) + `absent` (empty values of times that their day does not have). `before_header` lines
     are none of them. `unsure` counts rows in doubled local hours that fall on others of their meter: the file's order
-    does not tell which of the two hours they mean.
+    does not tell which of the two hours they mean. `other_step_s` is a longer distance than the interval at which rows
+    follow one another again and again (0: none does): their intervals may be that long.
     """
 
     readings: pl.DataFrame
@@ -70,6 +71,7 @@ class Replayed:
     absent: int = 0
     before_header: int = 0
     unsure: int = 0
+    other_step_s: int = 0
 
 
 def replay(cells: Cells, mapping: Mapping) -> Replayed:
@@ -85,7 +87,7 @@ def replay(cells: Cells, mapping: Mapping) -> Replayed:
     good = judged.filter(pl.col("reason").is_null()).sort("ts", "line")
     broken = [frame.select(REJECTS.names()) for frame in (cells.frame, judged)]
     rejects = pl.concat([frame.filter(pl.col("reason").is_not_null()) for frame in broken]).match_to_schema(REJECTS)
-    gaps, missing = _gaps(good)
+    gaps, missing, other_step_s = _gaps(good)
     whole = _joined(good, mapping) if mapping.joined else good
     return Replayed(
         readings=_readings(whole, mapping),
@@ -100,6 +102,7 @@ def replay(cells: Cells, mapping: Mapping) -> Replayed:
         absent=absent,
         before_header=cells.before_header,
         unsure=_unsure(good, mapping),
+        other_step_s=other_step_s,
     )
 
 
@@ -342,9 +345,16 @@ def _register(field: str) -> pl.Expr:
     return pl.when(energy.is_not_null() & register.is_finite()).then(register).alias(field)
 
 
-def _gaps(good: pl.DataFrame) -> tuple[int, int]:
-    """Silences between the end of one interval and the start of the next, and how many readings would fill them."""
+def _gaps(good: pl.DataFrame) -> tuple[int, int, int]:
+    """Silences between the end of one interval and the start of the next, how many readings would fill them, and the
+    distance at which most of them come two or more in a row (0: none do)."""
     times = good.group_by("meter_id", "ts").agg(pl.col("length_s").last()).sort("ts")
-    silence_s = pl.col("ts").diff().over("meter_id").dt.total_seconds() - pl.col("length_s")
-    silent = times.select((silence_s / pl.col("length_s")).alias("missing")).filter(pl.col("missing") > 0)
-    return silent.height, int(silent["missing"].ceil().sum())
+    step_s = pl.col("ts").diff().over("meter_id").dt.total_seconds()
+    steps = times.select("meter_id", "length_s", step_s.alias("step_s"))
+    silence = (pl.col("step_s") - pl.col("length_s")) / pl.col("length_s")
+    silent = steps.select(silence.alias("missing")).filter(pl.col("missing") > 0)
+    if silent.is_empty():
+        return 0, 0, 0
+    again = (pl.col("step_s") == pl.col("step_s").shift(1).over("meter_id")) & (pl.col("step_s") > pl.col("length_s"))
+    often = steps.filter(again)["step_s"].mode().sort()
+    return silent.height, int(silent["missing"].ceil().sum()), 0 if often.is_empty() else int(often[0])

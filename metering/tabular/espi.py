@@ -19,7 +19,7 @@ from metering.tabular.convert import Replayed
 from metering.tabular.espi_feed import Block, Entry, Feed
 from metering.tabular.field_options import LONGEST_METER_ID, FieldOptions, meter_name
 from metering.tabular.interval_data import ENERGY, REGISTER, VALUE, VALUES, reject, to_readings
-from metering.tabular.mapping import Mapping
+from metering.tabular.shape import Mapping
 from metering.text import filled
 
 _EARLIEST_S, _LATEST_S = 946_684_800, 4_133_980_800  # 2000 to 2100

@@ -15,7 +15,7 @@ import polars as pl
 
 from metering.errors import MappingError
 from metering.tabular.delimited import all_records
-from metering.tabular.mapping import Header, Mapping, Wide
+from metering.tabular.shape import Header, Mapping, Wide
 from metering.text import filled, printable
 
 _SEP_LINE = re.compile(r'\ufeff?"?sep=(.)"?[ \t]*(\r\n|\r|\n|$)', re.IGNORECASE)

@@ -13,7 +13,6 @@ from metering.tabular.convert import REJECTS, Replayed
 from metering.tabular.delimited import RECORDS, cut
 from metering.tabular.field_options import FieldOptions, meter_name
 from metering.tabular.interval_data import ENERGY, VALUES, reject, to_readings
-from metering.tabular.mapping import Mapping
 from metering.tabular.mdff import (
     QUALITY,
     VARIABLE,
@@ -27,6 +26,7 @@ from metering.tabular.mdff import (
     why_no_field,
 )
 from metering.tabular.nem13 import registers_of
+from metering.tabular.shape import Mapping
 from metering.text import filled
 
 _DAY_MIN = 1440

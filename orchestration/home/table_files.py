@@ -18,6 +18,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+from pyarrow import parquet
 from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
 from metering.errors import MappingError, UserError
@@ -25,7 +27,7 @@ from metering.tabular.convert import Replayed, replay
 from metering.tabular.delimited import RECORDS
 from metering.tabular.formats import READERS, recognised, unreadable
 from metering.tabular.layout import Cells, from_frame, from_records, from_text, has_columns
-from metering.tabular.mapping import Mapping
+from metering.tabular.shape import Mapping
 from metering.text import printable
 
 _BOMS = (
@@ -251,8 +253,22 @@ def _parquet(content: bytes, name: str) -> pl.DataFrame:
     try:
         return pl.read_parquet(io.BytesIO(content))
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        wide = _wide_decimals(content)
+        if wide is not None:
+            return wide
         why = printable(str(error).splitlines()[0] if str(error) else "")
         raise UserError(f"{name} is not a Parquet file that can be read: {why}") from error
+
+
+def _wide_decimals(content: bytes) -> pl.DataFrame | None:
+    """A file whose decimals have more figures than Polars takes (38), as floats; None where that is not the reason."""
+    try:
+        table = parquet.read_table(io.BytesIO(content))
+        types = [pa.float64() if pa.types.is_decimal256(field.type) else field.type for field in table.schema]
+        frame = pl.from_arrow(table.cast(pa.schema(list(zip(table.column_names, types, strict=True)))))
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError):
+        return None
+    return frame if isinstance(frame, pl.DataFrame) else None
 
 
 # --- encodings -------------------------------------------------------------------------------------------------------

@@ -8,13 +8,17 @@ import io
 import lzma
 import zipfile
 from collections.abc import Callable
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from metering.errors import UserError
 from metering.tabular.convert import Replayed
@@ -203,3 +207,25 @@ def test_a_parquet_file_is_told_without_a_word_in_the_mapping(tmp_path: Path) ->
     frame.write_parquet(out)
     done = read(tmp_path, gzip.compress(out.getvalue()))
     assert done.readings.select("meter_id", "p_kw").rows() == [("202601010001", 1.0)]
+
+
+def test_decimals_of_more_figures_than_polars_takes(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "t": pa.array([b"2026-03-01 00:15"]),  # texts that are not marked as such
+            "m": ["202601010001"],
+            "p": pa.array([Decimal("1234567890123.25")], pa.decimal256(60, 5)),
+        }
+    )
+    out = io.BytesIO()
+    parquet.write_table(table, out)
+    assert read(tmp_path, out.getvalue()).readings["p_kw"].to_list() == [1234567890123.25]
+
+
+@pytest.mark.parametrize("unit", [pa.time32("s"), pa.time32("ms"), pa.time64("us"), pa.time64("ns")])
+def test_a_date_and_a_time_in_columns_of_their_own(tmp_path: Path, unit: pa.DataType) -> None:
+    times = pa.array([time(0, 15), time(23, 45)], unit)
+    out = io.BytesIO()
+    parquet.write_table(pa.table({"d": [date(2026, 3, 1)] * 2, "c": times, "m": [7, 7], "p": [1, 2]}), out)
+    done = read(tmp_path, out.getvalue(), mapping=MAPPING.replace('"t"', '["d", "c"]'))
+    assert done.readings["ts"].dt.to_string("%H:%M").to_list() == ["00:15", "23:45"]
