@@ -250,25 +250,19 @@ def _clock(seconds: int) -> str:
 
 
 def _parquet(content: bytes, name: str) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(io.BytesIO(content))
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        wide = _wide_decimals(content)
-        if wide is not None:
-            return wide
-        why = printable(str(error).splitlines()[0] if str(error) else "")
-        raise UserError(f"{name} is not a Parquet file that can be read: {why}") from error
-
-
-def _wide_decimals(content: bytes) -> pl.DataFrame | None:
-    """A file whose decimals have more figures than Polars takes (38), as floats; None where that is not the reason."""
+    """By Arrow: a damaged file is an error to it, while it can end the process in Polars (2.1). Raises UserError."""
     try:
         table = parquet.read_table(io.BytesIO(content))
-        types = [pa.float64() if pa.types.is_decimal256(field.type) else field.type for field in table.schema]
-        frame = pl.from_arrow(table.cast(pa.schema(list(zip(table.column_names, types, strict=True)))))
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError):
-        return None
-    return frame if isinstance(frame, pl.DataFrame) else None
+        table.validate(full=True)
+        # Polars takes decimals of 38 figures; and what writers add about themselves may be damaged, too
+        columns = [
+            column.cast(pa.float64()) if pa.types.is_decimal256(column.type) else column for column in table.columns
+        ]
+        frame = pl.from_arrow(pa.Table.from_arrays(columns, names=table.column_names))
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError, TypeError) as error:
+        why = printable(str(error).splitlines()[0] if str(error) else "")
+        raise UserError(f"{name} is not a Parquet file that can be read: {why}") from error
+    return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
 
 
 # --- encodings -------------------------------------------------------------------------------------------------------

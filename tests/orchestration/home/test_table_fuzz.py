@@ -361,3 +361,21 @@ def test_any_bytes(content: bytes) -> None:
         }
     )
     replayed(content, mapping)
+
+
+@given(
+    at=st.floats(0, 1, exclude_max=True),
+    damage=st.one_of(st.binary(max_size=4), st.just(None)),
+    container=st.sampled_from(["parquet", "zip", "gzip", "utf-16"]),
+)
+def test_a_damaged_file(at: float, damage: bytes | None, container: str) -> None:
+    """Bytes in the middle are others, or the rest is gone."""
+    cells = {"t": ["2026-03-01 00:15", "2026-03-01 00:30"], "p": ["1", "2"]}
+    out = io.BytesIO()
+    pl.DataFrame(cells | {"d": [date(2026, 3, 1)] * 2}).write_parquet(out)
+    text = "t,p\n" + "".join(f"{t},{p}\n" for t, p in zip(*cells.values(), strict=True))
+    whole = out.getvalue() if container == "parquet" else packed(text, container)
+    cut = int(at * len(whole))
+    content = whole[:cut] if damage is None else whole[:cut] + damage + whole[cut + len(damage) :]
+    channel = {"field": "p_kw", "columns": {"p": 1}}
+    replayed(content, mapped({"interval": "15m", "meter_id": "M", "timestamp": {"column": "t"}, "channel": [channel]}))
