@@ -12,7 +12,7 @@ import polars as pl
 
 from metering.tables.lake import ESTIMATED, MEASURED
 from metering.tabular.layout import Cells, cell_name, from_frame, from_text, matches
-from metering.tabular.mapping import Channel, Mapping
+from metering.tabular.shape import Channel, Mapping
 from metering.tabular.timestamps import interval_ends
 from metering.text import filled
 
@@ -28,7 +28,7 @@ REASONS = {
     "absent_local_time": "the stamp names a local time that clocks skipped",
     "implausible_time": "the time is before 2000 or after 2099, as no meter can mean",
     "bad_quality": "the row's mark is one that quality.reject names, or one that [quality] does not know",
-    "no_channel": "the row's quantity is none that a channel's `when` names",
+    "no_channel": "no channel's `when` takes the row, or two of one field do",
     "not_a_number": "a mapped cell is neither a finite number nor one of null_values",
     "negative_energy": "an interval energy is below 0: map a net column twice, with part = 'positive' to the import "
     "register and with part = 'negative' to the export register",
@@ -55,7 +55,8 @@ class Replayed:
     Every row is accounted for: `rows` = readings + rejects + `left_out` (by the mapping's [[rows]]) + `joined` (into
     the reading of another row) + `absent` (empty values of times that their day does not have). `before_header` lines
     are none of them. `unsure` counts rows in doubled local hours that fall on others of their meter: the file's order
-    does not tell which of the two hours they mean.
+    does not tell which of the two hours they mean. `other_step_s` is a longer distance than the interval at which rows
+    follow one another again and again (0: none does): their intervals may be that long.
     """
 
     readings: pl.DataFrame
@@ -70,6 +71,7 @@ class Replayed:
     absent: int = 0
     before_header: int = 0
     unsure: int = 0
+    other_step_s: int = 0
 
 
 def replay(cells: Cells, mapping: Mapping) -> Replayed:
@@ -85,7 +87,7 @@ def replay(cells: Cells, mapping: Mapping) -> Replayed:
     good = judged.filter(pl.col("reason").is_null()).sort("ts", "line")
     broken = [frame.select(REJECTS.names()) for frame in (cells.frame, judged)]
     rejects = pl.concat([frame.filter(pl.col("reason").is_not_null()) for frame in broken]).match_to_schema(REJECTS)
-    gaps, missing = _gaps(good)
+    gaps, missing, other_step_s = _gaps(good)
     whole = _joined(good, mapping) if mapping.joined else good
     return Replayed(
         readings=_readings(whole, mapping),
@@ -100,6 +102,7 @@ def replay(cells: Cells, mapping: Mapping) -> Replayed:
         absent=absent,
         before_header=cells.before_header,
         unsure=_unsure(good, mapping),
+        other_step_s=other_step_s,
     )
 
 
@@ -115,8 +118,8 @@ def _with_meter(rows: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
 
 
 def _with_values(rows: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
-    """Rows with each field's value; `taken`: a channel takes the row; `unread`: why one of its cells cannot be used;
-    `empty`: none of the fields has a value."""
+    """Rows with each field's value; `taken`: how many channels of one field take the row; `unread`: why one of its
+    cells cannot be used; `empty`: none of the fields has a value."""
     names = dict.fromkeys(name for channel in mapping.channels for name, _ in channel.weights)
     read = {name: _numbers(rows[cell_name(name)], mapping) for name in names}
     rows = rows.with_columns(
@@ -124,7 +127,8 @@ def _with_values(rows: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
         *(bad.alias(f"bad:{name}") for name, (_, bad) in read.items()),
     )
     fields: dict[str, list[pl.Expr]] = {}
-    wrong, taken = [], []
+    wrong: list[pl.Expr] = []
+    taken: dict[str, list[pl.Expr]] = {}
     for channel in mapping.channels:
         wanted = pl.all_horizontal(
             pl.lit(True), *(matches(pl.col(cell_name(name)), marks) for name, marks in channel.when)
@@ -139,11 +143,11 @@ def _with_values(rows: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
         lost = known & ~value.is_finite().fill_null(False) if channel.field != "status" else known & value.is_null()
         beyond = filled("{} of {} is no number that can be kept", pl.lit(channel.field), cells[0])
         wrong.append(pl.when(wanted).then(pl.coalesce(*bad, pl.when(lost).then(beyond))))
-        taken.append(wanted)
+        taken.setdefault(channel.field, []).append(wanted.cast(pl.Int32))
         fields.setdefault(channel.field, []).append(pl.when(wanted & ~lost).then(value))
     return rows.with_columns(
         pl.coalesce(wrong).alias("unread"),
-        pl.any_horizontal(taken).alias("taken"),
+        pl.max_horizontal(pl.sum_horizontal(times) for times in taken.values()).alias("taken"),
         *(pl.coalesce(values).alias(field) for field, values in fields.items()),
     ).with_columns(pl.all_horizontal(pl.col(list(fields)).is_null()).alias("empty"))
 
@@ -241,7 +245,7 @@ def _judged(rows: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
         .then(pl.col("time_problem"))
         .when(~usable)
         .then(pl.lit("bad_quality"))
-        .when(~pl.col("taken"))
+        .when(pl.col("taken") != 1)
         .then(pl.lit("no_channel"))
         .when(pl.col("unread").is_not_null())
         .then(pl.lit("not_a_number"))
@@ -341,9 +345,16 @@ def _register(field: str) -> pl.Expr:
     return pl.when(energy.is_not_null() & register.is_finite()).then(register).alias(field)
 
 
-def _gaps(good: pl.DataFrame) -> tuple[int, int]:
-    """Silences between the end of one interval and the start of the next, and how many readings would fill them."""
+def _gaps(good: pl.DataFrame) -> tuple[int, int, int]:
+    """Silences between the end of one interval and the start of the next, how many readings would fill them, and the
+    distance at which most of them come two or more in a row (0: none do)."""
     times = good.group_by("meter_id", "ts").agg(pl.col("length_s").last()).sort("ts")
-    silence_s = pl.col("ts").diff().over("meter_id").dt.total_seconds() - pl.col("length_s")
-    silent = times.select((silence_s / pl.col("length_s")).alias("missing")).filter(pl.col("missing") > 0)
-    return silent.height, int(silent["missing"].ceil().sum())
+    step_s = pl.col("ts").diff().over("meter_id").dt.total_seconds()
+    steps = times.select("meter_id", "length_s", step_s.alias("step_s"))
+    silence = (pl.col("step_s") - pl.col("length_s")) / pl.col("length_s")
+    silent = steps.select(silence.alias("missing")).filter(pl.col("missing") > 0)
+    if silent.is_empty():
+        return 0, 0, 0
+    again = (pl.col("step_s") == pl.col("step_s").shift(1).over("meter_id")) & (pl.col("step_s") > pl.col("length_s"))
+    often = steps.filter(again)["step_s"].mode().sort()
+    return silent.height, int(silent["missing"].ceil().sum()), 0 if often.is_empty() else int(often[0])

@@ -1,6 +1,6 @@
 """Green Button: meter data as ESPI resources (NAESB REQ.21) in an Atom feed.
 
-Here: reading the feed (`_Feed`), whose blocks are whose, units, directions, quality. Not here: what becomes of the
+Here: whose blocks are whose, units, directions, quality. Not here: reading the XML (`espi_feed`), what becomes of the
 values (`interval_data`). Times are epoch seconds in UTC: LocalTimeParameters say how to show them, and change nothing.
 A feed with a document type is refused: entities are how XML is made to unpack without end, or to read other files.
 """
@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from urllib.parse import urlsplit
-from xml.parsers import expat
+from dataclasses import dataclass
 
 import polars as pl
 
 from metering.errors import MappingError
 from metering.tables.schema import TIMESTAMP
 from metering.tabular.convert import Replayed
+from metering.tabular.espi_feed import Block, Entry, Feed
 from metering.tabular.field_options import LONGEST_METER_ID, FieldOptions, meter_name
 from metering.tabular.interval_data import ENERGY, REGISTER, VALUE, VALUES, reject, to_readings
-from metering.tabular.mapping import Mapping
+from metering.tabular.shape import Mapping
 from metering.text import filled
 
-_DEEPEST = 64
 _EARLIEST_S, _LATEST_S = 946_684_800, 4_133_980_800  # 2000 to 2100
 _LONGEST_S = 366 * 86_400
 _ELECTRICITY = (None, 0, 1, 2)  # none, secondary, primary metered
@@ -47,130 +45,6 @@ QUALITY = {
 normalized, other; projected, which is a forecast."""
 
 
-@dataclass(slots=True)
-class _Reading:
-    line: int
-    start: str | None = None
-    duration: str | None = None
-    value: str | None = None
-    quality: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Block:
-    start: str | None = None
-    duration: str | None = None
-    readings: list[_Reading] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Entry:
-    """One Atom entry: where it stands (`self`, `up`), what it is `related` to, what it holds."""
-
-    id: str = ""
-    title: str = ""
-    self: str = ""
-    up: str = ""
-    related: set[str] = field(default_factory=set)
-    kind: str = ""
-    values: dict[str, str] = field(default_factory=dict)
-    blocks: list[_Block] = field(default_factory=list)
-
-    def under(self, other: _Entry) -> int:
-        """How closely this entry stands under another by its links: the length of what they share; 0: it does not."""
-        if not other.self:
-            return 0
-        inside = any(link == other.self or link.startswith(other.self + "/") for link in (self.self, self.up) if link)
-        tied = {self.self, self.up} & other.related - {""} or other.self in self.related
-        return len(other.self) + 1 if inside or tied else 0
-
-
-class _Feed:
-    """What a feed holds, entry by entry, as expat goes through it."""
-
-    def __init__(self) -> None:
-        self.entries: list[_Entry] = []
-        self.root = ""
-        self._path: list[str] = []
-        self._text: list[str] = []
-        self._entry = _Entry()
-        self._parser = expat.ParserCreate(namespace_separator=" ")
-        self._parser.buffer_text = True
-        self._parser.StartElementHandler = self._start
-        self._parser.EndElementHandler = self._end
-        self._parser.CharacterDataHandler = self._text.append
-        self._parser.StartDoctypeDeclHandler = self._document_type
-
-    def read(self, content: bytes) -> None:
-        try:
-            self._parser.Parse(content, True)
-        except expat.ExpatError as error:
-            said = expat.ErrorString(error.code)
-            raise MappingError(
-                f"format: the file is no well-formed XML ({said}, line {error.lineno}): has it been cut off?"
-            ) from None
-        except (ValueError, LookupError) as error:
-            raise MappingError(f"format: the file's XML cannot be read: {error}") from None
-
-    def _document_type(self, *_: object) -> None:
-        raise MappingError("format: the file declares a document type (DOCTYPE), which Green Button has not: refused")
-
-    def _start(self, name: str, attributes: dict[str, str]) -> None:
-        local = name.rpartition(" ")[2]
-        self.root = self.root or local
-        self._path.append(local)
-        self._text.clear()
-        if len(self._path) > _DEEPEST:
-            raise MappingError(f"format: the file's XML is nested more than {_DEEPEST} levels deep, which ESPI is not")
-        parent = self._path[-2] if len(self._path) > 1 else ""
-        entry = self._entry
-        if local == "entry":
-            self._entry = _Entry()
-            self.entries.append(self._entry)
-        elif local == "link" and parent == "entry":
-            link = _path_of(attributes.get("href", ""))
-            relation = attributes.get("rel", "")
-            if relation == "self":
-                entry.self = link
-            elif relation == "up":
-                entry.up = link
-            else:
-                entry.related.add(link)
-        elif parent == "content":
-            entry.kind = entry.kind or local
-        if local == "IntervalBlock":
-            entry.blocks.append(_Block())
-        elif local == "IntervalReading":
-            if not entry.blocks:
-                entry.blocks.append(_Block())
-            entry.blocks[-1].readings.append(_Reading(self._parser.CurrentLineNumber))
-
-    def _end(self, _: str) -> None:
-        local = self._path.pop()
-        parent = self._path[-1] if self._path else ""
-        text = "".join(self._text).strip()
-        self._text.clear()
-        entry = self._entry
-        if parent == "entry" and local in ("id", "title"):
-            setattr(entry, local, text)
-        elif parent in ("ReadingType", "ServiceCategory"):
-            entry.values.setdefault(local, text)
-        elif entry.blocks and "IntervalBlock" in self._path:
-            self._of_block(entry.blocks[-1], parent, local, text)
-
-    def _of_block(self, block: _Block, parent: str, local: str, text: str) -> None:
-        if parent == "interval" and local in ("start", "duration"):
-            setattr(block, local, text)
-        elif block.readings and "IntervalReading" in self._path:
-            reading = block.readings[-1]
-            if parent == "timePeriod" and local in ("start", "duration"):
-                setattr(reading, local, text)
-            elif parent == "IntervalReading" and local == "value":
-                reading.value = text
-            elif parent == "ReadingQuality" and local == "quality":
-                reading.quality.append(text)
-
-
 @dataclass(frozen=True, slots=True)
 class _Series:
     """What the readings of a block are: of which meter, what of it, by which reading type. `problem`: why of none."""
@@ -190,7 +64,7 @@ def read_espi(content: bytes, mapping: Mapping) -> Replayed:
     Raises MappingError when the file is none, is not well-formed, declares a document type, or when one meter_id
     would stand for several usage points.
     """
-    feed = _Feed()
+    feed = Feed()
     feed.read(content)
     blocks = [(entry, block) for entry in feed.entries for block in entry.blocks]
     if not blocks:
@@ -209,7 +83,7 @@ def read_espi(content: bytes, mapping: Mapping) -> Replayed:
 
 def meters_in(content: bytes) -> list[str]:
     """The usage points of a feed, by their own names, sorted. Raises MappingError as `read_espi`."""
-    feed = _Feed()
+    feed = Feed()
     feed.read(content)
     return sorted(_names([entry for entry in feed.entries if entry.kind == "UsagePoint"]).values())
 
@@ -225,8 +99,8 @@ def looks_like(text: str) -> bool:
 class _Links:
     """Entries by what they are, and the series of each entry with blocks; `known` numbers the series."""
 
-    def __init__(self, entries: Iterable[_Entry], options: FieldOptions) -> None:
-        by_kind: dict[str, list[_Entry]] = {}
+    def __init__(self, entries: Iterable[Entry], options: FieldOptions) -> None:
+        by_kind: dict[str, list[Entry]] = {}
         for entry in entries:
             by_kind.setdefault(entry.kind, []).append(entry)
         self._meter_readings = by_kind.get("MeterReading", [])
@@ -237,7 +111,7 @@ class _Links:
         self._found: dict[int, int] = {}
         self.known: list[_Series] = []
 
-    def of(self, entry: _Entry) -> int:
+    def of(self, entry: Entry) -> int:
         """The number of the series that the blocks of `entry` belong to."""
         number = self._found.get(id(entry))
         if number is None:
@@ -247,7 +121,7 @@ class _Links:
             number = self._found[id(entry)] = self.known.index(found)
         return number
 
-    def _series(self, entry: _Entry) -> _Series:
+    def _series(self, entry: Entry) -> _Series:
         reading = _nearest(entry, self._meter_readings)
         if reading is None and self._meter_readings:
             return _Series(problem=("unlinked", "no MeterReading of the feed is linked to this block"))
@@ -269,7 +143,7 @@ class _Links:
             return _Series(problem=("missing_meter", said))
         return _Series(meter, tuple(sorted(kind.values.items())))
 
-    def _meter(self, point: _Entry | None) -> str:
+    def _meter(self, point: Entry | None) -> str:
         names = dict(self._options.meters)
         if point is None:
             return self._options.meter_id or ""
@@ -278,14 +152,14 @@ class _Links:
         return given or meter_name(own, self._options, len(self._points))
 
 
-def _names(points: Sequence[_Entry]) -> dict[int, str]:
+def _names(points: Sequence[Entry]) -> dict[int, str]:
     """Each usage point's own name: the last part of its link, the whole link where that is not unique, else its id."""
     last = {id(point): point.self.rpartition("/")[2] or point.id.rpartition(":")[2] for point in points}
     often = Counter(last.values())
     return {id(point): last[id(point)] if often[last[id(point)]] == 1 else point.self or point.id for point in points}
 
 
-def _nearest(entry: _Entry, others: Sequence[_Entry]) -> _Entry | None:
+def _nearest(entry: Entry, others: Sequence[Entry]) -> Entry | None:
     """The one that `entry` stands under most closely; a feed's only one, where links say nothing."""
     best = max(others, key=entry.under, default=None)
     if best is not None and entry.under(best):
@@ -293,18 +167,11 @@ def _nearest(entry: _Entry, others: Sequence[_Entry]) -> _Entry | None:
     return others[0] if len(others) == 1 else None
 
 
-def _linked(entry: _Entry, others: Sequence[_Entry]) -> _Entry | None:
+def _linked(entry: Entry, others: Sequence[Entry]) -> Entry | None:
     """The one that `entry` names, or that names it."""
     return next(
         (o for o in others if (o.self and o.self in entry.related) or (entry.self and entry.self in o.related)), None
     )
-
-
-def _path_of(link: str) -> str:
-    try:
-        return urlsplit(link.strip()).path.strip("/")
-    except ValueError:
-        return link.strip()
 
 
 # --- readings --------------------------------------------------------------------------------------------------------
@@ -322,7 +189,7 @@ _ROW = pl.Schema(
 
 
 def _rows(
-    block: _Block, number: int, length: int | None
+    block: Block, number: int, length: int | None
 ) -> Iterable[tuple[int, int, str | None, str | None, str | None, str]]:
     """Readings of a block; one that gives no time of its own is `length` seconds long and follows on the one before it,
     or starts with the block."""

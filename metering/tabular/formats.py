@@ -13,13 +13,13 @@ from collections.abc import Mapping as Dict
 from metering.tabular import espi, nem12
 from metering.tabular.convert import Replayed
 from metering.tabular.encodings import encoding_of
-from metering.tabular.mapping import Mapping
+from metering.tabular.shape import Mapping
 
 Reader = Callable[[bytes, Mapping], Replayed]
 """From a file's unpacked bytes to readings and rejects. Raises MappingError when the file is not of the format."""
 
 READERS: Dict[str, Reader] = {"nem12": nem12.read_nem12, "nem13": nem12.read_nem12, "espi": espi.read_espi}
-"""A format's name, which `mapping.FIELD_FORMATS` has too, and what reads it."""
+"""A format's name, which `shape.FIELD_FORMATS` has too, and what reads it."""
 
 _LOOKED_AT = 20_000
 _SEEN = (

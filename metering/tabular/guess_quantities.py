@@ -18,7 +18,9 @@ _CURRENT = re.compile(r"\bcurrent\b|intensity|courant|stromstärke|电流", re.I
 _RATIO = re.compile(r"factor|cos ?phi|\bpf\b|功率因数|temperatur|price|preis|prix|cost|kosten|co2", re.I)
 _REACTIVE = re.compile(r"(?<![a-z])q(?![a-z]|\d)|qload|reactive|blind|réactive|reactiva|无功", re.I)
 _POWER = re.compile(r"power|leistung|puissance|potencia|load|demand|last(gang|profil)?\b|有功|负荷|功率", re.I)
-_ENERGY = re.compile(r"energy|energie|énergie|verbrauch|consumption|consommation|consumo|usage|电量|电能", re.I)
+_ENERGY = re.compile(
+    r"energy|energie|énergie|verbrauch|consumption|consommation|consumo|usage|电量|电能|正向|反向", re.I
+)
 _EXPORT = re.compile(
     r"export|feed.?in|einspeis|injection|injecté|lieferung|rücklief|reverse|surplus|反向|上网|leading|超前", re.I
 )

@@ -6,6 +6,7 @@ interval. Not here: cutting text (`delimited`), what cells mean (`convert`, `tim
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ import polars as pl
 
 from metering.errors import MappingError
 from metering.tabular.delimited import all_records
-from metering.tabular.mapping import Header, Mapping, Wide
+from metering.tabular.shape import Header, Mapping, Wide
 from metering.text import filled, printable
 
 _SEP_LINE = re.compile(r'\ufeff?"?sep=(.)"?[ \t]*(\r\n|\r|\n|$)', re.IGNORECASE)
 _TIME_OF_DAY = re.compile(r"\d{1,2}:\d\d(:00)?", re.ASCII)
 _SPREAD = 23
 """So many columns named by times are a day of hours, though it be a short one."""
+_DELIMITERS = (";", "\t", ",", "|")
 _SHOWN = 12
 """Columns of a file that an error lists."""
 
@@ -48,11 +50,8 @@ def cell_name(column: str) -> str:
 def matches(cell: pl.Expr, wanted: tuple[str, ...]) -> pl.Expr:
     """Whether a text is one of `wanted`, in which `*` stands for anything and `\\*` for itself; null counts as ''."""
     text = cell.cast(pl.String).str.strip_chars().fill_null("")
-    return (
-        text.str.contains("^(?s:" + "|".join(_pattern(mark, pl.escape_regex) for mark in wanted) + ")$")
-        if wanted
-        else pl.lit(False)
-    )
+    either = "|".join(_pattern(mark, pl.escape_regex) for mark in wanted)
+    return text.str.contains(f"^(?s:{either})$") if wanted else pl.lit(False)
 
 
 def from_text(text: str, mapping: Mapping) -> Cells:
@@ -122,7 +121,7 @@ def from_frame(frame: pl.DataFrame, mapping: Mapping) -> Cells:
     values = [pl.col(name).cast(pl.Float64 if numeric else pl.String, strict=False) for name in spread]
     shown = list(dict.fromkeys(where.values()))
     none = pl.lit(None, pl.String)
-    text = pl.struct(_jsonable(name, frame.schema[name]) for name in shown).struct.json_encode() if shown else none
+    text = pl.struct(shown).struct.json_encode() if shown else none
     arranged = frame.select(
         pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("line"),
         text.alias("text"),
@@ -147,10 +146,6 @@ def _plain(column: pl.Series) -> pl.Series:
         return pl.Series(column.name, texts, pl.String)
     known = dtype.is_numeric() or dtype.is_temporal() or dtype in (pl.String, pl.Boolean)
     return column if known else column.cast(pl.String, strict=False)
-
-
-def _jsonable(name: str, dtype: pl.DataType) -> pl.Expr:
-    return pl.col(name) if dtype.is_numeric() or dtype == pl.String else pl.col(name).cast(pl.String, strict=False)
 
 
 def _arranged(
@@ -235,7 +230,7 @@ def _places(header: tuple[str, ...], mapping: Mapping, records: pl.DataFrame | N
     try:
         return {column: _place(header, column, key) for column, key in mapping.columns.items()}
     except MappingError as error:
-        hint = "" if records is None else _hint(records, mapping, at)
+        hint = "" if records is None else _hint(records, mapping, at, header)
         raise MappingError(f"{error}{hint}") from None
 
 
@@ -249,11 +244,9 @@ def _place(header: tuple[str, ...], name: str, key: str) -> int:
         return exact[0]
     numbered = re.fullmatch(r"(?s)(.*)#([1-9]\d{0,4})", name, re.ASCII)
     wanted, number = (numbered[1], int(numbered[2])) if numbered and not exact else (name, None)
-    fits = [
-        place
-        for place, column in enumerate(header)
-        if not wanted or re.fullmatch(f"(?s:{_pattern(wanted, re.escape)})", column)
-    ]
+    # whatever kinds of space and line break a header has
+    pattern = re.compile(f"(?s:{_pattern(' '.join(wanted.split()) or '*', re.escape)})")
+    fits = [place for place, column in enumerate(header) if pattern.fullmatch(" ".join(column.split()))]
     if number is not None and number <= len(fits):
         return fits[number - 1]
     if number is None and len(fits) == 1:
@@ -284,8 +277,12 @@ def _check_spread(header: tuple[str, ...], mapping: Mapping) -> None:
         )
 
 
-def _hint(records: pl.DataFrame, mapping: Mapping, at: int) -> str:
-    """Where the header seems to be, if it is on another line."""
+def _hint(records: pl.DataFrame, mapping: Mapping, at: int, header: tuple[str, ...]) -> str:
+    """What else may be wrong where a column is not found: another delimiter, or the header on another line."""
+    whole = "".join(header)
+    mark = max(_DELIMITERS, key=whole.count)
+    if len(header) == 1 and mark in whole:
+        return f"; cells seem to be separated by {mark!r}: delimiter = {json.dumps(mark)}"
     names = tuple(column for column in mapping.columns if "#" not in column)
     found = _having(records.slice(at + 1), names) if names and mapping.header == Header() else None
     if found is None:

@@ -1,40 +1,34 @@
 """NEM12 and NEM13, Australia's meter data file format (AEMO MDFF): interval and accumulated metering data.
 
-Here: its records (100, 200, 300, 400, 500, 900; 250, 550), units, quality and suffixes. Not here: what becomes of the
-values (`interval_data`).
+Here: reading a file, its records 100, 200, 300, 400, 500, 900. Not here: 250 records (`nem13`), suffixes, units and
+quality (`mdff`), what becomes of the values (`interval_data`).
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
-from zoneinfo import ZoneInfo
-
 import polars as pl
 
 from metering.errors import MappingError
-from metering.tables.schema import TIMESTAMP
 from metering.tabular.convert import REJECTS, Replayed
 from metering.tabular.delimited import RECORDS, cut
-from metering.tabular.field_options import IGNORED, FieldOptions, meter_name
-from metering.tabular.interval_data import ENERGY, REGISTER, VALUES, reject, to_readings
-from metering.tabular.mapping import Mapping
+from metering.tabular.field_options import FieldOptions, meter_name
+from metering.tabular.interval_data import ENERGY, VALUES, reject, to_readings
+from metering.tabular.mdff import (
+    QUALITY,
+    VARIABLE,
+    cell_at,
+    date_of,
+    field_of,
+    mark_of,
+    midnight_of,
+    undated,
+    unit_of,
+    why_no_field,
+)
+from metering.tabular.nem13 import registers_of
+from metering.tabular.shape import Mapping
 from metering.text import filled
 
-MARKET_TIME = timezone(timedelta(hours=10))
-"""Of all its dates and times: Australian Eastern Standard Time, never daylight saving (MDFF specification, 2)."""
-SUFFIXES = {"E": "import_kwh", "B": "export_kwh", "Q": "import_kvarh", "K": "export_kvarh"}
-"""Master metering by the first letter of a NMI suffix (NMI procedure, table of suffixes). The market's export is the
-customer's import. Other letters are check, average and net metering, volts, amperes: no register of a customer."""
-DIRECTIONS = {"E": ("import_kwh", "import_kvarh"), "I": ("export_kwh", "export_kvarh")}
-"""NEM13: by direction from and to the market."""
-QUALITY = {"A": "good", "S": "estimated", "F": "estimated", "E": "estimated", "N": "reject"}
-"""Actual, substitute, final substitute, forward estimate, null data."""
-_VARIABLE = "V"
-_UNITS = {
-    f"{prefix}{unit}": (f"k{unit}", factor)
-    for unit in ("wh", "varh", "w", "var")
-    for prefix, factor in {"": 1e-3, "k": 1.0, "m": 1e3, "g": 1e6}.items()
-}
 _DAY_MIN = 1440
 _OF_A_STREAM = ("300", "400", "500")
 _KINDS = ("100", "200", *_OF_A_STREAM, "250", "550", "900")
@@ -61,7 +55,7 @@ def read_nem12(content: bytes, mapping: Mapping) -> Replayed:
         schema={"nmi": pl.String, "meter_id": pl.String},
     )
     intervals, of_intervals = _intervals(sound, meters, options)
-    registers, of_registers = _registers(sound, meters, options)
+    registers, of_registers = registers_of(sound, meters, options)
     return to_readings(pl.concat([intervals, registers]), [*bad, *of_intervals, *of_registers])
 
 
@@ -119,63 +113,7 @@ def _head() -> pl.Expr:
 
 
 def _natives(records: pl.DataFrame, kind: str) -> list[str]:
-    return [name for name in records.filter(pl.col("kind") == kind).select(_cell(1)).to_series().unique() if name]
-
-
-def _cell(index: int) -> pl.Expr:
-    return pl.col("cells").list.get(index, null_on_oob=True)
-
-
-def _field(suffix: pl.Expr, options: FieldOptions, otherwise: pl.Expr | None = None) -> pl.Expr:
-    """The register that a suffix stands for: the whole one counts before its first letter; null: none."""
-    own = dict(options.suffixes)
-    letters = {**SUFFIXES, **own} if otherwise is None else own
-    whole = suffix.replace_strict(own or {"": ""}, default=None, return_dtype=pl.String)
-    letter = suffix.str.slice(0, 1).replace_strict(letters or {"": ""}, default=None, return_dtype=pl.String)
-    return pl.coalesce(whole, letter, otherwise if otherwise is not None else pl.lit(None, pl.String))
-
-
-def _unit(cell: pl.Expr) -> list[pl.Expr]:
-    """`unit` (kwh, kvarh, kw, kvar) and `factor` to it; null: another."""
-    key = cell.str.to_lowercase()
-    units = {name: unit for name, (unit, _) in _UNITS.items()}
-    factors = {name: factor for name, (_, factor) in _UNITS.items()}
-    return [
-        key.replace_strict(units, default=None, return_dtype=pl.String).alias("unit"),
-        key.replace_strict(factors, default=None, return_dtype=pl.Float64).alias("factor"),
-    ]
-
-
-def _mark(quality: pl.Expr, options: FieldOptions) -> pl.Expr:
-    """What a quality mark means, by its whole text, then its letter; null: nothing known."""
-    marks = {**QUALITY, **dict(options.quality)}
-    whole, letter = quality.str.to_uppercase(), quality.str.slice(0, 1).str.to_uppercase()
-    return pl.coalesce(
-        whole.replace_strict(marks, default=None, return_dtype=pl.String),
-        letter.replace_strict(marks, default=None, return_dtype=pl.String),
-    )
-
-
-def _quantity(what: str) -> pl.Expr:
-    """Why a suffix and unit are no field of a reading, or null."""
-    active = pl.col("field").str.ends_with("_kwh") & pl.col("unit").is_in(["kwh", "kw"])
-    reactive = pl.col("field").str.ends_with("_kvarh") & pl.col("unit").is_in(["kvarh", "kvar"])
-    suffix, uom = pl.col("suffix").fill_null(""), pl.col("uom").fill_null("")
-    return (
-        pl.when(pl.col("field") == IGNORED)
-        .then(filled(f"{what} '{{}}' is left out by suffixes", suffix))
-        .when(pl.col("field").is_null())
-        .then(
-            filled(
-                f"{what} '{{}}' is none of {', '.join(SUFFIXES)}: say in [suffixes] which register it is, or {IGNORED}",
-                suffix,
-            )
-        )
-        .when(pl.col("unit").is_null())
-        .then(filled(f"{what} '{{}}' is in '{{}}', which is neither energy nor power", suffix, uom))
-        .when(~(active | reactive))
-        .then(filled(f"{what} '{{}}' stands for {{}}, yet its unit is {{}}", suffix, pl.col("field"), uom))
-    )
+    return [name for name in records.filter(pl.col("kind") == kind).select(cell_at(1)).to_series().unique() if name]
 
 
 # --- NEM12: 200, 300, 400 --------------------------------------------------------------------------------------------
@@ -189,11 +127,13 @@ def _intervals(
     ranges, bad_ranges = _ranges(records, days)
     values = _values(days).join(ranges, on=["row", "interval"], how="left", maintain_order="left")
     quality = pl.coalesce("range_quality", "quality")
-    judged = values.with_columns(quality.alias("mark_of")).with_columns(_mark(pl.col("mark_of"), options).alias("mark"))
+    judged = values.with_columns(quality.alias("mark_of")).with_columns(
+        mark_of(pl.col("mark_of"), options).alias("mark")
+    )
     number = pl.col("cell").cast(pl.Float64, strict=False)
     value = number * pl.col("factor")
     why = (
-        pl.when(pl.col("mark_of").str.slice(0, 1).str.to_uppercase() == _VARIABLE)
+        pl.when(pl.col("mark_of").str.slice(0, 1).str.to_uppercase() == VARIABLE)
         .then(pl.struct(reason=pl.lit("no_quality"), detail=pl.lit("quality V, yet no 400 record names them")))
         .when(pl.col("mark") == "reject")
         .then(pl.struct(reason=pl.lit("no_data"), detail=filled("quality {}", "mark_of")))
@@ -223,15 +163,15 @@ def _intervals(
 
 def _days(records: pl.DataFrame, meters: pl.DataFrame, options: FieldOptions) -> tuple[pl.DataFrame, pl.DataFrame]:
     """300 records with what their 200 record says of them; and rejects."""
-    length = _cell(8).cast(pl.Int64, strict=False)
+    length = cell_at(8).cast(pl.Int64, strict=False)
     heads = records.filter(pl.col("kind") == "200").select(
         pl.col("row").alias("head"),
-        _cell(1).alias("nmi"),
-        _cell(4).fill_null("").str.to_uppercase().alias("suffix"),
-        _cell(7).fill_null("").alias("uom"),
+        cell_at(1).alias("nmi"),
+        cell_at(4).fill_null("").str.to_uppercase().alias("suffix"),
+        cell_at(7).fill_null("").alias("uom"),
         pl.when(length.is_between(1, _DAY_MIN) & (_DAY_MIN % length == 0)).then(length).alias("length_min"),
-        _field(_cell(4).str.to_uppercase(), options).alias("field"),
-        *_unit(_cell(7)),
+        field_of(cell_at(4).str.to_uppercase(), options).alias("field"),
+        *unit_of(cell_at(7)),
         pl.lit(True).alias("headed"),
     )
     due = _DAY_MIN // pl.col("length_min")
@@ -242,11 +182,11 @@ def _days(records: pl.DataFrame, meters: pl.DataFrame, options: FieldOptions) ->
         .with_columns(due.alias("n"))
         .with_columns(
             pl.col("cells").list.get(pl.col("n") + 2, null_on_oob=True).alias("quality"),
-            _date(_cell(1)).alias("date"),
+            date_of(cell_at(1)).alias("date"),
         )
     )
-    days = days.with_columns(_midnight(days["date"], options))
-    marks = "".join({*QUALITY, _VARIABLE, *(name[:1].upper() for name, _ in options.quality)} - {""})
+    days = days.with_columns(midnight_of(days["date"], options))
+    marks = "".join({*QUALITY, VARIABLE, *(name[:1].upper() for name, _ in options.quality)} - {""})
     fits = pl.col("quality").str.contains(rf"(?i)^[{marks}]\d*$").fill_null(False)
     count = pl.col("cells").list.len()
     problem = (
@@ -264,7 +204,7 @@ def _days(records: pl.DataFrame, meters: pl.DataFrame, options: FieldOptions) ->
             )
         )
     )  # fmt: skip
-    return _sifted(days.with_columns(_quantity("suffix").alias("other"), problem.alias("wrong")))
+    return _sifted(days.with_columns(why_no_field("suffix").alias("other"), problem.alias("wrong")))
 
 
 def _sifted(days: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -273,57 +213,25 @@ def _sifted(days: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     rest = days.filter(pl.col("wrong").is_null())
     other = rest.filter(pl.col("other").is_not_null())
     rest = rest.filter(pl.col("other").is_null())
-    undated = rest.filter(pl.col("midnight").is_null())
+    without_date = rest.filter(pl.col("midnight").is_null())
     rejects = [
         reject(wrong, "bad_record", pl.col("wrong")),
         reject(other, "other_quantity", pl.col("other")),
-        _undated(undated, _cell(1), "such as 20260301"),
+        undated(without_date, cell_at(1), "such as 20260301"),
     ]
     return rest.filter(pl.col("midnight").is_not_null()), pl.concat(rejects)
-
-
-def _undated(rows: pl.DataFrame, cell: pl.Expr, such: str) -> pl.DataFrame:
-    """Rejects of times that are none, or none that a meter can mean."""
-    is_date = cell.str.contains(r"^\d{8}") & cell.str.slice(0, 8).str.to_date("%Y%m%d", strict=False).is_not_null()
-    marked = rows.with_columns(is_date.fill_null(False).alias("is_date"))
-    none = reject(
-        marked.filter(~pl.col("is_date")), "bad_time", filled(f"'{{}}' is no date {such}", cell.fill_null(""))
-    )
-    odd = filled("'{}' is not in the years 2000 to 2100", cell)
-    return pl.concat([none, reject(marked.filter("is_date"), "implausible_time", odd)])
-
-
-def _date(cell: pl.Expr) -> pl.Expr:
-    date = pl.when(cell.str.contains(r"^\d{8}$")).then(cell).str.to_date("%Y%m%d", strict=False)
-    return pl.when(date.dt.year().is_between(2000, 2100)).then(date)
-
-
-def _midnight(dates: pl.Series, options: FieldOptions) -> pl.Series:
-    """The first instants of dates in standard time, UTC."""
-    zone = ZoneInfo(options.timezone) if options.timezone else MARKET_TIME
-    known = dates.drop_nulls().unique()
-    starts = [_standard(datetime(day.year, day.month, day.day), zone) for day in known]
-    table = pl.DataFrame({"date": known, "midnight": pl.Series(starts, dtype=TIMESTAMP)})
-    return dates.to_frame("date").join(table, on="date", how="left", maintain_order="left")["midnight"]
-
-
-def _standard(wall: datetime, zone: timezone | ZoneInfo) -> datetime:
-    """The instant of a local standard time, whatever daylight saving does."""
-    local = wall.replace(tzinfo=zone)
-    offset = (local.utcoffset() or timedelta()) - (local.dst() or timedelta())
-    return (wall - offset).replace(tzinfo=UTC)
 
 
 def _ranges(records: pl.DataFrame, days: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """`row` (of the 300 record), `interval`, `range_quality` of the 400 records; and rejects."""
     owner = pl.when(pl.col("kind") == "300").then(pl.col("row")).forward_fill().over("head")
-    first, last = (_cell(index).cast(pl.Int64, strict=False) for index in (1, 2))
+    first, last = (cell_at(index).cast(pl.Int64, strict=False) for index in (1, 2))
     events = (
         records.with_columns(owner.alias("owner"))
         .filter(pl.col("kind") == "400")
         .drop("row")
         .join(days.select(pl.col("row").alias("owner"), "n"), on="owner", how="left", maintain_order="left")
-        .with_columns(first.alias("first"), last.alias("last"), _cell(3).fill_null("").alias("range_quality"))
+        .with_columns(first.alias("first"), last.alias("last"), cell_at(3).fill_null("").alias("range_quality"))
     )
     fits = (pl.col("first") >= 1) & (pl.col("first") <= pl.col("last")) & (pl.col("last") <= pl.col("n"))
     events = events.with_columns((fits & (pl.col("range_quality") != "")).fill_null(False).alias("fits"))
@@ -378,125 +286,3 @@ def _told(bad: pl.DataFrame) -> pl.DataFrame:
     return runs.select("line", "reason", filled("intervals {}: {}", "span", "detail").alias("detail"), "text").cast(
         REJECTS
     )
-
-
-# --- NEM13: 250 ------------------------------------------------------------------------------------------------------
-
-
-def _registers(
-    records: pl.DataFrame, meters: pl.DataFrame, options: FieldOptions
-) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
-    """Both register reads of each 250 record, on the scale of its quantity, and rejects."""
-    direction = _cell(7).str.to_uppercase()
-    unit, factor = _unit(_cell(19))
-    kind = pl.when(pl.col("unit").is_in(["kvarh", "kvar"])).then(1).otherwise(0)
-    by_direction = pl.coalesce(
-        *(
-            pl.when((direction == letter) & (kind == at)).then(pl.lit(ways[at]))
-            for letter, ways in DIRECTIONS.items()
-            for at in (0, 1)
-        )
-    )
-    reads = (
-        records.filter(pl.col("kind") == "250")
-        .with_columns(unit, factor, _cell(19).fill_null("").alias("uom"), _cell(1).alias("nmi"))
-        .with_columns(_cell(4).fill_null("").str.to_uppercase().alias("suffix"))
-        .with_columns(_field(pl.col("suffix"), options, by_direction).alias("field"))
-        .join(meters, on="nmi", how="left", maintain_order="left")
-        .with_columns(
-            *(_cell(index).cast(pl.Float64, strict=False).alias(name) for name, index in _READS.items()),
-            *(_cell(index).fill_null("").alias(f"{name}_mark") for name, index in _MARKS.items()),
-        )
-    )
-    reads = reads.with_columns(
-        _instants(reads, 9, options).alias("previous_at"), _instants(reads, 14, options).alias("current_at")
-    )
-    reads = reads.with_columns(_multiplier().alias("multiplier"))
-    numbers = pl.all_horizontal(pl.col(name).is_finite().fill_null(False) & (pl.col(name) >= 0) for name in _READS)
-    said = "it needs two register reads and a quantity, all numbers from 0 on"
-    problem = (
-        pl.when(pl.col("meter_id").is_null())
-        .then(pl.lit("it names no NMI"))
-        .when(~numbers)
-        .then(pl.lit(said))
-        .when(pl.col("multiplier").is_null())
-        .then(pl.lit("its quantity does not come from its register reads, with any one multiplier"))
-    )
-    timed = pl.col("previous_at") < pl.col("current_at")
-    powers = pl.col("unit").is_in(["kw", "kvar"])
-    other = (
-        pl.when(powers).then(filled("a register cannot count '{}'", "uom")).otherwise(_quantity("direction or suffix"))
-    )
-    wrong = reads.with_columns(problem.alias("wrong"), other.alias("other"), timed.fill_null(False).alias("timed"))
-    bad = wrong.filter(pl.col("wrong").is_not_null())
-    rest = wrong.filter(pl.col("wrong").is_null())
-    elsewhere = rest.filter(pl.col("other").is_not_null())
-    rest = rest.filter(pl.col("other").is_null())
-    rejects = [
-        reject(bad, "bad_record", pl.col("wrong")),
-        reject(elsewhere, "other_quantity", pl.col("other")),
-        reject(
-            rest.filter(~pl.col("timed")),
-            "bad_time",
-            pl.lit("its two reads are not at two times of 2000 to 2100, one after the other"),
-        ),
-    ]
-    good = rest.filter("timed")
-    parts, marked = [], []
-    for name in ("previous", "current"):
-        mark = _mark(pl.col(f"{name}_mark"), options)
-        at = good.with_columns(mark.alias("mark"), pl.col(name).alias("read"), pl.col(f"{name}_at").alias("ts"))
-        fit = at.filter((pl.col("mark") != "reject").fill_null(True))
-        marked.append(
-            reject(
-                at.filter(pl.col("mark") == "reject"), "no_data", filled(f"{name} read: quality {{}}", f"{name}_mark")
-            )
-        )
-        parts.append(
-            fit.select(
-                "line",
-                "meter_id",
-                "field",
-                pl.lit(REGISTER).alias("kind"),
-                filled("{} {}", "suffix", _cell(3).fill_null("")).alias("stream"),
-                pl.col("ts").dt.epoch("d").cast(pl.Int64).alias("day"),
-                "ts",
-                pl.lit(0).alias("duration_s"),
-                (pl.col("read") * pl.col("multiplier") * pl.col("factor")).round(9).alias("value"),
-                (pl.col("mark") == "estimated").fill_null(False).alias("estimated"),
-            ).cast(VALUES)
-        )
-    return pl.concat(parts), [*rejects, *marked]
-
-
-_READS = {"previous": 8, "current": 13, "quantity": 18}
-_MARKS = {"previous": 10, "current": 15}
-_ROUNDING = 0.005
-
-
-def _multiplier() -> pl.Expr:
-    """What the register counts, times this, is the quantity: a whole number, as transformer ratios are; null: nothing.
-
-    A register that went on past its last digit began again at 0. Without use there is nothing to tell it by: 1.
-    """
-    digits = _cell(8).str.split(".").list.first().str.len_chars()
-    step = pl.col("current") - pl.col("previous")
-    step = pl.when(step < 0).then(step + 10.0 ** digits.cast(pl.Float64)).otherwise(step)
-    ratio = pl.col("quantity") / step
-    whole = ratio.round()
-    near = (whole >= 1) & (
-        (whole * step - pl.col("quantity")).abs() <= pl.max_horizontal(1.0, _ROUNDING * pl.col("quantity"))
-    )
-    return pl.when((step == 0) & (pl.col("quantity") == 0)).then(1.0).when((step > 0) & near).then(whole)
-
-
-def _instants(reads: pl.DataFrame, index: int, options: FieldOptions) -> pl.Series:
-    """Times such as 20260301093055, or without seconds or time, in standard time; null: none of 2000 to 2100."""
-    cells = reads.select(_cell(index).alias("cell"))
-    cell = pl.col("cell")
-    padded = pl.when(cell.str.contains(r"^\d{8}(\d{4}(\d{2})?)?$")).then(cell.str.pad_end(14, "0"))
-    walls = cells.select(padded.str.to_datetime("%Y%m%d%H%M%S", strict=False, time_unit="us").alias("wall"))["wall"]
-    dates = walls.dt.date()
-    in_range = dates.dt.year().is_between(2000, 2100)
-    known = dates.set(~in_range.fill_null(False), None)
-    return _midnight(known, options) + (walls - walls.dt.truncate("1d"))

@@ -19,7 +19,7 @@ COMMANDS = {
     "init": ("init", "Write a commented kilowatch.toml and registry templates into a new home"),
     "registry": ("registry", "Check the registry"),
     "simulate": ("simulate", "Simulate a fleet of large customers with labelled faults"),
-    "replay": ("replay", "Turn someone's CSV or Parquet into readings"),
+    "replay": ("replay", "Turn someone's CSV, workbook or Parquet into readings"),
     "stream": ("stream", "Run the dataflow on files or on Kafka"),
     "materialize": ("materialize", "Run the Dagster assets for a range of days"),
     "edit": ("edit", "Put values right by hand, from a signed correction file"),

@@ -18,8 +18,10 @@ from rich.table import Table
 
 from metering.errors import MappingError, UserError
 from metering.tabular.convert import Replayed
-from metering.tabular.guess import Guess, Question, guess_frame, guess_records, guess_text
-from metering.tabular.mapping import FIELD_FORMATS, parse_mapping
+from metering.tabular.guess import guess_frame, guess_records, guess_text
+from metering.tabular.guess_draft import Guess, Question
+from metering.tabular.mapping import parse_mapping
+from metering.tabular.shape import FIELD_FORMATS
 from orchestration.home.settings import load_settings
 from orchestration.home.table_files import looked_into, read_readings
 

@@ -120,7 +120,14 @@ def _report(replayed: Replayed, target: str, rejects: Path) -> None:
         unsure = "of them in doubled hours, which the file's order cannot tell apart (timestamp.second_pass can)"
         table.add_row(unsure, f"{replayed.unsure:,}")
     for reason, count in replayed.rejects["reason"].value_counts(sort=True).iter_rows():
-        table.add_row(f"rejected: {REASONS[reason]}", f"{count:,}")
+        table.add_row(f"rejected: {REASONS.get(reason, reason)}", f"{count:,}")
+    if replayed.other_step_s:
+        step = f"{replayed.other_step_s // 60} min" if replayed.other_step_s % 60 == 0 else f"{replayed.other_step_s} s"
+        click.echo(
+            f"note: some rows follow one another every {step}, longer than `interval`; if theirs is that long, "
+            "list both: docs/replay.md, How long intervals are",
+            err=True,
+        )
     console = Console()
     console.print(table)
     if replayed.rejects.height:

@@ -18,6 +18,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+from pyarrow import parquet
 from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
 from metering.errors import MappingError, UserError
@@ -25,7 +27,7 @@ from metering.tabular.convert import Replayed, replay
 from metering.tabular.delimited import RECORDS
 from metering.tabular.formats import READERS, recognised, unreadable
 from metering.tabular.layout import Cells, from_frame, from_records, from_text, has_columns
-from metering.tabular.mapping import Mapping
+from metering.tabular.shape import Mapping
 from metering.text import printable
 
 _BOMS = (
@@ -248,11 +250,19 @@ def _clock(seconds: int) -> str:
 
 
 def _parquet(content: bytes, name: str) -> pl.DataFrame:
+    """By Arrow: a damaged file is an error to it, while it can end the process in Polars (2.1). Raises UserError."""
     try:
-        return pl.read_parquet(io.BytesIO(content))
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        table = parquet.read_table(io.BytesIO(content))
+        table.validate(full=True)
+        # Polars takes decimals of 38 figures; and what writers add about themselves may be damaged, too
+        columns = [
+            column.cast(pa.float64()) if pa.types.is_decimal256(column.type) else column for column in table.columns
+        ]
+        frame = pl.from_arrow(pa.Table.from_arrays(columns, names=table.column_names))
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError, TypeError) as error:
         why = printable(str(error).splitlines()[0] if str(error) else "")
         raise UserError(f"{name} is not a Parquet file that can be read: {why}") from error
+    return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
 
 
 # --- encodings -------------------------------------------------------------------------------------------------------

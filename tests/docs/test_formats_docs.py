@@ -9,7 +9,8 @@ from pathlib import Path
 from metering.tables.lake import ESTIMATED
 from metering.tabular.field_options import KEYS
 from metering.tabular.formats import READERS
-from metering.tabular.mapping import FIELD_FORMATS, parse_mapping
+from metering.tabular.mapping import parse_mapping
+from metering.tabular.shape import FIELD_FORMATS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "formats.md").read_text("utf-8")
 

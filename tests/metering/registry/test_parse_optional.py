@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metering.errors import RegistryError
@@ -180,6 +180,7 @@ def test_periods_of_a_customer_do_not_overlap(
     assert (raised.value.line, raised.value.column) == (3, column)
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     cuts=st.lists(st.integers(1, 700), min_size=1, max_size=4, unique=True).map(sorted),
     meter=st.tuples(st.integers(0, 600), st.integers(0, 300)),
@@ -214,3 +215,16 @@ def test_a_reading_is_judged_by_its_customers_row_of_that_day(
         code = index.code(versions["meter_id"][:1])
         version = index.version(code, versions["valid_from"][:1].dt.offset_by("1s"))
         assert version.to_list() == [0]
+
+
+def test_registers_go_on_where_a_customers_row_changes(metering_settings: MeteringSettings) -> None:
+    versions = _registry(metering_settings, OLD, NEW).meter_versions
+    assert versions.height == 2
+    assert versions["chain"].n_unique() == 1
+    assert versions["stamps_from"][1] == versions["stamps_to"][0]
+
+
+def test_a_customers_period_is_whole_days(metering_settings: MeteringSettings) -> None:
+    with pytest.raises(RegistryError, match="whole days") as raised:
+        _registry(metering_settings, OLD, {**NEW, "valid_from": "2026-01-01T12:00"})
+    assert (raised.value.line, raised.value.column) == (3, "valid_from")

@@ -144,7 +144,7 @@ def test_a_register_sums_and_carries_on_over_gaps_and_unknown_energies() -> None
     )
     done = run(text, HEAD + STAMP + POWER + ENERGY)
     assert done.readings["import_kwh"].to_list() == [0.1, 0.3, None, 0.6]
-    assert (done.gaps, done.missing) == (1, 4)
+    assert (done.gaps, done.missing, done.other_step_s) == (1, 4, 0)
 
 
 def test_of_doubled_rows_the_later_one_counts_in_the_register() -> None:

@@ -19,7 +19,8 @@ from metering.errors import MappingError
 from metering.tabular.convert import Replayed, from_frame, replay
 from metering.tabular.encodings import encoding_of
 from metering.tabular.formats import READERS
-from metering.tabular.guess import Guess, guess_frame, guess_text
+from metering.tabular.guess import guess_frame, guess_text
+from metering.tabular.guess_draft import Guess
 from metering.tabular.layout import from_text
 from metering.tabular.mapping import parse_mapping
 from tests.metering.tabular.feeds import Point, Series, entries_of, feed_of, run_of
@@ -222,6 +223,26 @@ def test_a_row_a_day_is_seen(count: int, names: str, days: int, decimal: str) ->
     assert replayed.readings.height == days * count
     assert replayed.readings["ts"][0] == datetime(2026, 3, 9, 16, tzinfo=UTC) + timedelta(minutes=step)
     assert replayed.readings["p_kw"][0] == pytest.approx(0.5 * 60 / step)
+
+
+def test_rows_of_other_kinds_and_headers_of_other_widths_are_seen() -> None:
+    clock = [f"{(m + 30) // 60 % 24}:{(m + 30) % 60:02}" for m in range(0, 1440, 30)]
+    rows = [f"300,{kind},{day}-Jul-26,{','.join(['0.25'] * 48)}" for day in (1, 2, 3) for kind in ("GC", "GG")]
+    content = "\n".join([f"Customer,Consumption Category,date,{','.join(clock)}", *rows])
+    guess = guess_of(content, timezone=ZONE, unit_value="kWh")
+    assert keys(guess) == ["rows"]
+    answered = guess_of(content, timezone=ZONE, unit_value="kWh", rows="GG")
+    assert answered.questions == ()
+    replayed = read(content.encode(), answered.text)
+    assert (replayed.readings.height, replayed.left_out) == (144, 3)
+    stamps = [f"2026-03-0{day}T{hour:02}:00:00+01:00;{hour}" for day in (1, 2) for hour in range(24)]
+    content = "\n".join(
+        ["Identifiant;Début;Fin;Grandeur;Unité", "12;01/03/2026;05/03/2026;Energie;W", "Horodate;Valeur", *stamps]
+    )
+    guess = guess_of(content, meter_id="M1", label="end", unit_Valeur="W")
+    assert guess.questions == ()
+    assert tomllib.loads(guess.text)["header"] == {"line": 3}
+    assert read(content.encode(), guess.text).readings["p_kw"].to_list()[:3] == [0.0, 0.001, 0.002]
 
 
 # --- formats of the field, and what is none --------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import pytest
 
 from metering.errors import MappingError
 from metering.tabular.formats import READERS
-from metering.tabular.mapping import FIELD_FORMATS, Interval, interval_seconds, parse_mapping
+from metering.tabular.mapping import interval_seconds, parse_mapping
+from metering.tabular.shape import FIELD_FORMATS, Interval
 
 MINIMAL = """
 interval = "15m"

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from metering.errors import MappingError
 from metering.tabular.mapping import Mapping, parse_mapping
-from metering.tabular.timestamps import in_file_order, read_stamps
+from metering.tabular.stamps import read_stamps
+from metering.tabular.timestamps import in_file_order
 
 STEP = timedelta(minutes=15)
 START = datetime(2026, 3, 1, 0, 15, tzinfo=UTC)

@@ -68,7 +68,7 @@ def test_again_is_the_same_and_another_registry_is_kept_aside(
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--interval", "7m", "that divides a day"),
+        ("--interval", "7m", "divides a day"),
         ("--interval", "2h", "longer than an hour"),
         ("--customers", "0", "--customers"),
         ("--start", "tomorrow", "--start"),

@@ -149,7 +149,7 @@ def test_epochs_of_another_unit(cases: Path, format: str, lines: list[int] | Non
 def numbered(cases: Path, name: str, column: str, *more: str) -> str:
     given = text(cases, name).splitlines()
     day, number = column.split()
-    stamp = [f'column = "{day}"', f'period = {{ column = "{number}" }}', *more]
+    stamp = [f'column = "{day}"', f'period = {{ column = "{number}", first = 1 }}', *more]
     kept = [line for line in given if not line.startswith("column = ")]
     kept[kept.index("[timestamp]") + 1 : kept.index("[timestamp]") + 1] = stamp
     return "\n".join(kept).replace(' %H"', '"')
@@ -172,11 +172,12 @@ def test_periods_from_1_to_96(cases: Path) -> None:
 
 
 def test_hourly_rows_after_half_hourly_ones_end_with_their_hour(cases: Path) -> None:
+    assert read(cases / "15-mixed-resolution.csv", text(cases, "15-mixed-resolution.toml")).other_step_s == 3600
     mapping = text(cases, "15-mixed-resolution.toml", ('"30m"', '["30m", "1h"]'))
     done = read(cases / "15-mixed-resolution.csv", mapping)
     ends = every(30, "2026-03-01T00:30+01:00", 4) + every(60, "2026-03-01T03:00+01:00", 4)
     assert done.readings["ts"].to_list() == ends
-    assert done.gaps == 0
+    assert (done.gaps, done.other_step_s) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def some(required: dict[str, Any], **optional: Any) -> st.SearchStrategy[dict[st
 
 
 INTERVALS = st.sampled_from(["15m", "30m", "1h", "1m", "24h", "10m"])
-PERIOD = some({"column": NAMES}, first=st.integers(0, 2), length=INTERVALS)
+PERIOD = some({"column": NAMES, "first": st.integers(0, 1)}, length=INTERVALS)
 STAMP = some(
     {"column": st.one_of(NAMES, st.lists(NAMES, min_size=1, max_size=3))},
     format=FORMATS,
@@ -164,7 +164,7 @@ def sound(draw: st.DrawFn) -> dict[str, Any]:
         given["wide"] = draw(st.sampled_from([{"first": "p", "last": "00:30"}, {"first": "x"}, {"first": "#2"}]))
     elif "numbered" in some_of:
         stamp["period"] = draw(
-            st.lists(some({"column": st.just("h")}, first=st.integers(0, 1)), min_size=1, max_size=2)
+            st.lists(some({"column": st.just("h"), "first": st.integers(0, 1)}), min_size=1, max_size=2)
         )
     elif "end" in some_of:
         stamp["end"] = draw(STAMPED)
@@ -177,7 +177,9 @@ def sound(draw: st.DrawFn) -> dict[str, Any]:
             stamp["order"] = draw(st.sampled_from(["file", "column"]))
     if wide or "numbered" in some_of:
         stamp |= draw(st.sampled_from([{"column": "d"}, {"column": "d", "format": "%Y-%m-%d"}, {}]))
-        stamp["clock"] = draw(st.sampled_from(["elapsed", "wall"]))
+        stamp |= draw(
+            some({"clock": st.sampled_from(["elapsed", "wall"])}, first_ends=st.sampled_from(["00:00", "12:30"]))
+        )
     if "marker" in some_of:
         stamp["second_pass"] = {"column": draw(PLACED), "values": draw(MARKS)}
     given["channel"] = draw(channels(wide, "when" in some_of))
@@ -359,3 +361,21 @@ def test_any_bytes(content: bytes) -> None:
         }
     )
     replayed(content, mapping)
+
+
+@given(
+    at=st.floats(0, 1, exclude_max=True),
+    damage=st.one_of(st.binary(max_size=4), st.just(None)),
+    container=st.sampled_from(["parquet", "zip", "gzip", "utf-16"]),
+)
+def test_a_damaged_file(at: float, damage: bytes | None, container: str) -> None:
+    """Bytes in the middle are others, or the rest is gone."""
+    cells = {"t": ["2026-03-01 00:15", "2026-03-01 00:30"], "p": ["1", "2"]}
+    out = io.BytesIO()
+    pl.DataFrame(cells | {"d": [date(2026, 3, 1)] * 2}).write_parquet(out)
+    text = "t,p\n" + "".join(f"{t},{p}\n" for t, p in zip(*cells.values(), strict=True))
+    whole = out.getvalue() if container == "parquet" else packed(text, container)
+    cut = int(at * len(whole))
+    content = whole[:cut] if damage is None else whole[:cut] + damage + whole[cut + len(damage) :]
+    channel = {"field": "p_kw", "columns": {"p": 1}}
+    replayed(content, mapped({"interval": "15m", "meter_id": "M", "timestamp": {"column": "t"}, "channel": [channel]}))
