@@ -56,7 +56,7 @@ def test_a_finding_of_the_whole_day_marks_what_came_of_it(
 ) -> None:
     p_kw: list[float | None] = [2000.0] * 96
     history = METER_DAILY.conform(
-        pl.DataFrame({"date": [DAY - timedelta(days=n) for n in range(1, 7)]}), meter_id="a1", customer_no="A",
+        pl.DataFrame({"date": [DAY - timedelta(days=n) for n in range(1, 11)]}), meter_id="a1", customer_no="A",
         energy_kwh=9600.0, export_kwh=0.0, points=96, known_points=96, repeated_points=1, zero_days=0,
     )  # fmt: skip
     beside = replace(Beside.nothing(), history=history)
