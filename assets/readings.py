@@ -83,9 +83,14 @@ def counted(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
 
     Readings of meters that the registry does not know, or not at that time, are left out.
     """
+    return latest(known(rows, meter_versions))
+
+
+def known(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
+    """Readings with `meter` (code) and `version`, without those of meters that the registry does not know then."""
     index = MeterIndex.of(meter_versions)
     coded = _known(rows.with_columns(index.code(rows["meter_id"])), "meter")
-    return latest(_known(coded.with_columns(index.version(coded["meter"], coded["ts"])), "version"))
+    return _known(coded.with_columns(index.version(coded["meter"], coded["ts"])), "version")
 
 
 def _known(rows: pl.DataFrame, column: str) -> pl.DataFrame:

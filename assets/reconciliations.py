@@ -12,7 +12,8 @@ from datetime import date
 import polars as pl
 
 from assets.batch import Batch, Part
-from metering.calendar import window_end
+from assets.readings import known
+from metering.readings.slots import pieces, placed, spans
 from metering.registry.index import MeterIndex
 from metering.supply.compliance import DAYS_SCHEMA, advance, contributions
 from metering.tables import LAKE
@@ -23,6 +24,7 @@ from sinks.marts import day_partition
 WINDOWS, COMPLIANCE = LAKE["windows"], LAKE["compliance"]
 SHARD = ("source", "source_partition")
 
+_DAY = pl.duration(days=1)
 _WINDOW_VALUES = tuple(name for name in WINDOWS.names if name not in (*WINDOWS.key, "revision", "date"))
 _CONTRIBUTING = (
     "u_monitored_min", "u_over_min", "u_under_min", "energy_kwh", "import_kvarh", "q_import_kvarh", "export_kvarh",
@@ -55,19 +57,20 @@ def _problem(found: pl.DataFrame, day: date) -> str:
 
 
 def _open_windows(batch: Batch, day: date, following: date) -> pl.DataFrame:
-    """(meter_id, window_end) of the day that the watermark of a shard with its readings has not passed."""
-    lateness = pl.duration(seconds=batch.settings.lateness_s)
+    """(meter_id, window_end) of the day whose blocks the watermark of a shard with its readings has not passed."""
     near = batch.lake.scan("readings", sorted({day, following})).select("meter_id", "ts", "date", *SHARD)
-    watermark = near.group_by(SHARD).agg((pl.col("ts").max() - lateness).alias("watermark"))
-    return (
-        near.filter(pl.col("date") == day)
-        .join(watermark, on=SHARD)
-        .select("meter_id", window_end(pl.col("ts")).alias("window_end"), "watermark")
-        .filter(pl.col("window_end") > pl.col("watermark"))
-        .unique(["meter_id", "window_end"])
-        .select("meter_id", "window_end")
-        .collect()
-    )
+    highest = near.group_by(SHARD).agg(pl.col("ts").max().alias("highest"))
+    # No slot and no block ends a day later than a reading of it is stamped.
+    recent = pl.col("ts") > pl.col("highest") - pl.duration(seconds=batch.settings.lateness_s) - _DAY
+    rows = near.filter(pl.col("date") == day).join(highest, on=SHARD).filter(recent).collect()
+    versions, timezone = batch.registry.meter_versions, batch.settings.timezone
+    rows = placed(known(rows, versions), versions, timezone)
+    watermark_us = pl.col("highest").to_physical() - batch.settings.lateness_s * 1_000_000
+    rows = rows.filter(pl.col("end_us") > watermark_us)
+    windows = pieces(spans(rows, versions, timezone))
+    return windows.select(
+        "meter_id", pl.col("window_us").cast(WINDOWS.schema["window_end"]).alias("window_end")
+    ).unique()
 
 
 def _windows(batch: Batch, day: date, unfinished: pl.DataFrame) -> pl.DataFrame:
@@ -90,7 +93,7 @@ def _compliance(batch: Batch, day: date, unfinished: pl.DataFrame) -> pl.DataFra
     closed = pl.concat([windows.join(unfinished, on=WINDOWS.key, how="anti"), told])
     index = MeterIndex.of(meter_versions)
     coded = closed.with_columns(meter=index.code(closed["meter_id"]))
-    placed = coded.with_columns(version=index.version(coded["meter"], coded["window_end"]))
+    of_version = coded.with_columns(version=index.version_of_window(coded["meter"], coded["window_end"]))
     nothing = pl.DataFrame(schema=DAYS_SCHEMA)
-    _, computed = advance(nothing, contributions(placed, batch.settings), nothing, meter_versions)
+    _, computed = advance(nothing, contributions(of_version, batch.settings), nothing, meter_versions)
     return reconcile("compliance", stream, computed, COMPLIANCE.key, _DAY_VALUES, day)

@@ -17,7 +17,6 @@ import polars as pl
 from metering.calendar import local_date
 from metering.tables.lake import WINDOWS
 from pipelines.shard import checks, compliance, events, meters, windows
-from pipelines.shard.chunks import NEVER
 from pipelines.shard.state import FLOORS, METERS, Frame, State
 from pipelines.shard.store import Context
 
@@ -72,7 +71,7 @@ def advance(
 def _advance(
     state: State, accepted: pl.DataFrame, ended: Collection[int], context: Context, moved: bool = False
 ) -> tuple[State, Results]:
-    state, turn = meters.place(state, accepted, {shard: _last_open(state, shard, context) for shard in ended}, context)
+    state, turn = meters.place(state, accepted, ended, _open_blocks(state, ended, context), context)
     turn = meters.closing(turn) if moved or state.taken_up else turn
     state = replace(state, taken_up=False) if state.taken_up else state
     state, violations = events.step(state, turn, context)
@@ -86,14 +85,15 @@ def _advance(
     return state, Results(_dated(done.fresh, context), violations, compliance_rows)
 
 
-def _last_open(state: State, shard: int, context: Context) -> int:
-    """End of the last window of a shard's meters that is open [us]."""
+def _open_blocks(state: State, ended: Collection[int], context: Context) -> pl.DataFrame:
+    """`meter`, `version`, `end_us` of readings of some shards' meters whose windows are open."""
+    columns = ("meter", "version", "end_us")
+    nothing = windows.OPEN.empty().select(columns)
+    if not ended:
+        return nothing
     of_shard = state.meters(context.index)["shard"]
-    ends = [
-        rows["end_us"].filter(of_shard.gather(rows["meter"]) == shard).max()
-        for rows in state.chunks(windows.OPEN).frames()
-    ]
-    return max((end for end in ends if isinstance(end, int)), default=NEVER)
+    rows = pl.concat([nothing, *(rows.select(columns) for rows in state.chunks(windows.OPEN).frames())])
+    return rows.filter(of_shard.gather(rows["meter"]).is_in(list(ended))).unique()
 
 
 def _dated(fresh: pl.DataFrame, context: Context) -> pl.DataFrame:

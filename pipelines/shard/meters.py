@@ -9,7 +9,7 @@ judged by those marks until the new one has come as far (docs/adr/0004-one-turn-
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -103,29 +103,50 @@ def _without_reached_floors(state: State, context: Context) -> State:
     return state.having({FLOORS: floors.filter((floors["max_us"] > max_us) | (floors["closed_us"] > closed_us))})
 
 
-def place(state: State, accepted: pl.DataFrame, ended: Mapping[int, int], context: Context) -> tuple[State, Turn]:
+def place(
+    state: State, accepted: pl.DataFrame, ended: Collection[int], open_blocks: pl.DataFrame, context: Context
+) -> tuple[State, Turn]:
     """The turn that accepted readings make (columns as they arrive, and `shard`), none of them of a meter that is in
-    another shard; and the state with how far that brings the shards. Of shards in `ended` all windows close: the last
-    that was open before ends then.
+    another shard; and the state with how far that brings the shards. Of shards in `ended` all windows close, also those
+    of `open_blocks` (`meter`, `version`, `end_us`), which were open before: a block longer than a window for its meter.
     """
     state = _located(state, accepted, context)
     before = state.closed(context.index)
     rows = _timed(state, accepted, before, context)
     lateness_us = context.settings.lateness_s * 1_000_000
-    marks = rows.group_by("shard").agg(pl.col("high", "end_us").max())
-    max_us = dict(zip(marks["shard"].to_list(), marks["high"].to_list(), strict=True))
-    last_end = dict(zip(marks["shard"].to_list(), marks["end_us"].to_list(), strict=True))
+    marks = rows.group_by("shard").agg(pl.col("high").max())
+    max_us: dict[int, int] = dict(marks.iter_rows())
     closed_us = {shard: (at - lateness_us) // WINDOW_US * WINDOW_US for shard, at in max_us.items()}
-    for shard, last_open in ended.items():
-        closed_us[shard] = max(last_open, last_end.get(shard, NEVER), closed_us.get(shard, NEVER))
-    shards = state.shards.raised(max_us, closed_us)
-    moves_on = shards.closed_us != state.shards.closed_us
     floors = state.frame(FLOORS).height
+    if ended:
+        theirs = rows.filter(rows["shard"].is_in(list(ended))).select(open_blocks.columns)
+        blocks = pl.concat([open_blocks, theirs])
+        long = context.meter_versions["block_us"].gather(blocks["version"]) != WINDOW_US
+        state = _with_floors(state, blocks.filter(long))
+        for shard, end_us in _last_ends(state, blocks.filter(~long), context):
+            closed_us[shard] = max(end_us, closed_us.get(shard, NEVER))
+    shards = state.shards.raised(max_us, closed_us)
+    moves_on = bool(ended) or shards.closed_us != state.shards.closed_us
     state = _without_reached_floors(replace(state, shards=shards), context)
     after = state.closed(context.index) if moves_on or floors else before
     any_late, any_closed = rows.select((pl.col("late") | pl.col("edge_late")).any(), pl.col("closed").any()).row(0)
     moves_on = moves_on or after.floors.height != floors
     return state, Turn(rows, before, after, moves_on, any_late, any_closed)
+
+
+def _with_floors(state: State, blocks: pl.DataFrame) -> State:
+    """The state with meters' blocks closed up to their last of `blocks`."""
+    if blocks.is_empty():
+        return state
+    closed = blocks.select("meter", pl.lit(NEVER, pl.Int64).alias("max_us"), closed_us="end_us")
+    floors = pl.concat([state.frame(FLOORS), closed]).group_by("meter").agg(pl.all().max()).sort("meter")
+    return state.having({FLOORS: floors})
+
+
+def _last_ends(state: State, blocks: pl.DataFrame, context: Context) -> Iterator[tuple[int, int]]:
+    """Each shard's last end of a block."""
+    shard = state.meters(context.index)["shard"].gather(blocks["meter"])
+    yield from blocks.group_by(shard).agg(pl.col("end_us").max()).iter_rows()
 
 
 def _timed(state: State, accepted: pl.DataFrame, before: Bound, context: Context) -> pl.DataFrame:

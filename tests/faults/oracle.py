@@ -43,15 +43,23 @@ select partition, "offset", row, logged_us, meter_id, customer_no, wiring, nomin
 from parsed left join meter_versions on meter_id = named and ts > from_us and ts <= coalesce(to_us, 9e18::bigint);
 
 create table r as
-select *, (ts + 899999999) // 900000000 * 900000000 as w, row_number() over log_order as pos,
+select *, (slot + 899999999) // 900000000 * 900000000 as w, row_number() over log_order as pos,
   max(ts) over log_order - 300000000 as wm
-from judged where good window log_order as (partition by partition order by "offset", row);
+from (  -- a stamp up to a tenth of the interval after a slot's end, at most a minute, still belongs to that slot
+  select *, (ts - least(interval_s * 100000, 60000000) + interval_s * 1000000 - 1) // (interval_s * 1000000)
+    * interval_s * 1000000 as slot
+  from judged
+) where good window log_order as (partition by partition order by "offset", row);
 
 create table counted as  -- of two readings of a time the later in its partition counts, of two partitions' the later
 with last as (
   select * from r qualify row_number() over (partition by meter_id, ts, partition order by "offset" desc, row desc) = 1
 )
-select * from last qualify row_number() over (partition by meter_id, ts order by logged_us desc, partition desc) = 1;
+select *, slot is distinct from lead(slot) over (partition by meter_id order by ts) as answers from (
+  select * from last qualify row_number() over (partition by meter_id, ts order by logged_us desc, partition desc) = 1
+);
+
+create table answering as select * replace (slot as ts) from counted where answers;  -- the last of each slot
 """  # noqa: E501
 
 _WINDOWS = """
@@ -62,7 +70,7 @@ with own as (select meter_id, w, min(pos) as first_pos, count(*) filter (w <= wm
     bool_or(w > wm) as punctual from r group by all),
 edge as (select r.meter_id, own.w, count(*) as late from r join own
     on own.meter_id = r.meter_id and own.w = r.w + 900000000
-    where r.ts = r.w and r.wm >= own.w and r.pos > own.first_pos group by all)
+    where r.slot = r.w and r.wm >= own.w and r.pos > own.first_pos group by all)
 select own.meter_id, own.w, own.late + coalesce(edge.late, 0) as revision, own.punctual
 from own left join edge using (meter_id, w);
 
@@ -72,35 +80,38 @@ u as (
   select c.*, case wiring when '1p' then [ua_v] when '3p3w' then [ua_v, uc_v] else [ua_v, ub_v, uc_v] end as u
   from counted c join shut using (partition) join limits on true where c.w <= shut.wm or ends
 ), g as (
-  select meter_id, any_value(customer_no) as customer_no, w, count(*) as n,
+  select meter_id, any_value(customer_no) as customer_no, w, count(*) filter (answers) as n, count(p_kw) filter (answers) as p_n,
     ceil(900 / any_value(interval_s))::int as n_expected, any_value(nominal_v) as nominal_v,
     any_value(interval_s) as interval_s,
     any_value(from_us) as from_us,
-    avg(p_kw) as p_mean_kw, max(p_kw) as p_max_kw, min(p_kw) as p_min_kw, avg(q_kvar) as q_mean_kvar,
-    sum(p_kw * interval_s / 3600) as p_kwh, sum(greatest(q_kvar, 0) * interval_s / 3600) filter (q_kvar is not null) as q_import_kvarh,
-    sum(greatest(-q_kvar, 0) * interval_s / 3600) filter (q_kvar is not null) as q_export_kvarh,
-    avg(ua_v) as ua_mean_v, avg(case wiring when '3p4w' then ub_v end) as ub_mean_v,
-    avg(case when wiring <> '1p' then uc_v end) as uc_mean_v, min(list_min(u)) as u_min_v, max(list_max(u)) as u_max_v,
-    sum(len(list_filter(u, lambda x : x between nominal_v * 0.7 and nominal_v * 1.2)) * interval_s / 60) as u_monitored_min,
-    sum(len(list_filter(u, lambda x : x > nominal_v * 1.07 and x <= nominal_v * 1.2)) * interval_s / 60) as u_over_min,
-    sum(len(list_filter(u, lambda x : x < nominal_v * 0.93 and x >= nominal_v * 0.7)) * interval_s / 60) as u_under_min
+    avg(p_kw) filter (answers) as p_mean_kw, max(p_kw) as p_max_kw, min(p_kw) as p_min_kw, avg(q_kvar) filter (answers) as q_mean_kvar,
+    sum(p_kw * interval_s / 3600) filter (answers) as p_kwh,
+    sum(greatest(q_kvar, 0) * interval_s / 3600) filter (answers and q_kvar is not null) as q_import_kvarh,
+    sum(greatest(-q_kvar, 0) * interval_s / 3600) filter (answers and q_kvar is not null) as q_export_kvarh,
+    avg(ua_v) filter (answers) as ua_mean_v, avg(case wiring when '3p4w' then ub_v end) filter (answers) as ub_mean_v,
+    avg(case when wiring <> '1p' then uc_v end) filter (answers) as uc_mean_v, min(list_min(u)) as u_min_v, max(list_max(u)) as u_max_v,
+    sum(len(list_filter(u, lambda x : x between nominal_v * 0.7 and nominal_v * 1.2)) * interval_s / 60) filter (answers) as u_monitored_min,
+    sum(len(list_filter(u, lambda x : x > nominal_v * 1.07 and x <= nominal_v * 1.2)) * interval_s / 60) filter (answers) as u_over_min,
+    sum(len(list_filter(u, lambda x : x < nominal_v * 0.93 and x >= nominal_v * 0.7)) * interval_s / 60) filter (answers) as u_under_min
   from u group by meter_id, w
 ), e as (
   select g.*, step(s.import_kwh, t.import_kwh) as imported, step(s.export_kwh, t.export_kwh) as exported,
     s.export_kwh is null and t.export_kwh is null as no_export,
     step(s.import_kvarh, t.import_kvarh) as import_kvarh, step(s.export_kvarh, t.export_kvarh) as export_kvarh
-  from g left join counted s on s.meter_id = g.meter_id and s.from_us = g.from_us and s.ts = g.w - 900000000
-    left join counted t on t.meter_id = g.meter_id and t.from_us = g.from_us and t.ts = g.w
+  from g left join answering s on s.meter_id = g.meter_id and s.from_us = g.from_us and s.ts = g.w - 900000000
+    left join answering t on t.meter_id = g.meter_id and t.from_us = g.from_us and t.ts = g.w
+), net as (  -- registers near power where that is whole: within a fifth, or one count of 0.01 kWh times 100 and 20
+  select *, case when p_n = n_expected and abs(kwh - p_kwh) > greatest(0.2 * abs(p_kwh), 20) then null else kwh end as registered
+  from (select *, imported - case when no_export then 0 else exported end as kwh from e)
 )
-select e.* exclude (imported, exported, no_export, p_kwh, nominal_v, interval_s, from_us),
-  coalesce(imported - case when no_export then 0 else exported end, p_kwh) as energy_kwh,
-  case when imported - case when no_export then 0 else exported end is not null then 'registers'
-    when p_kwh is not null then 'power' end as energy_basis,
-  least(n * interval_s, 900) / 60 as covered_min, null::varchar as reason,
+select net.* exclude (imported, exported, no_export, p_kwh, p_n, kwh, registered, nominal_v, interval_s, from_us),
+  coalesce(registered, p_kwh) as energy_kwh,
+  case when registered is not null then 'registers' when p_kwh is not null then 'power' end as energy_basis,
+  n * interval_s / 60 as covered_min,
   (u_min_v - nominal_v) / nominal_v * 100 as u_dev_min_pct, (u_max_v - nominal_v) / nominal_v * 100 as u_dev_max_pct,
   abs(p_mean_kw) / sqrt(p_mean_kw ** 2 + q_mean_kvar ** 2) as pf, revision, revision + punctual::int as emissions,
   (make_timestamp(w - 1) + interval 8 hour)::date as date
-from e join lateness using (meter_id, w);
+from net join lateness using (meter_id, w);
 """  # noqa: E501
 
 _COMPLIANCE = """
@@ -133,7 +144,7 @@ with said as (
     {'rule': 'over_capacity', 'phase': 'total', 'value': sqrt(p_kw ** 2 + q_kvar ** 2), 'lim': capacity_kva, 'side': 1},
     {'rule': 'low_power_factor', 'phase': 'total', 'side': -1, 'lim': pf_standard, 'value':
        case when sqrt(p_kw ** 2 + q_kvar ** 2) > 0.05 * capacity_kva then abs(p_kw) / sqrt(p_kw ** 2 + q_kvar ** 2) end}
-  ], recursive := true) from counted join limits on true
+  ], recursive := true) from answering join limits on true
 )
 select meter_id, rule, phase, side, interval_s, lim, ts, value,
   case when side * value > side * lim then 1 when side * value <= side * lim * (1 - 0.02 * side) then -1 else 0 end as says

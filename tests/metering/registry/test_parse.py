@@ -273,3 +273,41 @@ def test_an_empty_registry_is_a_registry(metering_settings: MeteringSettings, me
     assert registry.meters.height == registry.meter_versions.height == meters
     assert registry.meter_versions.schema == METER_VERSIONS
     assert isinstance(registry.meter_versions, pl.DataFrame)
+
+
+# --- moments --------------------------------------------------------------------------------------------------------
+
+
+def test_validity_may_be_a_moment(metering_settings: MeteringSettings) -> None:
+    """Of two versions that meet at noon neither overlaps the other; a date is the whole local day."""
+    first = {**METER, "valid_from": "2025-01-01", "valid_to": "2026-03-02T12:00"}
+    second = {**METER, "valid_from": "2026-03-02 12:00:00", "valid_to": "2026-03-09"}
+    registry = parse_registry(csv(CUSTOMER), csv(first, second), metering_settings)
+    noon, start, end = datetime(2026, 3, 2, 4), datetime(2024, 12, 31, 16), datetime(2026, 3, 9, 16)
+    expected = [(at.replace(tzinfo=UTC), to.replace(tzinfo=UTC)) for at, to in ((start, noon), (noon, end))]
+    assert registry.meter_versions.select("valid_from", "valid_to").rows() == expected
+    assert registry.meters.select("valid_from_at", "valid_to_at").rows() == expected
+    assert registry.meters["valid_to"].to_list() == [date(2026, 3, 2), date(2026, 3, 9)]
+    assert registry.meter_versions["chain"].n_unique() == 2
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "problem"),
+    [
+        ("2026-03-02T11:59", "", "overlaps"),
+        ("2026-03-02", "", "overlaps"),
+        ("2026-03-02T25:00", "", "not a date such as 2026-01-31, or a time"),
+        ("2026-03-02T12:00+08:00", "", "not a date"),
+        ("2026-03-03T12:00", "2026-03-03T12:00", "before valid_from"),
+    ],
+)
+def test_moments_that_are_wrong(metering_settings: MeteringSettings, begin: str, end: str, problem: str) -> None:
+    first = {**METER, "valid_from": "2025-01-01", "valid_to": "2026-03-02T12:00"}
+    with pytest.raises(RegistryError, match=problem):
+        parse_registry(csv(CUSTOMER), csv(first, {**METER, "valid_from": begin, "valid_to": end}), metering_settings)
+
+
+@pytest.mark.parametrize("interval_s", [1, 10, 600, 1800, 3600, 43_200, 86_400])
+def test_any_interval_that_divides_a_day(metering_settings: MeteringSettings, interval_s: int) -> None:
+    registry = parse_registry(csv(CUSTOMER), csv({**METER, "interval_s": str(interval_s)}), metering_settings)
+    assert registry.meter_versions["interval_s"].to_list() == [interval_s]

@@ -120,19 +120,26 @@ def _rows(context: Context, *rows: tuple[int, int, float]) -> pl.DataFrame:
         [{"shard": shard, "meter": meter, "ts": SILENT_START + timedelta(hours=hours)} for shard, meter, hours in rows],
         schema={"shard": pl.UInt16, "meter": pl.UInt32, "ts": HELD_SCHEMA["ts"]},
     )
+    frame = frame.with_columns(version="meter")
     missing = [pl.lit(None, dtype).alias(name) for name, dtype in held.items() if name not in frame.columns]
     return frame.with_columns(missing).select(*held, "shard")
 
 
+def _blocks(*ends: tuple[int, float]) -> pl.DataFrame:
+    """Open blocks of (meter, hours after SILENT_START)."""
+    rows = [{"meter": meter, "version": meter, "end_us": _us(hours)} for meter, hours in ends]
+    return pl.DataFrame(rows, schema={"meter": pl.UInt32, "version": pl.UInt32, "end_us": pl.Int64})
+
+
 def test_nobody_leaves_before_windows_close(context: Context) -> None:
     state = _state([1, 0, 0, 0], [1, 0, 0, 0])
-    state, turn = place(state, _rows(context), {}, context)
+    state, turn = place(state, _rows(context), (), _blocks(), context)
     assert dismissed(state, FRAMES, turn, context) is state
 
 
 def test_who_speaks_stays_however_far_behind(context: Context) -> None:
     state = _state([_us(0), _us(0), _us(9), 0], [1, 1, 1, 0])
-    state, turn = place(state, _rows(context, (1, 2, 9), (1, 1, 0.1)), {}, context)
+    state, turn = place(state, _rows(context, (1, 2, 9), (1, 1, 0.1)), (), _blocks(), context)
     state = dismissed(state, FRAMES, turn, context)
     assert state.meters(context.index)["seen_us"].to_list() == [0, _us(0), _us(9), 0]
     assert state.left_us == _us(0)
@@ -141,7 +148,7 @@ def test_who_speaks_stays_however_far_behind(context: Context) -> None:
 def test_lateness_is_that_of_the_reading_before_in_its_own_shard(context: Context) -> None:
     state = _state([0] * 4, [0] * 4, names=("a", "b"))
     rows = _rows(context, (1, 0, 1), (1, 1, 0.5), (1, 0, 1.25), (2, 2, 0.5), (2, 3, 0.25))
-    state, turn = place(state, rows, {}, context)
+    state, turn = place(state, rows, (), _blocks(), context)
     assert turn.rows["late"].to_list() == [False, True, False, False, True]
     assert turn.rows["edge_late"].to_list() == [False, True, False, False, False]
     assert turn.rows["position"].to_list() == [0, 1, 2, 3, 4]
@@ -150,7 +157,7 @@ def test_lateness_is_that_of_the_reading_before_in_its_own_shard(context: Contex
     assert state.shards.closed_us == (NEVER, _us(1), _us(0.25))
     assert state.meters(context.index)["shard"].to_list() == [1, 1, 2, 2]
     assert (turn.moves_on, turn.late, turn.closed) == (True, True, False)
-    state, turn = place(state, _rows(context, (1, 0, 1), (1, 1, 1.2), (1, 0, -1)), {}, context)
+    state, turn = place(state, _rows(context, (1, 0, 1), (1, 1, 1.2), (1, 0, -1)), (), _blocks(), context)
     assert turn.rows["closed"].to_list() == [True, False, True]
     assert turn.rows["held"].to_list() == [True, True, False]
     assert not turn.moves_on
@@ -158,9 +165,9 @@ def test_lateness_is_that_of_the_reading_before_in_its_own_shard(context: Contex
 
 def test_the_last_window_of_a_shard_that_is_over_closes(context: Context) -> None:
     state = _state([0] * 4, [0] * 4, names=("a", "b"))
-    state, _ = place(state, _rows(context, (1, 0, 0.9), (2, 1, 0.9)), {1: _us(0.75)}, context)
+    state, _ = place(state, _rows(context, (1, 0, 0.9), (2, 1, 0.9)), {1}, _blocks((0, 0.75)), context)
     assert state.shards.closed_us == (NEVER, _us(1), _us(0.75))
-    state, _ = place(state, _rows(context), {1: _us(1.5), 2: NEVER}, context)
+    state, _ = place(state, _rows(context), {1, 2}, _blocks((0, 1.5)), context)
     assert state.shards.closed_us == (NEVER, _us(1.5), _us(0.75))
 
 
@@ -180,11 +187,11 @@ def test_a_meter_keeps_the_marks_of_the_shard_that_had_come_further(context: Con
     state = moved(state, 2, _rows(context, (2, 0, 1), (2, 3, 1)), context)
     assert state.meters(context.index)["shard"].to_list() == [2, 1, 2, 0]
     assert state.frame(FLOORS).rows() == [(0, _us(5), _us(4.75))]
-    state, turn = place(state, _rows(context, (2, 0, 1.1), (2, 2, 1.1), (2, 0, 4.9)), {}, context)
+    state, turn = place(state, _rows(context, (2, 0, 1.1), (2, 2, 1.1), (2, 0, 4.9)), (), _blocks(), context)
     assert turn.rows["late"].to_list() == [True, False, False]
     assert turn.before.of(pl.Series([0, 2], dtype=pl.UInt32)).to_list() == [_us(4.75), _us(0.75)]
     assert state.frame(FLOORS).height == 1
-    state, turn = place(state, _rows(context, (2, 2, 5)), {}, context)
+    state, turn = place(state, _rows(context, (2, 2, 5)), (), _blocks(), context)
     assert state.frame(FLOORS).is_empty()
     assert turn.moves_on
     assert turn.after.of(pl.Series([0], dtype=pl.UInt32)).to_list() == [_us(4.75)]
