@@ -25,7 +25,7 @@ from metering.tables import TIMESTAMP
 from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
 from metering.tables.lake import REGISTERS, VOLTAGES
 from metering.tables.warehouse import METER_DAILY
-from metering.vee.expected import SLOT, due_until
+from metering.vee.expected import SLOT
 from metering.vee.meter_curve import (
     ESTIMATED,
     MISSING,
@@ -195,8 +195,7 @@ def voltages(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     for lot in lots(batch, days):
         rows = with_version(_believed(batch, lot, ("meter_id", *VOLTAGES)), batch.registry.meter_versions, JUDGED_BY)
         for day in lot:
-            due = pl.col("slot_end") <= due_until(day, batch.settings, batch.until)
-            of_day = voltage_daily(_near(rows, day, batch.settings.timezone).filter(due), day, batch.settings)
+            of_day = voltage_daily(_near(rows, day, batch.settings.timezone), day, batch.settings)
             yield Part(day_partition(day), of_day, day)
 
 

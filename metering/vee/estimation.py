@@ -45,7 +45,7 @@ def estimate(points: pl.DataFrame, reference: pl.DataFrame, vee: VeeSettings) ->
     """
     shaped = _shaped(points.sort("meter", "quarter"), reference, vee)
     for register in REGISTERS:
-        shaped = _shared(shaped, register)
+        shaped = _shared(_without_glitches(shaped, end_of(register)), register)
     known, given = pl.col("known"), pl.col("import_kwh_new").is_not_null()
     no_export = pl.when(given).then(pl.coalesce("export_kwh_new", 0.0))
     values = shaped.with_columns(
@@ -200,6 +200,33 @@ def _shared(rows: pl.DataFrame, register: str) -> pl.DataFrame:
         scaled.alias(f"{register}_scaled"),
     ).drop("span", "r0", "r1", "chain0", "chain1", "i0", "i1", "weight", "step", "share", "measured", "unknown_min",
            "shares")  # fmt: skip
+
+
+def _without_glitches(rows: pl.DataFrame, end: str) -> pl.DataFrame:
+    """Without readings of a register that the meter can neither have come to nor gone on from, while it can have gone
+    from the one before to the one after.
+    """
+    read = pl.when(pl.col(end).is_not_null())
+    beside = {
+        "r": read.then(pl.col(end)), "i": read.then(pl.col("quarter")), "chain": read.then(pl.col("chain")),
+    }  # fmt: skip
+    near = rows.select(
+        "register_modulus", "step_most_kw",
+        *(value.alias(f"{name}_here") for name, value in beside.items()),
+        *(value.forward_fill().shift(1).over("meter").alias(f"{name}_before") for name, value in beside.items()),
+        *(value.backward_fill().shift(-1).over("meter").alias(f"{name}_after") for name, value in beside.items()),
+    ).with_columns(rows["meter"])  # fmt: skip
+
+    def made(start: str, stop: str) -> pl.Expr:
+        hours = (pl.col(f"i_{stop}") - pl.col(f"i_{start}")) * (QUARTER_HOUR_MIN / _HOUR_MIN)
+        most = pl.col("step_most_kw") * hours
+        used = step(pl.col(f"r_{start}"), pl.col(f"r_{stop}"), pl.col("register_modulus"), most)
+        return pl.when(pl.col(f"chain_{start}") == pl.col(f"chain_{stop}")).then(used).is_not_null()
+
+    glitch = made("before", "after") & ~made("before", "here") & ~made("here", "after")
+    if not (found := near.select(glitch.fill_null(False)).to_series()).any():
+        return rows
+    return rows.with_columns(rows[end].set(found, None))
 
 
 def _step() -> pl.Expr:

@@ -35,7 +35,7 @@ class MeterDay:
     import_kvarh, export_kvarh, the registers at its end, `chain`, `n`, `n_expected`, `window_reason` (null where
     no window is, or nothing is to be said of it). `start`: meter_id and the registers at the day's start, where known.
     `meters`: meter_id, `multiplier` [kWh], `register_modulus`. `history`: METER_DAILY of the days before, of which
-    there must be `min_history_days` to compare with.
+    there must be `min_history_days` that are `alike`, workdays or days off, to compare with.
     """
 
     day: date
@@ -44,3 +44,4 @@ class MeterDay:
     meters: pl.DataFrame
     history: pl.DataFrame
     min_history_days: int
+    alike: frozenset[date]

@@ -114,6 +114,7 @@ def meter_curve(
         meters=points.group_by("meter_id").agg(pl.col("multiplier", "register_modulus").last()),
         history=beside.history,
         min_history_days=settings.vee.min_history_days,
+        alike=_alike(beside.history["date"].unique().to_list(), day, settings),
     )
     findings = findings_of_day(found, settings.vee)
     curve = METER_CURVE.conform(finite(edits.applied(_judged(points, findings), beside.edits)), date=day)
@@ -253,6 +254,15 @@ def _edge(points: pl.DataFrame, start: pl.DataFrame) -> pl.DataFrame:
 
 def _quarter() -> pl.Expr:
     return pl.col("window_end").dt.epoch("s") // (QUARTER_HOUR_MIN * 60)
+
+
+def _alike(dates: list[date], day: date, settings: MeteringSettings) -> frozenset[date]:
+    """Those of `dates` that are workdays, or days off, as the `day` is."""
+
+    def off(at: date) -> bool:
+        return at in settings.holidays or (at.weekday() > 4 and at not in settings.workdays)
+
+    return frozenset(at for at in dates if off(at) == off(day))
 
 
 def _placed(settings: MeteringSettings) -> list[pl.Expr]:

@@ -309,9 +309,10 @@ def _energies(found: MeterDay) -> pl.DataFrame:
 
 
 def _history(found: MeterDay) -> pl.DataFrame:
-    """Mean and deviation of the days before [kWh], of the meters that have enough of them."""
+    """Mean and deviation of the days of its kind before [kWh], of the meters that have enough of them."""
     used = pl.col("energy_kwh") + pl.col("export_kwh").fill_null(0)
-    whole = found.history.filter(pl.col("known_points") == pl.col("points"))
+    alike = pl.col("date").is_in(list(found.alike))
+    whole = found.history.filter(alike, pl.col("known_points") == pl.col("points"))
     return (
         whole.group_by("meter_id")
         .agg(used.mean().alias("mean"), used.std().alias("deviation"), pl.len().alias("days"))

@@ -56,4 +56,6 @@ def commented(toml: str) -> str:
 
 
 def _template(table: Table, rows: tuple[str, ...]) -> str:
-    return "\n".join([",".join(table.names), *rows]) + "\n"
+    # moments follow from valid_from and valid_to
+    names = [name for name in table.names if not name.endswith("_at")]
+    return "\n".join([",".join(names), *rows]) + "\n"

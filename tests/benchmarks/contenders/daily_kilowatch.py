@@ -11,7 +11,7 @@ from pathlib import Path
 def main() -> None:
     from assets.batch import Batch
     from assets.catalogue import RESULTS
-    from metering.tables import LAKE
+    from metering.tables.batch import BATCH
     from orchestration.home.registry_files import load
     from orchestration.home.settings import load_settings
     from sinks.warehouse import build
@@ -23,7 +23,7 @@ def main() -> None:
         if result.group != "forecast":
             stage = batch.marts.stage()
             for part in result.compute(batch, [day]):
-                stage.write(batch.tables.get(result.table) or LAKE[result.table], part.partition, part.rows)
+                stage.write(batch.tables.get(result.table) or BATCH[result.table], part.partition, part.rows)
             stage.publish()
     build(home, batch.tables)
 

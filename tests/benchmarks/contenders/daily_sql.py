@@ -55,7 +55,7 @@ with points as (select range as point, timestamptz '{day} 00:00:00' + range * in
   from range(1, 97))
 select customer_no, date '{day}' as date, point, window_end, sum(p_mean_kw) as p_kw, sum(q_mean_kvar) as q_kvar,
   sum(energy_kwh) as energy_kwh,
-  case when count(n) < count(*) then 'missing' when bool_and(n >= n_expected) then 'raw' else 'validated' end as status
+  case when count(n) < count(*) then 'missing' when bool_and(n >= n_expected) then 'validated' else 'raw' end as status
 from meters cross join points left join windows using (meter_id, window_end, customer_no)
 group by customer_no, point, window_end order by all;
 """

@@ -248,3 +248,23 @@ def test_partial_and_spread_quarter_hours_stand_for_all_of_them(
     assert rows[3]["reason"] == "readings of 6.0 of 15.0 min stand for all of it"
     assert (rows[5]["energy_kwh"], rows[5]["status"], rows[5]["rule"]) == (25.0, "estimated", "spread")
     assert rows[4]["status"] == "validated"
+
+
+@pytest.mark.parametrize("shown", [0.0, 999_999.0, 1.8e17])
+def test_a_register_that_glitches_once_is_bridged_by_those_beside_it(
+    metering_settings: MeteringSettings, versions: pl.DataFrame, shown: float
+) -> None:
+    """A meter without power: neither step is energy, and what both quarter-hours used is the registers' difference."""
+    day = [Quarter(30.0 + k % 4) for k in range(QUARTERS)]
+    k = pl.int_range(pl.len())
+    windows = windows_of(day).with_columns(
+        pl.lit(None, pl.Float64).alias("p_mean_kw"),
+        pl.when(k == 50).then(shown).otherwise("import_kwh_end").alias("import_kwh_end"),
+        pl.when(k.is_in([50, 51])).then(None).otherwise("energy_kwh").alias("energy_kwh"),
+        pl.when(k.is_in([50, 51])).then(None).otherwise("energy_basis").alias("energy_basis"),
+    )
+    beside = replace(Beside.nothing(), start=at_start())
+    rows = meter_curve(windows, versions, DAY, metering_settings, beside)[0].to_dicts()
+    assert {row["status"] for row in rows[50:52]} == {"estimated"}
+    assert sum(row["energy_kwh"] for row in rows[50:52]) == pytest.approx(day[50].used_kwh + day[51].used_kwh)
+    assert sum(row["energy_kwh"] for row in rows) == pytest.approx(sum(q.used_kwh for q in day))

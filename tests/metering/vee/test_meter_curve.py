@@ -56,7 +56,7 @@ def test_a_finding_of_the_whole_day_marks_what_came_of_it(
 ) -> None:
     p_kw: list[float | None] = [2000.0] * 96
     history = METER_DAILY.conform(
-        pl.DataFrame({"date": [DAY - timedelta(days=n) for n in range(1, 7)]}), meter_id="a1", customer_no="A",
+        pl.DataFrame({"date": [DAY - timedelta(days=n) for n in range(1, 11)]}), meter_id="a1", customer_no="A",
         energy_kwh=9600.0, export_kwh=0.0, points=96, known_points=96, repeated_points=1, zero_days=0,
     )  # fmt: skip
     beside = replace(Beside.nothing(), history=history)
@@ -67,7 +67,7 @@ def test_a_finding_of_the_whole_day_marks_what_came_of_it(
 
 @given(
     net=st.lists(st.tuples(st.floats(0, 900), st.floats(0, 900)), min_size=96, max_size=96),
-    gone=st.sets(st.integers(1, 95), max_size=20),
+    gone=st.sets(st.integers(1, 94), max_size=20),
 )
 def test_import_and_export_are_kept_apart_and_agree_with_both_registers(
     metering_settings: MeteringSettings, versions: pl.DataFrame, net: list[tuple[float, float]], gone: set[int]
@@ -102,9 +102,8 @@ def test_import_and_export_are_kept_apart_and_agree_with_both_registers(
         assert (row["energy_kwh"], row["export_kwh"]) == pytest.approx(net[k], rel=1e-9, abs=1e-6)
     net_kwh = curve["energy_kwh"] - curve["export_kwh"]
     assert (curve["p_kw"] / 4).to_list() == pytest.approx(net_kwh.to_list(), rel=1e-9, abs=1e-6)
-    if 95 not in gone:
-        assert curve["energy_kwh"].sum() == pytest.approx(drawn - 7000.0)
-        assert curve["export_kwh"].sum() == pytest.approx(fed - 300.0)
+    assert curve["energy_kwh"].sum() == pytest.approx(drawn - 7000.0, abs=1e-6)
+    assert curve["export_kwh"].sum() == pytest.approx(fed - 300.0, abs=1e-6)
 
 
 def test_an_exchange_at_noon_owes_no_point_twice_and_none_of_neither(

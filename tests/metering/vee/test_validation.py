@@ -60,6 +60,7 @@ def day_of(of_day: pl.DataFrame, history: pl.DataFrame | None = None, **start: f
         meters=of_day.select("meter_id").unique().with_columns(multiplier=pl.lit(20.0), register_modulus=pl.lit(1e6)),
         history=METER_DAILY.empty() if history is None else history,
         min_history_days=5,
+        alike=frozenset(DAY - timedelta(days=n) for n in range(1, 40)),
     )
 
 
