@@ -1,8 +1,9 @@
 """Labelled faults: which meter, which day, from when to when, and what they do to readings.
 
-Here: the plan of a day (`plan`) and its effect on power, voltage and current (`strike_power`, `strike_voltages`,
-`strike_currents`). Which rules have faults, how strong and how long, their rows say (`fault`, start, hold time); a new
-measure needs its effect here. Not here: labels of a run, gaps and delays (`run`).
+Here: the plan of a day (`plan`) and its effect on power, voltage, current and registers (`strike_power`,
+`strike_voltages`, `strike_currents`, `strike_registers`), and what is sent before its correction (`uncorrected`).
+Which rules have faults, how strong and how long, their rows say (`fault`, start, hold time); a new measure needs its
+effect here. Not here: labels of a run, gaps and delays (`run`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ import polars as pl
 from metering.events.measures import MEASURES, NO_BASE
 from metering.settings import MeteringSettings, Rule, Rulebook
 from metering.simulation.draws import choose, uniform
-from metering.simulation.fleet import Fleet
+from metering.simulation.fleet import EXCHANGED, OWN_INTERVALS_S, Fleet
 from metering.tables.lake import CURRENTS, VOLTAGES
 
 MISSING, LATE = "reading_missing", "reading_late"
+GLITCH, CORRECTION, EXCHANGE = "register_glitch", "correction", "meter_exchange"
+ALL_ONES_KWH = 2.0**32 - 1
+"""More than any register of the fleet can show."""
+MOST_WRONG = 0.04
+"""What a correction takes back, as a share of contract capacity: with it no limit is broken."""
 _DRIVEN = (("u", "above"), ("u", "below"), ("i", "above"), ("i", "below"), ("s_kva", "above"), ("pf", "below"))
 """The measures that faults act on, and to which side."""
 _OF_SUPPLY = ("s_kva", "pf")
@@ -48,13 +54,16 @@ it looks at; `strength` and `limit` are in the measure's own unit.
 def plan(fleet: Fleet, day: date, interval_s: int, settings: MeteringSettings) -> pl.DataFrame:
     """The faults of one local day, at most one a meter, schema PLAN.
 
-    About an eighth of the meters are struck, at least one for each kind where there are meters enough.
+    About an eighth of the meters are struck, at least one for each kind where there are meters enough. Then one more:
+    in three days its register shows 0 once, shows all ones once, and an hour of it is corrected.
     """
     ruled = [rule.id for rule in _in_force(settings.rules, day) if _driven(rule) and _fits(rule, interval_s)]
     kinds = [*ruled, MISSING, LATE]
     number = day.toordinal()
-    ranked = _meters(fleet).sort(uniform(fleet.seed, "struck", fleet.traits["meter"], pl.Series([number])))
-    struck = ranked.head(max(len(kinds), round(STRUCK_A_DAY * ranked.height)))
+    meters = _meters(fleet)
+    ranked = meters.sort(uniform(fleet.seed, "struck", meters["meter"], pl.Series([number])))
+    count = max(len(kinds), round(STRUCK_A_DAY * ranked.height))
+    struck = ranked.head(count)
 
     def u(stream: str) -> pl.Expr:
         return uniform(fleet.seed, stream, struck["meter"], pl.Series([number]))
@@ -79,7 +88,7 @@ def plan(fleet: Fleet, day: date, interval_s: int, settings: MeteringSettings) -
     )
     room = (LATEST_MIN - EARLIEST_MIN) * 60 // interval_s
     start = EARLIEST_MIN * 60 // interval_s + (u("at") * (room - pl.col("length"))).cast(pl.Int64)
-    return planned.select(
+    faults = planned.select(
         "meter",
         "kind",
         "measure",
@@ -89,6 +98,33 @@ def plan(fleet: Fleet, day: date, interval_s: int, settings: MeteringSettings) -
         "strength",
         "limit",
         pl.when(pl.col("kind") == LATE).then((u("delay") * 5400).cast(pl.Int64) + 60).alias("delay_s"),
+    ).match_to_schema(PLAN)
+    return pl.concat([faults, _of_registers(ranked.slice(count, 1), fleet.seed, number, interval_s)])
+
+
+def _of_registers(struck: pl.DataFrame, seed: int, number: int, interval_s: int) -> pl.DataFrame:
+    """What happens to registers on day `number`, to the one meter `struck`, or to none."""
+
+    def u(stream: str) -> pl.Expr:
+        return uniform(seed, stream, struck["meter"], pl.Series([number]))
+
+    is_correction = number % 3 == 2
+    quarter, hour = max(1, 900 // interval_s), max(1, 3600 // interval_s)
+    room = (LATEST_MIN - EARLIEST_MIN) * 60 // interval_s
+    start = EARLIEST_MIN * 60 // interval_s + (u("glitch at") * (room - hour)).cast(pl.Int64)
+    # a wrong register does harm at the end of a quarter-hour
+    first = start + 1 if is_correction else (start // quarter + 1) * quarter
+    wrong_kw = (MOST_WRONG * pl.col("contract_capacity_kva") * (0.5 + 0.5 * u("wrong by"))).round(3)
+    return struck.select(
+        "meter",
+        pl.lit(CORRECTION if is_correction else GLITCH).alias("kind"),
+        pl.lit(None, pl.String).alias("measure"),
+        pl.lit(None, pl.String).alias("phase"),
+        first.alias("first"),
+        (first + (hour - 1 if is_correction else 0)).alias("last"),
+        (wrong_kw if is_correction else pl.lit((0.0, ALL_ONES_KWH)[number % 3])).alias("strength"),
+        pl.lit(None, pl.Float64).alias("limit"),
+        ((u("delay") * 5400).cast(pl.Int64) + 60 if is_correction else pl.lit(None, pl.Int64)).alias("delay_s"),
     ).match_to_schema(PLAN)
 
 
@@ -129,6 +165,28 @@ def strike_currents() -> list[pl.Expr]:
     return [pl.when(struck).then("strength").otherwise(name).alias(name) for name, struck in here.items()]
 
 
+def strike_registers() -> pl.Expr:
+    """`import_kwh`, once read wrongly."""
+    return pl.when(struck_by(GLITCH)).then("strength").otherwise("import_kwh").alias("import_kwh")
+
+
+def uncorrected(rows: pl.DataFrame, interval_s: int) -> pl.DataFrame:
+    """What is sent first of `rows` (`import_ws` counted) that a correction replaces: too much power, and registers that
+    have counted it since the correction's first reading.
+    """
+    wrong = rows.filter(struck_by(CORRECTION))
+    slots = pl.col("slot").cast(pl.Int64) - pl.col("first") + 1
+    too_much_w = (pl.col("strength") * 1000).round().cast(pl.Int64)
+    return wrong.with_columns(
+        (pl.col("p_kw") + pl.col("strength")).round(3).alias("p_kw"),
+        (pl.col("import_ws") + slots * interval_s * too_much_w).alias("import_ws"),
+    )
+
+
+def struck_by(kind: str) -> pl.Expr:
+    return pl.col("struck") & (pl.col("kind") == kind).fill_null(False)
+
+
 def _now(measure: str) -> pl.Expr:
     return pl.col("struck") & (pl.col("measure") == measure)
 
@@ -154,11 +212,12 @@ def _needed(rule: Rule, interval_s: int) -> int:
 
 
 def _meters(fleet: Fleet) -> pl.DataFrame:
-    """What faults and rules look at, of each meter."""
+    """What faults and rules look at, of each meter that faults strike: none of those that are special anyhow."""
     customers = fleet.customers.select("customer_no", "segment", "voltage_level_kv")
-    rated = fleet.meters.select("meter_id", "rated_a", "max_a")
+    rated = fleet.meters.select("meter_id", "rated_a", "max_a").unique("meter_id", maintain_order=True)
     names = ("meter", "meter_id", "customer_no", "wiring", "dual_supply", "nominal_v", "contract_capacity_kva")
-    meters = fleet.traits.select(*names, "pf_standard").join(customers, on="customer_no", maintain_order="left")
+    ordinary = fleet.traits.filter(~pl.col("n").is_in([EXCHANGED, *OWN_INTERVALS_S]))
+    meters = ordinary.select(*names, "pf_standard").join(customers, on="customer_no", maintain_order="left")
     return meters.join(rated, on="meter_id", maintain_order="left")
 
 

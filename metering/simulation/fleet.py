@@ -6,7 +6,8 @@ Here: drawing a fleet from a seed; its frames have the registry's schemas. Not h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, time
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
@@ -14,42 +15,88 @@ from metering.registry.meter_versions import validity
 from metering.settings import MeteringSettings
 from metering.simulation.draws import around, between, choose, uniform
 from metering.simulation.industries import INDUSTRIES, SHARES
+from metering.tables.schema import TIMESTAMP
 from metering.tables.warehouse import CUSTOMERS, METERS
 from metering.text import filled
 
 FIRST_NUMBER = 100001
 REGIONS = ("城东", "城西", "城南", "城北")
 RATED_A, MAX_A = 1.5, 6.0
+EXCHANGED, HOURLY, TEN_MINUTES = 7, 8, 9
+"""Customers, by their number in the fleet from 0, whose meters are exchanged, or report every hour or 10 minutes."""
+OWN_INTERVALS_S = {HOURLY: 3600, TEN_MINUTES: 600}
+NEW_REGISTER_MOST_KWH = 50
+COUNTERS = ("import", "export", "lagging", "leading")
+_WS_PER_KWH = 3_600_000
 _CT_PRIMARY_A = (30, 50, 75, 100, 150, 200, 300, 400, 500, 600, 750, 1000, 1500, 2000)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fleet:
     """`customers` and `meters` are the registry (CUSTOMERS, METERS); `traits` has one row for each meter, in the same
-    order, with all that `loads` and `faults` need. `seed` is the one it was drawn from."""
+    order, with all that `loads` and `faults` need. A meter that is exchanged has two rows in `meters`, and one in
+    `exchanges` with the instant `at` and the new one's counters. `seed` is the one it was drawn from."""
 
     customers: pl.DataFrame
     meters: pl.DataFrame
     traits: pl.DataFrame
+    exchanges: pl.DataFrame
     seed: int
 
 
-def draw_fleet(count: int, seed: int, interval_s: int, valid_from: date, settings: MeteringSettings) -> Fleet:
+def draw_fleet(
+    count: int, seed: int, interval_s: int, valid_from: date, settings: MeteringSettings, exchange: date | None = None
+) -> Fleet:
     """`count` customers of mixed industries, supplies and wirings; some with dual supply, hence two meters.
 
-    The same seed draws the same customers whatever their number: a larger fleet begins with the smaller one.
+    The same seed draws the same customers whatever their number: a larger fleet begins with the smaller one. Meters
+    report every `interval_s`; those of two customers every hour and every 10 minutes, if that is a multiple of it. At
+    noon of `exchange` a third customer's meter is exchanged, if `interval_s` divides an hour.
     """
     customers = _customers(count, seed, settings)
-    traits = _traits(_with_sources(customers), seed)
+    traits = _traits(_with_sources(customers), seed).with_columns(_interval(interval_s))
+    noon = None
+    if exchange is not None and 3600 % interval_s == 0:
+        noon = datetime.combine(exchange, time(12), tzinfo=ZoneInfo(settings.timezone))
     meters = traits.with_columns(
         pl.lit(RATED_A).alias("rated_a"),
         pl.lit(MAX_A).alias("max_a"),
-        pl.lit(interval_s).alias("interval_s"),
         pl.lit(valid_from).alias("valid_from"),
         pl.lit(None, pl.Date).alias("valid_to"),
+        pl.lit(None, TIMESTAMP).alias("valid_from_at"),
+        pl.lit(None, TIMESTAMP).alias("valid_to_at"),
     )
-    registered = METERS.conform(meters).with_columns(validity(settings.timezone))
-    return Fleet(CUSTOMERS.conform(customers), registered, traits, seed)
+    registered = METERS.conform(_versions(meters, noon)).with_columns(validity(settings.timezone))
+    return Fleet(CUSTOMERS.conform(customers), registered, traits, _exchanges(traits, seed, noon), seed)
+
+
+def _interval(interval_s: int) -> pl.Expr:
+    own = {place: own_s for place, own_s in OWN_INTERVALS_S.items() if own_s % interval_s == 0}
+    return pl.col("n").replace_strict(own, default=interval_s, return_dtype=pl.Int64).alias("interval_s")
+
+
+def _versions(meters: pl.DataFrame, noon: datetime | None) -> pl.DataFrame:
+    """A row for each version of a meter."""
+    if noon is None:
+        return meters
+    day, at = pl.lit(noon.date()), pl.lit(noon).cast(TIMESTAMP)
+    exchanged = pl.col("n") == EXCHANGED
+    old = meters.with_columns(
+        pl.when(exchanged).then(day).alias("valid_to"), pl.when(exchanged).then(at).alias("valid_to_at")
+    )
+    new = meters.filter(exchanged).with_columns(day.alias("valid_from"), at.alias("valid_from_at"))
+    return pl.concat([old, new]).sort("meter", "valid_from")
+
+
+def _exchanges(traits: pl.DataFrame, seed: int, noon: datetime | None) -> pl.DataFrame:
+    """New meters, and what they have counted in the workshop: whole kWh."""
+    new = traits.filter(pl.col("n") == EXCHANGED) if noon is not None else traits.clear()
+
+    def counted(name: str) -> pl.Expr:
+        so_far = (uniform(seed, f"new register {name}", new["meter"]) * NEW_REGISTER_MOST_KWH).floor()
+        return (so_far.cast(pl.Int64) * _WS_PER_KWH).alias(f"{name}_ws")
+
+    return new.select("meter", pl.lit(noon).cast(TIMESTAMP).alias("at"), *map(counted, COUNTERS))
 
 
 def _industries() -> pl.DataFrame:
@@ -154,10 +201,7 @@ def _traits(meters: pl.DataFrame, seed: int) -> pl.DataFrame:
         )
         .with_columns(
             # in ws and vars, so that sums are exact; some registers are about to roll over
-            **{
-                f"{name}_ws": _register_start(seed, name, meters["meter"])
-                for name in ("import", "export", "lagging", "leading")
-            },
+            **{f"{name}_ws": _register_start(seed, name, meters["meter"]) for name in COUNTERS},
         )
     )
 
@@ -189,4 +233,4 @@ def _register_start(seed: int, name: str, meter: pl.Series) -> pl.Expr:
         return pl.lit(0, pl.Int64)
     so_far = (modulus_kwh * 0.5 * uniform(seed, f"register {name}", meter)).floor()
     rolls = uniform(seed, f"rolls {name}", meter) < 0.05
-    return pl.when(rolls).then(near).otherwise(so_far).cast(pl.Int64) * 3_600_000
+    return pl.when(rolls).then(near).otherwise(so_far).cast(pl.Int64) * _WS_PER_KWH

@@ -40,6 +40,11 @@ _COUNTED = {
     "import_kvarh": "lagging_ws",
     "export_kvarh": "leading_ws",
 }
+_NET = {
+    "p_kw": (pl.col("import_ws") - pl.col("export_ws"), "sent_ws"),
+    "q_kvar": (pl.col("lagging_ws") - pl.col("leading_ws"), "sent_vars"),
+}
+"""Net energy that powers are the means of, and what it was at the meter's last reading."""
 _WS_PER_KWH = 3_600_000
 
 
@@ -55,13 +60,15 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Day:
-    """A local day from `begin` to `end` (UTC instants): its meters with their faults, the least capacity limit."""
+    """A local day from `begin` to `end` (UTC instants): its meters with their faults, those that are exchanged in it,
+    the least capacity limit."""
 
     begin: datetime
     end: datetime
     interval_s: int
     meters: pl.DataFrame
     labels: pl.DataFrame
+    exchanges: pl.DataFrame
     capacity_limit: float
 
     @property
@@ -71,22 +78,32 @@ class _Day:
     def at(self, slot: int) -> datetime:
         return self.begin + timedelta(seconds=slot * self.interval_s)
 
+    def slices(self, step: int) -> Iterator[tuple[int, int]]:
+        """First and last slots of slices of at most `step`; meters are exchanged between slices."""
+        seams = [int((at - self.begin).total_seconds()) // self.interval_s for at in sorted(self.exchanges["at"])]
+        first = 1
+        while first <= self.slots:
+            last = min(first + step - 1, self.slots, *(seam for seam in seams if seam >= first))
+            yield first, last
+            first = last + 1
+
 
 def simulate(fleet: Fleet, start: date, days: int, interval_s: int, settings: MeteringSettings) -> Iterator[Arrivals]:
     """Readings of the local days from `start` on. Memory holds one slice, and what is late.
 
     Registers count on through gaps, so a reading's register is the integral of the power that the meter measured,
-    whether or not it was reported; rounded down to 1e-4 and rolled over at the register's digits.
+    whether or not it was reported; rounded down to 1e-4 and rolled over at the register's digits. A meter with a longer
+    interval than `interval_s` reports mean powers.
     """
-    counted = fleet.traits.select("meter", *_COUNTED.values())
+    counted = fleet.traits.select("meter", *_COUNTED.values()).with_columns(net.alias(at) for net, at in _NET.values())
     for offset in range(days):
         day = _day(fleet, start + timedelta(days=offset), interval_s, settings)
         labels, waiting = day.labels, pl.DataFrame()
         step = max(1, SLICE_ROWS // max(1, fleet.traits.height))
-        for first in range(1, day.slots + 1, step):
-            last = min(first + step - 1, day.slots)
+        for first, last in day.slices(step):
             rows, counted = _slice(fleet.seed, day, counted, first, last, settings)
             arrived, waiting = _arrived(rows, waiting, day.at(last) if last < day.slots else None)
+            counted = counted.update(day.exchanges.filter(at=day.at(last)).drop("at"), on="meter")
             yield Arrivals(arrived.select(READING), labels, rows.height)
             labels = labels.clear()
 
@@ -94,12 +111,16 @@ def simulate(fleet: Fleet, start: date, days: int, interval_s: int, settings: Me
 def _day(fleet: Fleet, day: date, interval_s: int, settings: MeteringSettings) -> _Day:
     begin, end = (_midnight(day + timedelta(days=step), settings.timezone) for step in (0, 1))
     plan = faults.plan(fleet, day, interval_s, settings)
+    exchanges = fleet.exchanges.filter(pl.col("at") > begin, pl.col("at") <= end)
     return _Day(
         begin=begin,
         end=end,
         interval_s=interval_s,
         meters=fleet.traits.drop(_COUNTED.values()).join(plan, on="meter", how="left", maintain_order="left"),
-        labels=_labels(plan, fleet, begin, interval_s),
+        labels=pl.concat([_labels(plan, fleet, begin, interval_s), _exchange_labels(exchanges, fleet)]).sort(
+            "started_at"
+        ),
+        exchanges=exchanges,
         capacity_limit=faults.least_capacity(settings.rules, day),
     )
 
@@ -107,32 +128,56 @@ def _day(fleet: Fleet, day: date, interval_s: int, settings: MeteringSettings) -
 def _slice(
     seed: int, day: _Day, counted: pl.DataFrame, first: int, last: int, settings: MeteringSettings
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """All readings of consecutive slots, in order of time and meter, and the counters after them."""
+    """All readings of consecutive slots, also those that never arrive, and the counters after them."""
     instants = instants_of(day.begin, day.interval_s, first, last - first + 1)
     when = moments(instants, settings.timezone, settings.holidays, settings.workdays).with_row_index(
         "slot", offset=first
     )
     struck = pl.col("slot").is_between("first", "last").fill_null(False)
     crossed = when.join(day.meters.join(counted, on="meter", maintain_order="left"), how="cross")
-    rows = (
+    used = (
         crossed.lazy()
         .with_columns(struck.alias("struck"))
         .with_columns(power(crossed, seed))
         .with_columns(faults.strike_power(day.capacity_limit))
         .with_columns(pl.col("p_kw", "q_kvar").round(3))
-        .with_columns(voltages(crossed, seed))
+        .with_columns(_counters(day.interval_s))
+        .collect()
+    )
+    due = used.filter(pl.col("slot").cast(pl.Int64) * day.interval_s % pl.col("interval_s") == 0)
+    due = due.with_columns(_mean_powers(day.interval_s))
+    sent = pl.concat(
+        [due.with_columns(replaced=False), faults.uncorrected(due, day.interval_s).with_columns(replaced=True)]
+    )
+    rows = (
+        sent.lazy()
+        .with_columns(voltages(sent, seed))
         .with_columns(faults.strike_voltages())
         .with_columns(pl.col(VOLTAGES).round(2))
         .with_columns(currents())
         .with_columns(faults.strike_currents())
         .with_columns(pl.col(CURRENTS).round(3))
-        .with_columns(_counters(day.interval_s))
         .with_columns(_registers())
+        .with_columns(faults.strike_registers())
         .with_columns(_arrival(day.interval_s))
-        .select("meter", *READING, *_COUNTED.values(), "struck", "kind", "arrival")
+        .select("meter", *READING, "struck", "kind", "arrival")
         .collect()
     )
-    return rows, rows.tail(day.meters.height).select("meter", *_COUNTED.values())
+    last_sent = due.group_by("meter").agg(net.last().alias(at) for net, at in _NET.values())
+    after = used.tail(day.meters.height).select("meter", *_COUNTED.values(), *(at for _, at in _NET.values()))
+    return rows, after.update(last_sent, on="meter")
+
+
+def _mean_powers(interval_s: int) -> list[pl.Expr]:
+    """`p_kw` and `q_kvar` of meters that report less often than every `interval_s`: means since their last reading."""
+
+    def mean(name: str) -> pl.Expr:
+        net, at = _NET[name]
+        used = net - pl.coalesce(net.shift().over("meter"), at)
+        return (used / pl.col("interval_s") / 1000).round(3)
+
+    seldom = pl.col("interval_s") != interval_s
+    return [pl.when(seldom).then(mean(name)).otherwise(name).alias(name) for name in _NET]
 
 
 def _counters(interval_s: int) -> list[pl.Expr]:
@@ -159,13 +204,13 @@ def _registers() -> list[pl.Expr]:
 def _arrival(interval_s: int) -> pl.Expr:
     """When a reading arrives: at once, or with all others of its delay."""
     still = (pl.col("last") - pl.col("slot").cast(pl.Int64)) * interval_s + pl.col("delay_s")
-    late = pl.col("struck") & (pl.col("kind") == faults.LATE)
+    late = faults.struck_by(faults.LATE) | (faults.struck_by(faults.CORRECTION) & ~pl.col("replaced"))
     return pl.when(late).then(pl.col("ts") + pl.duration(seconds=still)).otherwise("ts").alias("arrival")
 
 
 def _arrived(rows: pl.DataFrame, waiting: pl.DataFrame, now: datetime | None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What has arrived by `now` (None: everything), in order, and what is still under way. Gaps arrive never."""
-    sent = rows.filter(~(pl.col("struck") & (pl.col("kind") == faults.MISSING)).fill_null(False))
+    sent = rows.filter(~faults.struck_by(faults.MISSING))
     # with equal arrival, the punctual ones first: a backlog comes behind them
     ordered = pl.concat([waiting, sent], how="diagonal").sort(
         "arrival", pl.col("arrival") != pl.col("ts"), "ts", "meter"
@@ -178,6 +223,7 @@ def _arrived(rows: pl.DataFrame, waiting: pl.DataFrame, now: datetime | None) ->
 def _labels(plan: pl.DataFrame, fleet: Fleet, begin: datetime, interval_s: int) -> pl.DataFrame:
     base = pl.lit(begin).cast(TIMESTAMP)
     arrives = base + pl.duration(seconds=pl.col("last") * interval_s + pl.col("delay_s"))
+    at = arrives.dt.to_string("%Y-%m-%dT%H:%M:%SZ")
     strength, limit = (pl.col(name).round(4) for name in ("strength", "limit"))
     units = {name: measure.unit for name, measure in MEASURES.items()}
     unit = pl.col("measure").replace_strict(units, default=None).replace("1", "")
@@ -185,7 +231,11 @@ def _labels(plan: pl.DataFrame, fleet: Fleet, begin: datetime, interval_s: int) 
         pl.when(pl.col("measure").is_not_null())
         .then(filled("{} {}, limit {} {}", strength, unit, limit, unit).str.replace_all(" (,|$)", "$1"))
         .when(pl.col("kind") == faults.LATE)
-        .then(filled("arrives at {}", arrives.dt.to_string("%Y-%m-%dT%H:%M:%SZ")))
+        .then(filled("arrives at {}", at))
+        .when(pl.col("kind") == faults.CORRECTION)
+        .then(filled("{} kW too high at first, sent again at {}", strength, at))
+        .when(pl.col("kind") == faults.GLITCH)
+        .then(filled("import_kwh shows {}", pl.col("strength").cast(pl.Int64)))
         .otherwise(pl.lit("never arrives"))
     )
     return (
@@ -199,6 +249,20 @@ def _labels(plan: pl.DataFrame, fleet: Fleet, begin: datetime, interval_s: int) 
         .select(LABELS.names())
         .match_to_schema(LABELS)
     )
+
+
+def _exchange_labels(exchanges: pl.DataFrame, fleet: Fleet) -> pl.DataFrame:
+    starts = pl.col("import_ws") // _WS_PER_KWH
+    known = exchanges.join(fleet.traits.select("meter", "meter_id", "customer_no"), on="meter")
+    return known.select(
+        "meter_id",
+        "customer_no",
+        pl.lit(faults.EXCHANGE).alias("kind"),
+        pl.lit(None, pl.String).alias("phase"),
+        pl.col("at").alias("started_at"),
+        pl.col("at").alias("ended_at"),
+        filled("import_kwh begins at {}", starts).alias("detail"),
+    ).match_to_schema(LABELS)
 
 
 def _midnight(day: date, timezone: str) -> datetime:

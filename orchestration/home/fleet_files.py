@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, time, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -50,9 +50,10 @@ def simulate_fleet(
     `labels.parquet`. `progress` is told how many readings are done and about how many there will be."""
     metering = settings.metering
     # one date for all runs within two years, so that the registry stays as it is
-    fleet = draw_fleet(customers, seed, interval_s, date(start.year - 1, 1, 1), metering)
-    kept = save(home, fleet.customers, fleet.meters.select(METERS_IN_FILE.names))
-    total = fleet.meters.height * days * (86400 // interval_s)
+    exchange = start + timedelta(days=days // 2) if days > 1 else None
+    fleet = draw_fleet(customers, seed, interval_s, date(start.year - 1, 1, 1), metering, exchange)
+    kept = save(home, fleet.customers, _as_in_file(fleet.meters, metering.timezone))
+    total = days * int((86400 // fleet.traits["interval_s"]).sum())
     telemetry = None if kafka else home / "telemetry" / TELEMETRY
     labels, readings, done = [pl.DataFrame(schema=LABELS)], 0, 0
     with TopicWriter(home, settings) if telemetry is None else FileWriter(telemetry) as writer:
@@ -69,9 +70,25 @@ def simulate_fleet(
     aside.replace(home / "labels.parquet")
     return Simulated(
         customers=fleet.customers.height,
-        meters=fleet.meters.height,
+        meters=fleet.traits.height,
         readings=readings,
         labels=all_labels,
         telemetry=telemetry,
         kept=kept,
     )
+
+
+def _as_in_file(meters: pl.DataFrame, timezone: str) -> pl.DataFrame:
+    """The registry's file of meters: validity by days, or local times where a meter is exchanged within a day."""
+
+    def cell(name: str) -> pl.Expr:
+        at = pl.col(f"{name}_at").dt.convert_time_zone(timezone).dt.replace_time_zone(None)
+        whole_days = at.dt.time() == time()
+        return (
+            pl.when(whole_days)
+            .then(pl.col(name).dt.to_string("%Y-%m-%d"))
+            .otherwise(at.dt.to_string("%Y-%m-%dT%H:%M:%S"))
+            .alias(name)
+        )
+
+    return meters.with_columns(cell("valid_from"), cell("valid_to")).select(METERS_IN_FILE.names)

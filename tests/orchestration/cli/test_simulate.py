@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -32,7 +33,10 @@ def test_a_fleet_has_a_registry_one_telemetry_file_and_labels(
     assert "fault: over_voltage" in said
     registry = load(tmp_path, load_settings(tmp_path))
     assert registry.customers.height == 12
-    assert registry.meters["interval_s"].unique().to_list() == [900]
+    assert registry.meters["interval_s"].value_counts(sort=True).rows() == [
+        (900, registry.meters.height - 1),
+        (3600, 1),
+    ]
     assert [path.name for path in (tmp_path / "telemetry").iterdir()] == ["fleet.ndjson"]
     readings = [json.loads(line) for line in (tmp_path / "telemetry" / "fleet.ndjson").read_text().splitlines()]
     assert {reading["meter_id"] for reading in readings} == set(registry.meters["meter_id"])
@@ -42,7 +46,28 @@ def test_a_fleet_has_a_registry_one_telemetry_file_and_labels(
     assert labels.schema == LABELS
     missing = labels.filter(pl.col("kind") == "reading_missing")
     absent = int((missing["ended_at"] - missing["started_at"]).dt.total_minutes().sum()) // 15
-    assert len(readings) == registry.meters.height * 96 - absent
+    assert len(readings) == (registry.meters.height - 1) * 96 + 24 - absent
+
+
+def test_a_meter_is_exchanged_at_noon_of_a_day_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kilowatch(monkeypatch, *SMALL, "--days", "3", "--home", tmp_path) == 0
+    cells = ("meter_id", "valid_from", "valid_to")
+    meters = pl.read_csv(tmp_path / "registry" / "meters.csv", infer_schema=False).select(cells)
+    assert meters.filter(pl.col("meter_id").is_duplicated()).rows() == [
+        ("M100008-1", "2025-01-01", "2026-03-03T12:00:00"),
+        ("M100008-1", "2026-03-03T12:00:00", None),
+    ]
+    assert set(meters.filter(~pl.col("meter_id").is_duplicated()).select(cells[1:]).rows()) == {("2025-01-01", None)}
+    registry = load(tmp_path, load_settings(tmp_path))
+    noon = datetime(2026, 3, 3, 4, tzinfo=UTC)
+    assert registry.meters.filter(meter_id="M100008-1").select("valid_from_at", "valid_to_at").rows() == [
+        (datetime(2024, 12, 31, 16, tzinfo=UTC), noon),
+        (noon, None),
+    ]
+    kinds = pl.read_parquet(tmp_path / "labels.parquet")["kind"].value_counts()
+    assert kinds.filter(kind="meter_exchange")["count"].to_list() == [1]
+    assert kinds.filter(kind="register_glitch")["count"].to_list() == [2]
+    assert kinds.filter(kind="correction")["count"].to_list() == [1]
 
 
 def test_again_is_the_same_and_another_registry_is_kept_aside(
