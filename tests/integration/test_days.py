@@ -38,7 +38,8 @@ def case_home(make_home: Callable[..., Any], number: str, zone: str, *telemetry:
     (home.path / "telemetry").mkdir()
     for name in telemetry:
         shutil.copy(CASES / name, home.path / "telemetry" / name)
-    home.run("stream")
+    if telemetry:
+        home.run("stream")
     return home
 
 
@@ -265,3 +266,25 @@ def test_an_edit_restates_its_day_and_month_and_never_touches_readings(
     )
     assert {path: path.read_bytes() for path in (home.path / "lake").rglob("*.parquet")} == lake
     assert "accepted before" in home.run("edit", corrections, code=2)
+
+
+def test_a_corrected_file_restates_what_was_published(make_home: Callable[..., Any], tmp_path: Path) -> None:
+    home = case_home(make_home, "33", "Asia/Shanghai")
+    for name in ("first", "corrected"):
+        home.run("replay", CASES / f"33-{name}.csv", "--mapping", CASES / "33.toml")
+        home.run("stream")
+        home.run("materialize", "--from", "2026-03-01", "--to", "2026-03-01")
+        kwh = {"first": 9600.0, "corrected": 10_080.0}[name]
+        assert sql(home, "SELECT energy_kwh FROM daily_load") == [(kwh,), (kwh,)]
+        assert sql(home, "SELECT active_kwh FROM power_factor_monthly") == [(kwh,)]
+    told = sql(
+        home,
+        "SELECT table_name, before::double, after::double, cause FROM restatements "
+        "WHERE \"column\" IN ('active_kwh', 'energy_kwh') AND table_name <> 'daily_curve' ORDER BY 1",
+    )
+    assert {row[0] for row in told} == {"daily_load", "meter_daily", "power_factor_monthly"}
+    assert {row[1:3] for row in told} == {(9600.0, 10_080.0)}
+    assert {row[3] for row in told} == {"later readings: 96 revisions of windows"}
+    assert sql(home, "SELECT DISTINCT restated_at::varchar FROM restatements") == [("2026-03-02 00:00:00+08",)]
+    assert sql(home, "SELECT failing_rows, severity FROM quality_results WHERE rule = 'duplicate'") == [(96, "info")]
+    assert sql(home, "SELECT DISTINCT status FROM daily_curve") == [("validated",)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -389,3 +389,34 @@ def test_absurd_energies_are_no_data_for_their_scopes_alone(
         assert (rows["power_factor", scope]["value"], rows["power_factor", scope]["status"]) == (1.0, "met")
     assert rows["load_forecast_accuracy", "A"]["status"] == "no_data"
     assert rows["load_forecast_accuracy", "B"]["value"] == pytest.approx(99.0)
+
+
+@pytest.mark.parametrize(("minutes", "due"), [(127, 8), (0, 0)])
+def test_what_is_not_due_yet_is_neither_missing_nor_missed(
+    metering_settings: MeteringSettings,
+    customers: pl.DataFrame,
+    meter_versions: pl.DataFrame,
+    make_windows: Builder,
+    kpis_of: Builder,
+    minutes: int,
+    due: int,
+) -> None:
+    """At 02:07 a meter that sent eight of eight quarter-hours has 100 %, and one that sent six of eight 75 %."""
+    start = datetime(2026, 6, 30, 16, tzinfo=UTC)
+    windows = pl.concat(
+        [
+            make_windows("a1", "A", DAY, [400.0] * due + [None] * (96 - due)),
+            make_windows("a2", "A", DAY, [400.0] * due + [None] * (96 - due)),
+            make_windows("b1", "B", DAY, [400.0] * (due * 3 // 4) + [None] * (96 - due * 3 // 4)),
+        ]
+    )
+    until = start + timedelta(minutes=minutes)
+    table = of(kpis_of(windows, voltage(), accuracy(), meter_versions, customers, DAY, metering_settings, until))
+    success = {scope: table["reading_success_rate", scope] for scope in ("A", "B", "*")}
+    if due:
+        assert [success[scope]["value"] for scope in ("A", "B")] == [100.0, 75.0]
+        assert (success["*"]["denominator"], success["A"]["status"]) == (24, "met")
+        assert table["monitoring_coverage", "*"]["value"] == 100.0
+    else:
+        assert {row["status"] for row in success.values()} == {"no_data"}
+        assert table["monitoring_coverage", "*"]["status"] == "no_data"

@@ -295,3 +295,41 @@ def test_energy_by_period_agrees_with_sql(
     )
     row = loads(curve, customers, meter_versions, metering_settings)["A"]
     assert [(p, row[f"energy_{p}_kwh"]) for p in ("flat", "peak", "sharp", "valley")] == theirs
+
+
+def test_a_running_day_is_as_complete_as_what_is_due_of_it(
+    metering_settings: MeteringSettings,
+    customers: pl.DataFrame,
+    meter_versions: pl.DataFrame,
+    make_curve: Builder,
+    make_windows: Builder,
+) -> None:
+    windows = pl.concat(
+        [
+            make_windows("a1", "A", DAY, [400.0] * 8 + [None] * 88),
+            make_windows("b1", "B", DAY, [40.0] * 6 + [None] * 90),
+        ]
+    )
+    curve = make_curve("A", DAY, [400.0] * 8 + [None] * 88).head(8)
+
+    def completeness(minutes: int) -> dict[str, float | None]:
+        until = START + timedelta(minutes=minutes)
+        table = daily_load(curve, windows, None, customers, meter_versions, DAY, metering_settings, until)
+        return dict(table.select("customer_no", "completeness").iter_rows())
+
+    assert completeness(127) == {"A": 1.0, "*": 14 / 16}
+    assert completeness(0) == {"A": None, "*": None}
+
+
+def test_what_is_drawn_and_what_is_fed_in_are_summed_apart(
+    metering_settings: MeteringSettings, customers: pl.DataFrame, meter_versions: pl.DataFrame, make_curve: Builder
+) -> None:
+    solar = make_curve("A", DAY, [-40.0] * 48 + [100.0] * 48).with_columns(
+        energy_kwh=pl.when(pl.col("p_kw") < 0).then(2.0).otherwise("energy_kwh"),
+        export_kwh=pl.when(pl.col("p_kw") < 0).then(12.0).otherwise(0.0),
+    )
+    rows = loads(solar, customers, meter_versions, metering_settings)
+    for customer in ("A", "*"):
+        assert (rows[customer]["energy_kwh"], rows[customer]["export_kwh"]) == (48 * 2 + 48 * 25.0, 48 * 12.0)
+        by_period = sum(rows[customer][f"energy_{p}_kwh"] for p in metering_settings.periods)
+        assert by_period == pytest.approx(rows[customer]["energy_kwh"])
