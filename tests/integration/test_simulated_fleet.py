@@ -99,6 +99,19 @@ def test_every_whole_day_is_the_integral_of_power(home: Path, counting: pl.DataF
         assert of_day[meter, day] == pytest.approx(kwh, rel=1e-5), (meter, day)
 
 
+def test_every_day_is_what_its_registers_counted(home: Path, counting: pl.DataFrame) -> None:
+    """Days with gaps and glitches in them too; the exchanged meter's day has two registers."""
+    digits = pl.read_csv(home / "registry" / "meters.csv").select("meter_id", "register_digits").unique()
+    ends = counting.filter(pl.col("ts").dt.hour() == 16, pl.col("ts").dt.minute() == 0).join(digits, on="meter_id")
+    step = pl.col("import_kwh").diff().over("meter_id", order_by="ts") % 10 ** pl.col("register_digits")
+    steps = ends.select("meter_id", "date", step.alias("kwh")).drop_nulls("kwh")
+    steps = steps.filter((pl.col("meter_id") != EXCHANGED) | (pl.col("date") != DAYS[1]))
+    assert steps.height == 2 * 15 - 1
+    of_day = energies(home)
+    for meter, day, kwh in steps.iter_rows():
+        assert of_day[meter, day] == pytest.approx(kwh, abs=2e-4), (meter, day)
+
+
 def test_nothing_of_a_glitch_reaches_energy(home: Path, labels: pl.DataFrame, telemetry: pl.DataFrame) -> None:
     glitches = labels.filter(pl.col("kind") == "register_glitch")
     shown = glitches.join(telemetry, left_on=["meter_id", "ended_at"], right_on=["meter_id", "ts"])
