@@ -18,11 +18,12 @@ from metering.registry.index import MeterIndex
 from metering.supply.compliance import DAYS_SCHEMA, advance, contributions
 from metering.tables import LAKE
 from metering.tables.reconcile import reconcile
+from pipelines.shard_names import shard_of
 from sinks.lake.reader import newest
 from sinks.marts import day_partition
 
 WINDOWS, COMPLIANCE = LAKE["windows"], LAKE["compliance"]
-SHARD = ("source", "source_partition")
+_OF_SHARD = ("source", "source_partition")
 
 _DAY = pl.duration(days=1)
 _WINDOW_VALUES = tuple(name for name in WINDOWS.names if name not in (*WINDOWS.key, "revision", "date"))
@@ -58,11 +59,14 @@ def _problem(found: pl.DataFrame, day: date) -> str:
 
 def _open_windows(batch: Batch, day: date, following: date) -> pl.DataFrame:
     """(meter_id, window_end) of the day whose blocks the watermark of a shard with its readings has not passed."""
-    near = batch.lake.scan("readings", sorted({day, following})).select("meter_id", "ts", "date", *SHARD)
-    highest = near.group_by(SHARD).agg(pl.col("ts").max().alias("highest"))
+    near = batch.lake.scan("readings", sorted({day, following})).select("meter_id", "ts", "date", *_OF_SHARD)
+    newest_of = near.group_by(_OF_SHARD).agg(pl.col("ts").max().alias("highest")).collect()
+    # files of one folder are one log, with one watermark
+    shards = pl.Series("shard", list(map(shard_of, *(newest_of[name] for name in _OF_SHARD))), pl.String)
+    highest = newest_of.with_columns(shards).with_columns(pl.col("highest").max().over("shard"))
     # No slot and no block ends a day later than a reading of it is stamped.
     recent = pl.col("ts") > pl.col("highest") - pl.duration(seconds=batch.settings.lateness_s) - _DAY
-    rows = near.filter(pl.col("date") == day).join(highest, on=SHARD).filter(recent).collect()
+    rows = near.filter(pl.col("date") == day).join(highest.lazy(), on=_OF_SHARD).filter(recent).collect()
     versions, timezone = batch.registry.meter_versions, batch.settings.timezone
     rows = placed(known(rows, versions), versions, timezone)
     watermark_us = pl.col("highest").to_physical() - batch.settings.lateness_s * 1_000_000

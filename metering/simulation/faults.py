@@ -184,6 +184,7 @@ def uncorrected(rows: pl.DataFrame, interval_s: int) -> pl.DataFrame:
 
 
 def struck_by(kind: str) -> pl.Expr:
+    """Whether a reading is struck by a fault of that kind."""
     return pl.col("struck") & (pl.col("kind") == kind).fill_null(False)
 
 

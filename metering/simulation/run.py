@@ -112,14 +112,13 @@ def _day(fleet: Fleet, day: date, interval_s: int, settings: MeteringSettings) -
     begin, end = (_midnight(day + timedelta(days=step), settings.timezone) for step in (0, 1))
     plan = faults.plan(fleet, day, interval_s, settings)
     exchanges = fleet.exchanges.filter(pl.col("at") > begin, pl.col("at") <= end)
+    labels = [_labels(plan, fleet, begin, interval_s), _exchange_labels(exchanges, fleet)]
     return _Day(
         begin=begin,
         end=end,
         interval_s=interval_s,
         meters=fleet.traits.drop(_COUNTED.values()).join(plan, on="meter", how="left", maintain_order="left"),
-        labels=pl.concat([_labels(plan, fleet, begin, interval_s), _exchange_labels(exchanges, fleet)]).sort(
-            "started_at"
-        ),
+        labels=pl.concat(labels).sort("started_at", maintain_order=True),
         exchanges=exchanges,
         capacity_limit=faults.least_capacity(settings.rules, day),
     )

@@ -135,6 +135,8 @@ def _simulate(home: Path, settings: Settings, customers: int, days: int, kafka: 
             progress=lambda count, total: bar.update(task, completed=count, total=total),
         )
     click.echo(f"    {done.meters} meters, {done.labels.height} labelled faults")
+    kinds = done.labels["kind"].value_counts().sort("kind")
+    click.echo("    " + ", ".join(f"{count} {kind}" for kind, count in kinds.iter_rows()))
     return done.readings
 
 

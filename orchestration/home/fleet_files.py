@@ -49,7 +49,7 @@ def simulate_fleet(
     """Simulate, and write `registry/`, `telemetry/fleet.ndjson` (or, with `kafka`, the readings topic) and
     `labels.parquet`. `progress` is told how many readings are done and about how many there will be."""
     metering = settings.metering
-    # one date for all runs within two years, so that the registry stays as it is
+    # one date for all runs within two years, so that the registry stays as it is but for the exchange
     exchange = start + timedelta(days=days // 2) if days > 1 else None
     fleet = draw_fleet(customers, seed, interval_s, date(start.year - 1, 1, 1), metering, exchange)
     kept = save(home, fleet.customers, _as_in_file(fleet.meters, metering.timezone))

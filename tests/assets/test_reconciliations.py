@@ -68,6 +68,20 @@ def test_later_readings_of_the_shard_close_the_day(batch: Batch) -> None:
     assert result(batch)["windows"] == (191, 191, 0)  # M2 is of another shard
 
 
+@pytest.mark.parametrize(("before_noon", "compared"), [("a.ndjson", 190), ("b.parquet", 190), ("north/a.ndjson", 189)])
+def test_files_of_a_folder_are_one_shard(batch: Batch, before_noon: str, compared: int) -> None:
+    """Where one file ends and the next goes on, windows are closed; those of another folder's log are not."""
+    write(batch, "windows", batch.marts.read(WINDOWS, [DAY]))
+    path = batch.home / "lake" / "readings" / f"date={DAY}" / "0.parquet"
+    begin, _ = day_bounds(DAY, "Asia/Shanghai")
+    first = pl.col("ts") <= begin + timedelta(hours=12)
+    pl.read_parquet(path).with_columns(
+        source=pl.when(first).then(pl.lit(before_noon)).otherwise(pl.lit("c.ndjson")),
+        source_partition=pl.when(first & pl.lit("/" in before_noon)).then(7).otherwise(0).cast(pl.Int32),
+    ).write_parquet(path)
+    assert result(batch)["windows"] == (compared, compared, 0)
+
+
 def test_the_highest_revision_counts(batch: Batch) -> None:
     good = closed(batch)
     write(batch, "windows", good.with_columns(p_mean_kw=pl.col("p_mean_kw") + 1))
