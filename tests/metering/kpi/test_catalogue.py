@@ -62,7 +62,8 @@ def test_the_products_rows_can_be_counted(metering_settings: MeteringSettings) -
 def test_sources_are_rows_of_a_customer_and_a_time(metering_settings: MeteringSettings) -> None:
     known = sources(warehouse(metering_settings.periods))
     assert {"voltage_daily", "power_factor_monthly", "violations", METER_DAYS.name} <= known.keys()
-    assert not {"customers", "kpi", "reconciliation"} & known.keys()
+    assert {"customers", "meters"} <= known.keys()  # rows of a period each
+    assert not {"kpi", "reconciliation", "quality_results"} & known.keys()
 
 
 def test_no_kpi_is_named_in_the_code(metering_settings: MeteringSettings) -> None:

@@ -101,9 +101,9 @@ def test_the_interval_that_a_meter_seems_to_keep(interval_s: int, jitter: float,
     stamps = [
         start + timedelta(seconds=interval_s * (k + (jitter if k == n // 2 else 0)))
         for k in range(n)
-        if k != 1 or n < 6
+        if k != 1 or n < 7
     ]
     found = seeming_interval_s(_rows(*stamps))
     assert found["n"].item() == len(stamps)
-    if n >= 6:
+    if n >= 7:  # of four gaps, two of them odd, no middle is the usual one
         assert found["seeming_s"].item() == interval_s
