@@ -13,7 +13,6 @@ from typing import Any
 import duckdb
 import pytest
 
-CASES = Path(__file__).parents[3] / "shared" / "cases"
 FIRST = datetime(2026, 3, 1, 16, tzinfo=UTC)  # local midnight of 2026-03-02
 CUSTOMERS = "".join(
     f"80000{n},works {n},large,machinery,10,1600,,0.90,large_industry,false,F-01,office,true\n" for n in range(1, 6)
@@ -29,15 +28,13 @@ METERS = (
 )
 
 
-def case_home(make_home: Callable[..., Any], number: str, zone: str, *telemetry: str) -> Any:
-    if not CASES.is_dir():
-        pytest.skip(f"the cases from the field are not here: {CASES.name} beside the checkout is absent")
+def case_home(make_home: Callable[..., Any], cases: Path, number: str, zone: str, *telemetry: str) -> Any:
     home = make_home("", "", f'timezone = "{zone}"\n')
-    shutil.copy(CASES / "00-customers.csv", home.path / "registry" / "customers.csv")
-    shutil.copy(CASES / f"{number}-meters.csv", home.path / "registry" / "meters.csv")
+    shutil.copy(cases / "00-customers.csv", home.path / "registry" / "customers.csv")
+    shutil.copy(cases / f"{number}-meters.csv", home.path / "registry" / "meters.csv")
     (home.path / "telemetry").mkdir()
     for name in telemetry:
-        shutil.copy(CASES / name, home.path / "telemetry" / name)
+        shutil.copy(cases / name, home.path / "telemetry" / name)
     if telemetry:
         home.run("stream")
     return home
@@ -63,9 +60,15 @@ def sql(home: Any, query: str) -> list[tuple[Any, ...]]:
     ],
 )  # fmt: skip
 def test_what_people_reported_comes_out_right(
-    make_home: Callable[..., Any], number: str, zone: str, telemetry: str, days: list[str], energies: dict[str, float]
+    make_home: Callable[..., Any],
+    shared_cases: Path,
+    number: str,
+    zone: str,
+    telemetry: str,
+    days: list[str],
+    energies: dict[str, float],
 ) -> None:
-    home = case_home(make_home, number, zone, telemetry)
+    home = case_home(make_home, shared_cases, number, zone, telemetry)
     home.run("materialize", "--from", days[0], "--to", days[-1])
     tables = {
         "daily_load": "energy_kwh", "daily_curve": "energy_kwh", "power_factor_monthly": "active_kwh",
@@ -268,10 +271,10 @@ def test_an_edit_restates_its_day_and_month_and_never_touches_readings(
     assert "accepted before" in home.run("edit", corrections, code=2)
 
 
-def test_a_corrected_file_restates_what_was_published(make_home: Callable[..., Any], tmp_path: Path) -> None:
-    home = case_home(make_home, "33", "Asia/Shanghai")
+def test_a_corrected_file_restates_what_was_published(make_home: Callable[..., Any], shared_cases: Path) -> None:
+    home = case_home(make_home, shared_cases, "33", "Asia/Shanghai")
     for name in ("first", "corrected"):
-        home.run("replay", CASES / f"33-{name}.csv", "--mapping", CASES / "33.toml")
+        home.run("replay", shared_cases / f"33-{name}.csv", "--mapping", shared_cases / "33.toml")
         home.run("stream")
         home.run("materialize", "--from", "2026-03-01", "--to", "2026-03-01")
         kwh = {"first": 9600.0, "corrected": 10_080.0}[name]

@@ -83,10 +83,7 @@ def own_logs() -> dict[str, list[Row]]:
 
 
 @pytest.fixture(scope="module")
-def home(make_home: Callable[..., Any], shared_data: Path, once: Callable[[str, Callable[[Path], None]], Path]) -> Any:
-    cases = shared_data.parent / "cases"
-    if not cases.is_dir():
-        pytest.skip("the cases are not beside the checkout")
+def home(make_home: Callable[..., Any], shared_cases: Path, once: Callable[[str, Callable[[Path], None]], Path]) -> Any:
     meters = [registered(case, n, s) for case, both in INTERVALS.items() for n, s in enumerate(both, 1)]
     meters += [
         registered(261, 1, 900),
@@ -103,7 +100,7 @@ def home(make_home: Callable[..., Any], shared_data: Path, once: Callable[[str, 
     def fill(path: Path) -> None:
         made = make_home(customers, "".join(meters), 'timezone = "Asia/Shanghai"\n', path=path)
         for case, name in {**FILES, 261: "26b-now-every-5-min"}.items():
-            lines = [json.loads(line) for line in (cases / f"{name}.ndjson").read_text("utf-8").splitlines()]
+            lines = [json.loads(line) for line in (shared_cases / f"{name}.ndjson").read_text("utf-8").splitlines()]
             _write(path, case, [{**row, "meter_id": meter(case, int(row["meter_id"][-1]))} for row in lines])
         for name, rows in own_logs().items():
             _write(path, OWN[name], rows)

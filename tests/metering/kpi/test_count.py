@@ -58,26 +58,6 @@ def of(table: pl.DataFrame) -> Rows:
     return {(row["kpi_id"], row["scope"]): row for row in table.to_dicts()}
 
 
-@pytest.fixture(scope="module")
-def kpis_of(days_of: Builder) -> Builder:
-    """KPI rows of a day from what they are made of."""
-
-    def make(
-        windows: pl.DataFrame,
-        volts: pl.DataFrame,
-        scores: pl.DataFrame,
-        meter_versions: pl.DataFrame,
-        customers: pl.DataFrame,
-        day: date,
-        settings: MeteringSettings,
-        until: datetime | None = None,
-    ) -> pl.DataFrame:
-        meters = meter_days(windows, volts, days_of(windows), meter_versions, customers, day, settings, until)
-        return daily_kpis({"meter_days": meters, "forecast_accuracy": scores}, customers, day, settings, until)
-
-    return make
-
-
 @pytest.fixture
 def windows(make_windows: Builder) -> pl.DataFrame:
     full = make_windows("a1", "A", DAY, [400.0] * 96, import_kvarh=45.0, export_kvarh=0.0)
@@ -403,13 +383,8 @@ def test_what_is_not_due_yet_is_neither_missing_nor_missed(
 ) -> None:
     """At 02:07 a meter that sent eight of eight quarter-hours has 100 %, and one that sent six of eight 75 %."""
     start = datetime(2026, 6, 30, 16, tzinfo=UTC)
-    windows = pl.concat(
-        [
-            make_windows("a1", "A", DAY, [400.0] * due + [None] * (96 - due)),
-            make_windows("a2", "A", DAY, [400.0] * due + [None] * (96 - due)),
-            make_windows("b1", "B", DAY, [400.0] * (due * 3 // 4) + [None] * (96 - due * 3 // 4)),
-        ]
-    )
+    sent = {("a1", "A"): due, ("a2", "A"): due, ("b1", "B"): due * 3 // 4}
+    windows = pl.concat([make_windows(*of_, DAY, [400.0] * n + [None] * (96 - n)) for of_, n in sent.items()])
     until = start + timedelta(minutes=minutes)
     table = of(kpis_of(windows, voltage(), accuracy(), meter_versions, customers, DAY, metering_settings, until))
     success = {scope: table["reading_success_rate", scope] for scope in ("A", "B", "*")}

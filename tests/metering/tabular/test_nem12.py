@@ -98,9 +98,9 @@ def account(meters: list[Meter], first: date) -> dict[tuple[str, datetime], dict
                     ("q_kvar", "import_kvarh", "export_kvarh"),
                 ):
                     if {into, out} & has:
-                        parts = [energies[name] if name in has else 0.0 for name in (into, out)]
-                        known_both = parts[0] is not None and parts[1] is not None
-                        row[power] = (parts[0] - parts[1]) * 60 / meter.length_min if known_both else None  # type: ignore[operator]
+                        drawn, fed = (energies[name] if name in has else 0.0 for name in (into, out))
+                        known_both = drawn is not None and fed is not None
+                        row[power] = (drawn - fed) * 60 / meter.length_min if known_both else None
                 rows[meter.nmi, end] = row
     return rows
 

@@ -1,0 +1,34 @@
+"""What tests of KPI rows share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, datetime
+
+import polars as pl
+import pytest
+
+from metering.kpi.count import daily_kpis, meter_days
+from metering.settings import MeteringSettings
+
+Builder = Callable[..., pl.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def kpis_of(days_of: Builder) -> Builder:
+    """KPI rows of a day from what they are made of."""
+
+    def make(
+        windows: pl.DataFrame,
+        volts: pl.DataFrame,
+        scores: pl.DataFrame,
+        meter_versions: pl.DataFrame,
+        customers: pl.DataFrame,
+        day: date,
+        settings: MeteringSettings,
+        until: datetime | None = None,
+    ) -> pl.DataFrame:
+        meters = meter_days(windows, volts, days_of(windows), meter_versions, customers, day, settings, until)
+        return daily_kpis({"meter_days": meters, "forecast_accuracy": scores}, customers, day, settings, until)
+
+    return make
