@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -305,4 +306,4 @@ def _figures(name: str, value: Any) -> list[dict[str, Any]]:
         for inner, number in figure.items() if isinstance(figure, dict) else [("", figure)]:
             full = f"{key}.{inner}" if inner else key
             found.append({"name": _text(f"a name in {name}", full), "value": _number(f"{name}.{full}", number)})
-    return found
+    return sorted(found, key=itemgetter("name"))
