@@ -267,7 +267,8 @@ def _record_kind(kind: RecordKind) -> str:
     of_types = f"\nFields of each `{kind.variant}` (bold: required):\n\n{_grid((kind.variant, 'fields'), variants)}"
     return (
         f"\n## {kind.table.name}: topic `{kind.topic}`, folder `<home>/{kind.folder}/`\n\n{kind.table.meaning} "
-        f"Message key: `{'/'.join(kind.key)}`. [JSON Schema](../sinks/schemas/{kind.file}).\n\n{grid}{of_types if variants else ''}"
+        f"Message key: `{'/'.join(kind.key)}`. [JSON Schema](../sinks/schemas/{kind.file}).\n\n"
+        f"{grid}{of_types if variants else ''}"
     )
 
 
