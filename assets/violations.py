@@ -1,5 +1,5 @@
 """Limit violations as the warehouse shows them: the last state of each, from the whole lake, and what people said of
-them; and how alarms were handled.
+them; how alarms were handled; what meters say themselves, and what their readings cannot show.
 
 Those that retention has taken out of the lake stay as they were last published.
 """
@@ -7,17 +7,21 @@ Those that retention has taken out of the lake stay as they were last published.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import date, timedelta
 
 import polars as pl
 
 from assets.batch import Batch, Part
 from metering.events.feedback import SAID, doubts, with_feedback
+from metering.events.meter_events import doubts as doubts_of_meters
+from metering.events.meter_events import joined
+from metering.events.observable import rule_observability
 from metering.kpi.alarms import alarm_handling
 from metering.tables import LAKE
 from metering.tables.alarms import ALARMS
+from metering.vee.expected import meters_on
 from sinks.lake.reader import current
-from sinks.marts import CURRENT
+from sinks.marts import CURRENT, day_partition
 
 
 def violations(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
@@ -52,3 +56,23 @@ def alarm_handlings(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     """Of all alarms, since a word on one may come long after it."""
     alarms = batch.marts.scan(ALARMS, [CURRENT]).collect()
     yield Part(CURRENT, alarm_handling(alarms, batch.registry.customers, batch.settings.timezone), days[-1])
+
+
+def meter_events(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    """Of each day, with the days beside it: what is one may lie on both sides of midnight."""
+    alarms = batch.marts.scan(ALARMS, [CURRENT]).collect()
+    for day in days:
+        near = [day + timedelta(days=beside) for beside in (-1, 0, 1)]
+        with batch.lake.held():
+            events = batch.lake.scan(
+                "meter_events", [d for d in batch.lake.dates("meter_events") if d in near]
+            ).collect()
+        meters = batch.registry.meters.filter(pl.col("valid_from") <= day).sort("meter_id", "valid_from_at")
+        last = meters.unique("meter_id", keep="last").select("meter_id", "customer_no", "interval_s")
+        rows = joined(events, alarms, last, day, batch.settings)
+        yield Part(day_partition(day), rows, day, findings=doubts_of_meters(rows))
+
+
+def observabilities(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    meters = meters_on(batch.registry.meter_versions, days[-1], batch.settings)
+    yield Part(CURRENT, rule_observability(meters, days[-1], batch.settings), days[-1])

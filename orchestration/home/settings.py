@@ -30,6 +30,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+import metering.events
 import metering.kpi
 from metering.errors import SettingsError
 from metering.events.catalogue import rulebook
@@ -37,6 +38,7 @@ from metering.events.lifecycle import LOOK_BACK, RUN_UP
 from metering.kpi.catalogue import problems
 from metering.settings import (
     ForecastSettings,
+    MeterEventSettings,
     MeteringSettings,
     PlausibilitySettings,
     PowerFactorAdjustment,
@@ -64,6 +66,7 @@ OTHER_VARIABLES = frozenset({"KILOWATCH_HOME", "KILOWATCH_LOG_LEVEL", "KILOWATCH
 """Environment variables of the product, and of its tests, that are no settings."""
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 _KPI_MUST = [field.name for field in fields(Kpi) if field.default is MISSING]
+CODES = Path(metering.events.__file__).with_name("meter_events.toml")
 KPIS = Path(metering.kpi.__file__).with_name("kpis.toml")
 
 
@@ -161,6 +164,7 @@ class Settings(BaseSettings):
     vee: VeeSettings
     slots: SlotSettings
     plausibility: PlausibilitySettings
+    meter_events: MeterEventSettings
     rules: tuple[dict[str, Any], ...] = ()
     rulesets: tuple[dict[str, Any], ...] = ()
     voltage: tuple[VoltageLimits, ...]
@@ -328,7 +332,7 @@ def load_settings(home: Path) -> Settings:
     """Settings of `home`. Raises SettingsError naming the file and the key, or the variable."""
     _refuse_unknown_variables(os.environ)
     own = home / "kilowatch.toml"
-    product = _read(DEFAULTS) | {"kpi": _read(KPIS)}
+    product = _merged(_read(DEFAULTS), {"kpi": _read(KPIS), "meter_events": {"codes": _read(CODES)}})
     values = _merged(product, _read(own) if own.exists() else {})
     try:
         settings = Settings(**values)
