@@ -12,7 +12,7 @@ from datetime import date, timedelta
 import polars as pl
 
 from assets.batch import Batch, Part
-from metering.events.feedback import SAID, doubts, with_feedback
+from metering.events.feedback import SAID, doubts, with_feedback, with_raising
 from metering.events.meter_events import doubts as doubts_of_meters
 from metering.events.meter_events import joined
 from metering.events.observable import rule_observability
@@ -30,8 +30,7 @@ def violations(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
         told = lake.scan("violations").collect()
         feedback = lake.scan("feedback").collect()
         gone = pl.lit(False) if lake.taken_until is None else pl.col("date") <= lake.taken_until
-    raised = told.filter(state="raised").group_by("violation_id").agg(raised_at=pl.col("at").min())
-    now = current(told.lazy(), table.key).collect().join(raised, on=table.key, how="left", maintain_order="left")
+    now = with_raising(current(told.lazy(), table.key).collect(), told)
     published = batch.marts.scan(ALARMS, [CURRENT]).collect()
     rows = pl.concat([published.filter(gone).select(now.columns), now])
     last = current(rows.lazy(), table.key).collect()
