@@ -25,7 +25,7 @@ from metering.tables import TIMESTAMP
 from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
 from metering.tables.lake import REGISTERS, VOLTAGES
 from metering.tables.warehouse import METER_DAILY
-from metering.vee.expected import SLOT
+from metering.vee.expected import SLOT, adding_up
 from metering.vee.meter_curve import (
     ESTIMATED,
     MISSING,
@@ -174,8 +174,12 @@ def _heard(batch: Batch, meters: pl.Series, first: date, last: date) -> bool:
 
 def curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     for day in days:
-        meters = batch.marts.read(METER_CURVE, [day])
+        meters = _adding_up(batch, batch.marts.read(METER_CURVE, [day]), [day])
         yield Part(day_partition(day), daily_curve(meters, batch.registry.customers_on(day), day), day)
+
+
+def _adding_up(batch: Batch, rows: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
+    return adding_up(rows, batch.registry.meter_versions, days, batch.settings)
 
 
 def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
@@ -209,7 +213,7 @@ def _believed(batch: Batch, lot: Sequence[date], columns: Sequence[str]) -> pl.D
 def power_factors(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     """Each month to date: of the days of it that have been materialised."""
     for month in months(days):
-        rows = batch.marts.read(METER_DAILY, days_of_month(month))
+        rows = _adding_up(batch, batch.marts.read(METER_DAILY, days_of_month(month)), days_of_month(month))
         customers = batch.registry.customers_on(last_of(days, month), month)
         table = power_factor_monthly(rows, customers, month, batch.settings)
         yield Part(month_partition(month), table, last_of(days, month))

@@ -17,7 +17,8 @@ from metering.tables.schema import TIMESTAMP, Column, Table
 
 SEGMENTS = ("large", "sme", "important")
 WIRINGS = ("3p4w", "3p3w", "1p")
-ROLES = ("main", "check", "sub")
+MAIN = "main"
+ROLES = (MAIN, "check", "sub")
 SAMPLINGS = ("mean", "snapshot")
 STATUSES = ("raw", "validated", "estimated", "edited", "missing")
 STATUS_MEANING = (
