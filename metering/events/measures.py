@@ -17,6 +17,7 @@ from metering.tables.lake import MEASURED, PHASES
 
 TOTAL = "total"
 _P, _Q = pl.col("p_kw"), pl.col("q_kvar")
+_NOTHING = pl.lit(None, pl.Float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class Measure:
 
 
 def _root(value: pl.Expr) -> str:
-    return value.meta.root_names()[0]
+    return next(iter(value.meta.root_names()), "")
 
 
 def _by_phase(template: str) -> dict[str, pl.Expr]:
@@ -61,6 +62,7 @@ MEASURES: dict[str, Measure] = {
     "q_kvar": Measure("kvar", "reactive power, import positive", {TOTAL: _Q}),
     "s_kva": Measure("kVA", "apparent power, sqrt(P^2 + Q^2)", {TOTAL: (_P.pow(2) + _Q.pow(2)).sqrt()}),
     "pf": Measure("1", "power factor, |P| / sqrt(P^2 + Q^2); none at P = Q = 0", {TOTAL: power_factor(_P, _Q)}),
+    "missing": Measure("1", "slots without a reading in a row: no reading tells, the stream counts", {TOTAL: _NOTHING}),
 }
 
 NO_BASE = "none"
