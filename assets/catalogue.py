@@ -28,7 +28,7 @@ from assets.kpis import kpis
 from assets.lake import lake_key, lake_specs
 from assets.picture import curve_picture
 from assets.reconciliations import reconciliations
-from assets.violations import alarm_handlings, meter_events, observabilities, violations
+from assets.violations import alarm_handlings, meter_events, metering_faulted, observabilities, violations
 from metering.errors import UserError
 from metering.tables import Table
 from metering.tables.batch import BATCH
@@ -72,6 +72,7 @@ _COUNTED = (
     Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("meter_daily", "customers")),
     Result("violations", "violations", violations, "supply", (), ("violations", "feedback")),
     Result("meter_events", "meter_events", meter_events, "supply", ("violations", "meters"), ("meter_events",)),
+    Result("metering_faults", "metering_faults", metering_faulted, "supply", ("violations", "meter_curve")),
     Result("rule_observability", "rule_observability", observabilities, "supply", ("meters",)),
     Result("alarm_handling", "alarm_handling", alarm_handlings, "supply", ("violations", "customers")),
     Result("forecast", "forecast", forecasts, "forecast", ("daily_curve",)),

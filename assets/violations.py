@@ -1,5 +1,6 @@
 """Limit violations as the warehouse shows them: the last state of each, from the whole lake, and what people said of
-them; how alarms were handled; what meters say themselves, and what their readings cannot show.
+them; how alarms were handled; what meters say themselves, what
+their readings cannot show, and what metering faults cost.
 
 Those that retention has taken out of the lake stay as they were last published.
 """
@@ -12,13 +13,17 @@ from datetime import date, timedelta
 import polars as pl
 
 from assets.batch import Batch, Part
+from metering.calendar import day_bounds
+from metering.calendar import day_of as local_day
 from metering.events.feedback import SAID, doubts, with_feedback, with_raising
 from metering.events.meter_events import doubts as doubts_of_meters
 from metering.events.meter_events import joined
+from metering.events.metering_faults import metering_faults
 from metering.events.observable import rule_observability
 from metering.kpi.alarms import alarm_handling
 from metering.tables import LAKE
-from metering.tables.alarms import ALARMS
+from metering.tables.alarms import ALARMS, METERING_FAULTS
+from metering.tables.batch import METER_CURVE
 from metering.vee.expected import meters_on
 from sinks.lake.reader import current
 from sinks.marts import CURRENT, day_partition
@@ -75,3 +80,27 @@ def meter_events(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
 def observabilities(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     meters = meters_on(batch.registry.meter_versions, days[-1], batch.settings)
     yield Part(CURRENT, rule_observability(meters, days[-1], batch.settings), days[-1])
+
+
+def metering_faulted(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    """Of faults that lie in the days; others stay as they were published."""
+    settings, table = batch.settings, METERING_FAULTS
+    alarms = batch.marts.scan(ALARMS, [CURRENT]).collect()
+    published = batch.marts.scan(table, [CURRENT]).collect()
+    start, end = day_bounds(days[0], settings.timezone)[0], day_bounds(days[-1], settings.timezone)[1]
+    until = min(batch.until or end, end)
+    lasting = pl.col("ended_at").is_null() | (pl.col("ended_at") > start)
+    here = alarms.filter(pl.col("rule").is_in(settings.metering_faults.rules), pl.col("started_at") < end, lasting)
+    known = alarms.filter(pl.col("state") != "withdrawn")
+    kept = published.join(here, on=table.key, how="anti").join(known, on=table.key, how="semi")
+    rows = [kept]
+    if here.height:
+        first = local_day(here["started_at"].min(), settings.timezone) or days[0]
+        horizon = timedelta(days=settings.vee.reference_horizon_days)
+        near = [first - horizon + timedelta(days=n) for n in range((days[-1] - first + horizon).days + 1)]
+        curve = batch.marts.scan(METER_CURVE, map(day_partition, near))
+        points = curve.select("meter_id", "window_end", "p_kw", "status")
+        theirs = points.join(here.lazy().select("meter_id").unique(), on="meter_id", how="semi").collect()
+        meters = batch.registry.meters.sort("meter_id", "valid_from_at").unique("meter_id", keep="last")
+        rows.append(metering_faults(here, theirs, meters, settings, until))
+    yield Part(CURRENT, pl.concat(rows), days[-1])

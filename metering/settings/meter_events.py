@@ -1,7 +1,7 @@
 """Codes of meters' own events, and how these are matched with what is derived from readings.
 
-Here: their shape. Not here: the codes (`metering/events/meter_events.toml`, and a home's own), matching
-(`metering.events.meter_events`).
+Here: their shape, and which rules are faults of the metering. Not here: the codes (`metering/events/meter_events.toml`,
+and a home's own), matching (`metering.events.meter_events`).
 """
 
 from __future__ import annotations
@@ -31,3 +31,10 @@ class MeterEventSettings:
 
     tolerance_s: float = 300.0
     codes: Mapping[str, MeterEventCode] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeteringFaultSettings:
+    """`rules`: those under which a meter goes on reporting, and counts too little."""
+
+    rules: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from datetime import date
 from metering.settings.charges import PowerFactorAdjustment, Tariff, periods_of
 from metering.settings.forecast import ForecastSettings
 from metering.settings.kpis import Kpi
-from metering.settings.meter_events import MeterEventSettings
+from metering.settings.meter_events import MeterEventSettings, MeteringFaultSettings
 from metering.settings.readings import PlausibilitySettings, SlotSettings
 from metering.settings.rules import Rulebook
 from metering.settings.vee import VeeSettings
@@ -43,6 +43,7 @@ class MeteringSettings:
     slots: SlotSettings = field(default_factory=SlotSettings)
     plausibility: PlausibilitySettings = field(default_factory=PlausibilitySettings)
     meter_events: MeterEventSettings = field(default_factory=MeterEventSettings)
+    metering_faults: MeteringFaultSettings = field(default_factory=MeteringFaultSettings)
 
     @property
     def periods(self) -> tuple[str, ...]:

@@ -102,3 +102,31 @@ RULE_OBSERVABILITY = Table(
         ),
     ),
 )  # fmt: skip
+
+METERING_FAULTS = Table(
+    "metering_faults",
+    "Energy that a meter did not count while it missed a voltage or a current, estimated by two methods.",
+    ("violation_id",),
+    (
+        Column("violation_id", pl.String, "The violation that is the fault", nullable=False),
+        Column("meter_id", pl.String, "Meter", nullable=False),
+        Column("customer_no", pl.String, "Customer number", nullable=False),
+        Column("rule", pl.String, "The rule that was broken", nullable=False),
+        Column("phase", pl.String, "Phase, or total", nullable=False),
+        Column("started_at", TIMESTAMP, "Start", "UTC", nullable=False),
+        Column("ended_at", TIMESTAMP, "End; null: it lasts, and the figures go up to the newest watermark", "UTC"),
+        Column(
+            "method", pl.String, "Where lost_kwh comes from: the same quarter-hours of days without a fault, or the other "
+            "phases' power; null: neither tells", allowed=("reference_days", "other_phases"),
+        ),
+        Column("measured_kwh", pl.Float64, "What was measured meanwhile", "kWh"),
+        Column("lost_kwh", pl.Float64, "What was not counted", "kWh", minimum=0),
+        Column("low_kwh", pl.Float64, "The lesser of both methods; null: there is but one", "kWh", minimum=0),
+        Column("high_kwh", pl.Float64, "The greater of both methods; null: there is but one", "kWh", minimum=0),
+        Column("reference_days_kwh", pl.Float64, "By reference days; null: a quarter-hour has none", "kWh", minimum=0),
+        Column(
+            "other_phases_kwh", pl.Float64, "By the other phases, load taken as even; null: all phases were lost", "kWh",
+            minimum=0,
+        ),
+    ),
+)  # fmt: skip

@@ -39,6 +39,7 @@ from metering.kpi.catalogue import problems
 from metering.settings import (
     ForecastSettings,
     MeterEventSettings,
+    MeteringFaultSettings,
     MeteringSettings,
     PlausibilitySettings,
     PowerFactorAdjustment,
@@ -165,6 +166,7 @@ class Settings(BaseSettings):
     slots: SlotSettings
     plausibility: PlausibilitySettings
     meter_events: MeterEventSettings
+    metering_faults: MeteringFaultSettings
     rules: tuple[dict[str, Any], ...] = ()
     rulesets: tuple[dict[str, Any], ...] = ()
     voltage: tuple[VoltageLimits, ...]

@@ -169,9 +169,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Context]:
     contexts: list[Context] = []
     inner = worker.advance
 
-    def advance(state: Any, accepted: Any, context: Context, ended: Any = ()) -> Any:
+    def advance(state: Any, accepted: Any, context: Context, *more: Any, **named: Any) -> Any:
         contexts.append(context)
-        return inner(state, accepted, context, ended)
+        return inner(state, accepted, context, *more, **named)
 
     monkeypatch.setattr(worker, "advance", advance)
     return contexts
