@@ -56,7 +56,7 @@ def _rows(draw: random.Random) -> list[Row]:
              **draw.choice([{}, {"clear_margin": 0.5}])}
             for m in draw.sample(alike, draw.choice([0, 0, 1, 2]))
         ]  # fmt: skip
-        row["unless"] = draw.sample([*RULES, *(f"own_{n}" for n in range(number + 1))], draw.choice([0, 0, 1, 2]))
+        row["unless"] = draw.sample([*RULES, *(f"own_{n}" for n in range(number))], draw.choice([0, 0, 1, 2]))
         if draw.random() < 0.4:
             by_phase = measure in ("u", "i") and draw.random() < 0.5
             look, base = ("i", "rated_a") if by_phase else ("s_kva", "contract_capacity_kva")
