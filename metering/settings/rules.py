@@ -55,8 +55,9 @@ class Rule:
 
     Raised once all conditions have held for `hold_s`; cleared once any has been over for `clear_hold_s`, or once one of
     the rules `unless` has begun, which says it better. `phases`: those that are judged, of the first measure's.
-    `fault`: how far beyond start (as factors of it) simulated faults go; None: there are none. `version` is published
-    as `ruleset` with every violation.
+    `fault`: what simulated faults set, each a measure with the least and the most of it: factors of the start of the
+    rule's condition on it, or fractions of what such a measure is rated at; empty: there are none. `version` is
+    published as `ruleset` with every violation.
     """
 
     id: str
@@ -82,7 +83,7 @@ class Rule:
     advice_zh: str = ""
     advice_en: str = ""
     clause: str = ""
-    fault: tuple[float, float] | None = None
+    fault: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def sign(self) -> int:
