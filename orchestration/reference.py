@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from metering.events.catalogue import FIELDS
 from metering.events.measures import BASES, MEASURES, NO_BASE
+from metering.events.rows import FIELDS
 from metering.kpi.catalogue import METER_DAYS, from_days, sources
 from metering.settings import Kpi, Override, Rule
 from metering.settings.rules import ALWAYS

@@ -34,6 +34,8 @@ METER_VERSIONS = pl.Schema(
         "voltage_level_kv": pl.Float64(),
         "rated_a": pl.Float64(),
         "max_a": pl.Float64(),
+        "base_kva": pl.Float64(),
+        "max_kva": pl.Float64(),
         "contract_capacity_kva": pl.Float64(),
         "contract_demand_kw": pl.Float64(),
         "pf_standard": pl.Float64(),
@@ -176,8 +178,11 @@ def _plausible(settings: MeteringSettings) -> list[pl.Expr]:
     ratios = pl.col("pt_ratio") * pl.col("ct_ratio")
     voltages = pl.col("wiring").replace_strict(_VOLTAGES_OF_RATING, return_dtype=pl.Float64)
     count_kwh = (ratios * figures.count_kwh).clip(lower_bound=_LEAST_COUNT_KWH)
-    rated_kw = voltages * pl.col("nominal_v") * pl.col("max_a") * ratios / 1000
+    kw_per_a = voltages * pl.col("nominal_v") * ratios / 1000
+    rated_kw = kw_per_a * pl.col("max_a")
     return [
+        (kw_per_a * pl.col("rated_a")).alias("base_kva"),
+        rated_kw.alias("max_kva"),
         (pl.col("nominal_v") * figures.voltage_factor).alias("u_most_v"),
         (pl.col("max_a") * figures.current_factor).alias("i_most_a"),
         (rated_kw * figures.power_factor).alias("p_most_kw"),

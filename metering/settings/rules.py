@@ -14,6 +14,8 @@ from typing import Any
 ABOVE, BELOW = 1, -1
 SIDES = {"above": ABOVE, "below": BELOW}
 ALWAYS = date.min
+ALSO = "also."
+"""What names of values of further conditions begin with: `also.<measure>.<field>`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +29,35 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """One limit rule. `start` is a fraction of `base` (`none`: in the measure's own unit); 0 disables the rule.
+class Condition:
+    """Holds where `measure` is beyond `start`, a fraction of `base` (`none`: in the measure's own unit), on `side`.
 
-    Raised once `measure` has been beyond start, on `side`, for `hold_s`; cleared once it has been inside the end value
-    for `clear_hold_s`. The end value is `clear`, a fraction of base as start is, or else `clear_margin` of the limit
-    inside it. `phases`: those that are judged, of the measure's. `fault`: how far beyond start (as factors of it)
-    simulated faults go; None: there are none. `version` is published as `ruleset` with every violation.
+    Over once inside the end value: `clear`, a fraction of base as start is, or else `clear_margin` of start inside it.
+    """
+
+    measure: str
+    side: str
+    base: str
+    start: float
+    clear: float | None = None
+    clear_margin: float = 0.02
+
+    @property
+    def sign(self) -> int:
+        """ABOVE or BELOW."""
+        return SIDES[self.side]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One limit rule: its first condition, whose value and limit a violation has, and others that must hold as well
+    (`also`). `start` 0 disables the rule.
+
+    Raised once all conditions have held for `hold_s`; cleared once any has been over for `clear_hold_s`, or once one of
+    the rules `unless` has begun, which says it better. `phases`: those that are judged, of the first measure's.
+    `fault`: what simulated faults set, each a measure with the least and the most of it: factors of the start of the
+    rule's condition on it, or fractions of what such a measure is rated at; empty: there are none. `version` is
+    published as `ruleset` with every violation.
     """
 
     id: str
@@ -47,6 +71,8 @@ class Rule:
     version: str
     clear: float | None = None
     clear_margin: float = 0.02
+    also: tuple[Condition, ...] = ()
+    unless: tuple[str, ...] = ()
     guard: Guard | None = None
     hold_s: float = 60.0
     clear_hold_s: float = 60.0
@@ -57,19 +83,33 @@ class Rule:
     advice_zh: str = ""
     advice_en: str = ""
     clause: str = ""
-    fault: tuple[float, float] | None = None
+    fault: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def sign(self) -> int:
         """ABOVE or BELOW."""
         return SIDES[self.side]
 
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """All that must hold, the one that is the rule's own first."""
+        first = Condition(
+            measure=self.measure,
+            side=self.side,
+            base=self.base,
+            start=self.start,
+            clear=self.clear,
+            clear_margin=self.clear_margin,
+        )
+        return (first, *self.also)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
     """Values that a rule has from a local date on, for meters in a scope: None is any segment, level or meter.
 
-    `values` are fields of Rule; `guard` is then the limit of the rule's guard alone.
+    `values` are fields of Rule; `guard` is then the limit of the rule's guard alone, and `also.i.start` a field of the
+    condition on the measure `i`.
     """
 
     rule: str
@@ -164,6 +204,13 @@ class Rulebook:
         values = [rule.start, *(dict(o.values).get("start", 0.0) for o in self.overrides_of.get(name, ()))]
         return tuple(dict.fromkeys(value for value in values if value))
 
+    def limits(self, name: str, measure: str) -> tuple[float, ...]:
+        """All values of start that the rule's further condition on `measure` has for anyone at any time."""
+        key = f"{ALSO}{measure}.start"
+        values = [condition.start for condition in self.by_id[name].also if condition.measure == measure]
+        values += [value for o in self.overrides_of.get(name, ()) for k, value in o.values if k == key]
+        return tuple(dict.fromkeys(values))
+
     def guard_limits(self, name: str) -> tuple[float, ...]:
         """All limits of the rule's guard."""
         guard = self.by_id[name].guard
@@ -191,11 +238,22 @@ def overridden(rule: Rule, overrides: list[Override]) -> Rule:
     said_by: dict[str, str] = {}
     for override in overrides:
         values = dict(override.values)
-        if "guard" in values:
-            values["guard"] = None if rule.guard is None else replace(rule.guard, limit=values["guard"])
-        if "clear_margin" in values and "clear" not in values:
-            values["clear"] = None
-        rule = replace(rule, **values)
+        own = {name: value for name, value in values.items() if not name.startswith(ALSO)}
+        if "guard" in own:
+            own["guard"] = None if rule.guard is None else replace(rule.guard, limit=own["guard"])
+        if len(own) < len(values):
+            own["also"] = tuple(_changed(condition, values) for condition in rule.also)
+        if "clear_margin" in own and "clear" not in own:
+            own["clear"] = None
+        rule = replace(rule, **own)
         said_by |= dict.fromkeys(values, override.version)
     versions = [o.version for o in overrides if o.version in said_by.values()]
     return replace(rule, version="+".join(dict.fromkeys(versions))) if versions else rule
+
+
+def _changed(condition: Condition, values: dict[str, Any]) -> Condition:
+    prefix = f"{ALSO}{condition.measure}."
+    own = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+    if "clear_margin" in own and "clear" not in own:
+        own["clear"] = None
+    return replace(condition, **own)
