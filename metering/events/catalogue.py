@@ -34,12 +34,15 @@ PLACEHOLDERS = ("meter_id", "phase", "name", "state", "value", "limit", "unit", 
 
 Row = Mapping[str, Any]
 
+LONGEST_FLICKER_S = 21_601
+"""Judging anew starts a day before what it is about; what was cleared before that is not opened again."""
+
 _ID = re.compile(r"[a-z][a-z0-9_]*")
 _SCOPE = ("segment", "voltage_level_kv", "meter_id")
 _SCOPED = (*_SCOPE, "effective_from")
 _NEEDED = ("name_zh", "name_en", "measure", "side", "base", "start")
 _FIXED = ("measure", "side", "base", "phases")
-_BY_SCOPE = ("start", "clear", "clear_margin", "guard", "hold_s", "clear_hold_s", "severity", "clause")
+_BY_SCOPE = ("start", "clear", "clear_margin", "guard", "hold_s", "clear_hold_s", "flicker_s", "severity", "clause")
 FIELDS = {
     "id": "name of the rule, as published",
     "name_zh": "name in Chinese, as messages say it",
@@ -54,6 +57,7 @@ FIELDS = {
     "guard": "judged only where `{ measure, side, base, limit }` holds; an override gives `{ limit }`",
     "hold_s": "seconds that a violation must last to be raised; default 60",
     "clear_hold_s": "seconds that it must be over to be cleared; default 60",
+    "flicker_s": "raised again so soon after it was cleared, it is the same violation; default 900, 0: another",
     "severity": "`info`, `warning` or `critical`; default warning",
     "event_class": "class of the message; default limit_warning",
     "text_zh": "what is said in Chinese, with {meter_id}, {phase}, {name}, {state}, {value}, {limit}, {unit}, {since}",
@@ -334,6 +338,8 @@ class _GivenRow:
         match key:
             case "start" | "clear" | "hold_s" | "clear_hold_s":
                 return self.number(key)
+            case "flicker_s":
+                return self.number(key, below=LONGEST_FLICKER_S)
             case "clear_margin":
                 return self.number(key, below=1)
             case "severity":

@@ -42,6 +42,7 @@ JUDGED_SCHEMA = pl.Schema(
         "hold_s": pl.Float64(),
         "clear_hold_s": pl.Float64(),
         "ruleset": pl.String(),
+        "flicker_s": pl.Float64(),
     }
 )
 """`code` is that of `catalogue.checks`, `side` ABOVE or BELOW, `ruleset` the version of the rule that judged."""
@@ -191,6 +192,7 @@ class _Figures:
     guard: pl.Expr | float
     hold_s: pl.Expr | float
     clear_hold_s: pl.Expr | float
+    flicker_s: pl.Expr | float
     version: pl.Expr | str
 
     def value(self, phase: str) -> pl.Expr:
@@ -238,6 +240,7 @@ def _of_rules(rules: Sequence[Rule], by_case: bool) -> _Figures:
         guard=figure([rule.guard.limit if rule.guard else 0.0 for rule in rules]),
         hold_s=figure([rule.hold_s for rule in rules]),
         clear_hold_s=figure([rule.clear_hold_s for rule in rules]),
+        flicker_s=figure([rule.flicker_s for rule in rules]),
         version=figure([rule.version for rule in rules]),
     )
 
@@ -296,4 +299,5 @@ def _one(check: Check, known: pl.DataFrame, figures: _Figures, carried: Sequence
         hold_s=literal(figures.hold_s),
         clear_hold_s=literal(figures.clear_hold_s),
         ruleset=literal(figures.version),
+        flicker_s=literal(figures.flicker_s),
     ).filter(pl.col("value").is_finite() & pl.col("verdict").is_not_null())

@@ -17,6 +17,24 @@ ALWAYS = date.min
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmSettings:
+    """How often a violation is told: an update where its worst value has moved on by a step of `update_step` (fraction
+    of the limit), at most one in each span of `update_s` seconds of event time.
+    """
+
+    update_step: float = 0.01
+    update_s: float = 60.0
+
+    @property
+    def update_us(self) -> int:
+        """`update_s` in whole microseconds, at least one."""
+        return max(1, round(self.update_s * 1e6))
+
+
+USUAL_ALARMS = AlarmSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
     """A rule is judged only where `measure` is beyond `limit`, a fraction of `base`, on `side` (above, below)."""
 
@@ -32,8 +50,9 @@ class Rule:
 
     Raised once `measure` has been beyond start, on `side`, for `hold_s`; cleared once it has been inside the end value
     for `clear_hold_s`. The end value is `clear`, a fraction of base as start is, or else `clear_margin` of the limit
-    inside it. `phases`: those that are judged, of the measure's. `fault`: how far beyond start (as factors of it)
-    simulated faults go; None: there are none. `version` is published as `ruleset` with every violation.
+    inside it. Raised again up to `flicker_s` after it was cleared, it is the same violation (0: another one).
+    `phases`: those that are judged, of the measure's. `fault`: how far beyond start (as factors of it) simulated faults
+    go; None: there are none. `version` is published as `ruleset` with every violation.
     """
 
     id: str
@@ -50,6 +69,7 @@ class Rule:
     guard: Guard | None = None
     hold_s: float = 60.0
     clear_hold_s: float = 60.0
+    flicker_s: float = 900.0
     severity: str = "warning"
     event_class: str = "limit_warning"
     text_zh: str = ""

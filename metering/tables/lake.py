@@ -234,6 +234,12 @@ VIOLATIONS = Table(
         Column("message_en", pl.String, "What happened, in English", nullable=False),
         Column("ruleset", pl.String, "The version of the rule that judged it", nullable=False),
         Column("at", TIMESTAMP, "Event time of the reading that caused this change", "UTC", nullable=False),
+        Column(
+            "occurrences",
+            pl.Int32,
+            "How often it was raised: more than once where it came back within the rule's flicker_s",
+            minimum=1,
+        ),
         _DATE,
     ),
 )
