@@ -95,25 +95,19 @@ def _without_kind(words: str) -> str:
     return words.rstrip()
 
 
-def number(value: pl.Expr, digits: pl.Expr, fixed: pl.Expr) -> pl.Expr:
-    """A value with so many digits after the point, as a text; trailing zeros only where the number of digits is
-    `fixed`. Small values of whole units have a digit more.
+def number(value: pl.Expr, digits: pl.Expr, fixed: str | None = None) -> pl.Expr:
+    """A value with so many digits after the point, as a text. Trailing zeros go, but where the column `fixed` says that
+    they stay. Small values of whole units have a digit more.
     """
-    digits = pl.when((digits == 0) & (value.abs() < _SMALL)).then(1).otherwise(digits)
-    scaled = pl.coalesce(pl.when(digits == n).then((value.abs() * 10**n + 0.5).floor()) for n in range(3))
-    whole = scaled.cast(pl.Int64, strict=False)
-    size = pl.coalesce(pl.when(digits == n).then(pl.lit(10**n, pl.Int64)) for n in range(3))
-    part = (whole % size).cast(pl.String)
-    padded = pl.coalesce(pl.when(digits == n).then(part.str.zfill(n)) for n in (1, 2))
-    fraction = pl.when(fixed).then(padded).otherwise(padded.str.strip_chars_end("0"))
-    point = pl.when((digits > 0) & (fraction != "")).then(pl.lit(".") + fraction).otherwise(pl.lit(""))
-    sign = pl.when((value < 0) & (whole > 0)).then(pl.lit("-")).otherwise(pl.lit(""))
-    return pl.concat_str(sign, (whole // size).cast(pl.String), point.fill_null(""))
-
-
-def percent(value: pl.Expr) -> pl.Expr:
-    """A percentage as a text."""
-    return number(value, pl.lit(1), pl.lit(False))
+    digits = digits + ((digits == 0) & (value.abs() < _SMALL)).cast(pl.Int64)
+    scale = pl.lit(10, pl.Int64).pow(digits)
+    scaled = (value.abs() * scale + 0.5).floor().cast(pl.Int64, strict=False)
+    sign = pl.when((value < 0) & (scaled > 0)).then(pl.lit("-")).otherwise(pl.lit(""))
+    point = pl.when(digits > 0).then(pl.lit(".")).otherwise(pl.lit(""))
+    part = pl.when(digits > 0).then((scaled % scale).cast(pl.String).str.zfill(digits)).otherwise(pl.lit(""))
+    text = pl.concat_str(sign, (scaled // scale).cast(pl.String), point, part)
+    short = text.str.replace(r"(\.\d*?)0+$", "$1").str.replace(r"\.$", "")
+    return short if fixed is None else pl.when(fixed).then(text).otherwise(short)
 
 
 _UNITS = {"zh": (" 天", " 小时", " 分钟", " 秒"), "en": (" d", " h", " min", " s")}
