@@ -179,7 +179,8 @@ def step(
         assert before.violation is not None
         if reading.verdict == END and run_s >= reading.clear_hold_s:
             cleared = Cleared(before.violation, run_start_us, before.extreme, before.occurrences)
-            reopens_us = reading.ts_us + int((reading.flicker_s or 0.0) * 1e6)
+            soon_s = reading.flicker_s + reading.hold_s if reading.flicker_s else 0.0
+            reopens_us = reading.ts_us + int(soon_s * 1e6)
             idle = before._replace(ended_us=run_start_us, reopens_until_us=reopens_us)
             return _idle(idle, reading.ts_us), cleared
         extreme, reached = max(before.extreme, sided), before.step
@@ -201,6 +202,13 @@ def step(
     if known is not None and until_us is not None and reading.ts_us < until_us:
         return Run(*known[:6], *run), None
     return Run(None, 0.0, 0.0, 0, None, None, *run), None
+
+
+def heard_at(run: Run | None, us: int) -> Run | None:
+    """Where a check stands once a reading of this time has changed nothing: what may not be opened again is over."""
+    if run is None or run.reopens_until_us is None or us < run.reopens_until_us:
+        return run
+    return run._replace(**_UNNAMED) if run.verdict == START else None
 
 
 def _idle(run: Run | None, now_us: int) -> Run | None:
@@ -264,12 +272,11 @@ class Pair:
         return self.at(max([self.heard_us, *self._times[-1:]]))
 
     def at(self, us: int) -> Run | None:
-        """Where it stood after the last reading up to this time."""
+        """Where it stood after the last reading up to this time, as far as anything can follow from it."""
         index = bisect_left(self._times, us + 1)
         run = self._runs[index - 1] if index else self.base
-        if run is None or run.reopens_until_us is None or us < run.reopens_until_us:
-            return run
-        return run._replace(**_UNNAMED) if run.verdict == START else None
+        heard = [*self._times[max(index - 1, 0) : index], *([self.heard_us] if self.heard_us <= us else [])]
+        return heard_at(run, max(heard)) if heard else run
 
     def put(self, ts_us: int, reading: Judged | None) -> Sequence[Change]:
         """A reading of this time comes, and counts from now on; None: it says nothing to this check."""

@@ -83,7 +83,7 @@ FIELDS = {
     "guard": "judged only where `{ measure, side, base, limit }` holds; an override gives `{ limit }`",
     "hold_s": "seconds that a violation must last to be raised; default 60",
     "clear_hold_s": "seconds that it must be over to be cleared; default 60",
-    "flicker_s": "raised again so soon after it was cleared, it is the same violation; default 900, 0: another",
+    "flicker_s": "back so soon after it was cleared, and held, it is the same violation; default 900, 0: another",
     "severity": "`info`, `warning` or `critical`; default warning",
     "event_class": "class of the message; default limit_warning",
     "storm": "group of rules whose violations, at one time on one feeder, have one cause; default: none",

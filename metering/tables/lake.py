@@ -258,7 +258,7 @@ VIOLATIONS = Table(
         Column(
             "occurrences",
             pl.Int32,
-            "How often it was raised: more than once where it came back within the rule's flicker_s",
+            "How often it was raised: more than once where it came back within its rule's flicker_s",
             minimum=1,
         ),
         _DATE,

@@ -227,7 +227,7 @@ def test_a_late_extreme_that_nobody_would_act_on_is_left_to_the_end() -> None:
     assert _rows(_fed(pair, _down(5, 6))) == [("cleared", 1, 0, 4, 271.0, 6)]
 
 
-def _flickers(arrivals: list[Arrival], flicker_s: float = 240.0) -> list[Arrival]:
+def _flickers(arrivals: list[Arrival], flicker_s: float = 120.0) -> list[Arrival]:
     return [(us, said and said._replace(flicker_s=flicker_s)) for us, said in arrivals]
 
 
@@ -241,7 +241,7 @@ def test_one_that_comes_back_soon_is_the_same_once_more() -> None:
         ("updated", 2, 0, None, 280.0, 8), ("cleared", 3, 0, 8, 280.0, 10),
     ]  # fmt: skip
     assert [change.story.occurrences for change in changes] == [1, 1, 2, 2]
-    for flicker_s in (0.0, 239.0):
+    for flicker_s in (0.0, 119.0):
         rows = _rows(_fed(_pair(), _flickers(spells, flicker_s)))
         assert [(state, start) for state, _, start, *_ in rows] == [
             ("raised", 0), ("cleared", 0), ("raised", 6), ("cleared", 6)
