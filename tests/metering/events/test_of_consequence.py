@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from metering.events import lifecycle, plain
 from metering.events.judge import END, NEITHER, START
 from metering.events.lifecycle import STATE_SCHEMA, advance, of_consequence
-from tests.metering.events.test_plain import (
+from tests.metering.events.arrivals import (
     ABOVE,
     GAP,
     INTERVALS,
