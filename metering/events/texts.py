@@ -45,7 +45,7 @@ def tell(changes: pl.DataFrame, meter_versions: pl.DataFrame, settings: Metering
         duration_s=_duration_s(),
         storm_id=_storm_id(settings),
     )
-    rows = rows.with_columns(_numbers())
+    rows = _with_numbers(rows)
     rows = rows.with_columns(_message(rows, language, settings) for language in wording.LANGUAGES)
     told = VIOLATIONS.conform(rows).sort("violation_id", "revision", "at")
     # What a late reading changes may be newer than its time.
@@ -171,9 +171,6 @@ def _with_values(rows: pl.DataFrame, language: str, timezone: str) -> pl.DataFra
     above, below = _WORST[language]
     form = _WHEN[language]
     rows = rows.with_columns(
-        _level=wording.number(pl.col("voltage_level_kv"), pl.lit(2)),
-        _times=pl.when(pl.col("occurrences") > 1).then("occurrences"),
-    ).with_columns(
         pl.col("customer_name").alias("{customer}"),
         pl.col("feeder").alias("{feeder}"),
         pl.col("meter_id").alias("{meter_id}"),
@@ -205,18 +202,23 @@ def _with_values(rows: pl.DataFrame, language: str, timezone: str) -> pl.DataFra
     return rows.with_columns(when.alias("{when}"), who.alias("{who}"), _extent(language).alias("{extent}"))
 
 
-def _numbers() -> list[pl.Expr]:
-    """Values as texts, the same in every language."""
-    digits = pl.col("unit").replace_strict(wording.DIGITS, default=wording.OTHER_DIGITS, return_dtype=pl.Int64)
+def _with_numbers(rows: pl.DataFrame) -> pl.DataFrame:
+    """With values as texts, the same in every language."""
     value, limit = pl.col("value"), pl.col("limit_value")
     # without a base, a pure number is a share of a whole
     whole = pl.when(pl.col("unit") == _PLAIN_NUMBER).then(pl.coalesce("nominal", 1.0)).otherwise("nominal")
-    return [
-        wording.number(value, digits, fixed="is_pf").alias("_value"),
-        wording.number(limit, digits, fixed="is_pf").alias("_limit"),
-        wording.number(100 * value / whole, pl.lit(1)).alias("_percent"),
-        wording.number(100 * limit / whole, pl.lit(1)).alias("_most"),
-    ]
+    rows = rows.with_columns(
+        wording.digits_of(value, pl.col("unit")).alias("_value_digits"),
+        wording.digits_of(limit, pl.col("unit")).alias("_limit_digits"),
+    )
+    return rows.with_columns(
+        wording.number(value, "_value_digits", fixed="is_pf").alias("_value"),
+        wording.number(limit, "_limit_digits", fixed="is_pf").alias("_limit"),
+        wording.number(100 * value / whole, 1).alias("_percent"),
+        wording.number(100 * limit / whole, 1).alias("_most"),
+        wording.number(pl.col("voltage_level_kv"), 2).alias("_level"),
+        pl.when(pl.col("occurrences") > 1).then("occurrences").alias("_times"),
+    )
 
 
 def _of(language: str) -> dict[str, str]:

@@ -95,19 +95,25 @@ def _without_kind(words: str) -> str:
     return words.rstrip()
 
 
-def number(value: pl.Expr, digits: pl.Expr, fixed: str | None = None) -> pl.Expr:
-    """A value with so many digits after the point, as a text. Trailing zeros go, but where the column `fixed` says that
-    they stay. Small values of whole units have a digit more.
+def number(value: pl.Expr, digits: str | int, fixed: str | None = None) -> pl.Expr:
+    """A value with so many digits after the point, as a text; `digits` may be a column. Trailing zeros go, unless the
+    column `fixed` says that they stay.
     """
-    digits = digits + ((digits == 0) & (value.abs() < _SMALL)).cast(pl.Int64)
-    scale = pl.lit(10, pl.Int64).pow(digits)
+    places = pl.col(digits) if isinstance(digits, str) else pl.lit(digits, pl.Int64)
+    scale = pl.lit(10, pl.Int64).pow(places)
     scaled = (value.abs() * scale + 0.5).floor().cast(pl.Int64, strict=False)
     sign = pl.when((value < 0) & (scaled > 0)).then(pl.lit("-")).otherwise(pl.lit(""))
-    point = pl.when(digits > 0).then(pl.lit(".")).otherwise(pl.lit(""))
-    part = pl.when(digits > 0).then((scaled % scale).cast(pl.String).str.zfill(digits)).otherwise(pl.lit(""))
-    text = pl.concat_str(sign, (scaled // scale).cast(pl.String), point, part)
-    short = text.str.replace(r"(\.\d*?)0+$", "$1").str.replace(r"\.$", "")
-    return short if fixed is None else pl.when(fixed).then(text).otherwise(short)
+    part = (scaled % scale).cast(pl.String).str.zfill(places)
+    short = part.str.strip_chars_end("0")
+    kept = short if fixed is None else pl.when(fixed).then(part).otherwise(short)
+    after = pl.when((scale > 1) & (kept != "")).then(pl.lit(".") + kept).otherwise(pl.lit(""))
+    return pl.concat_str(sign, (scaled // scale).cast(pl.String), after)
+
+
+def digits_of(value: pl.Expr, unit: pl.Expr) -> pl.Expr:
+    """Digits after the point that a value is said with: small ones of whole units have one more."""
+    digits = unit.replace_strict(DIGITS, default=OTHER_DIGITS, return_dtype=pl.Int64)
+    return pl.when((digits == 0) & (value.abs() < _SMALL)).then(1).otherwise(digits)
 
 
 _UNITS = {"zh": (" 天", " 小时", " 分钟", " 秒"), "en": (" d", " h", " min", " s")}
