@@ -38,6 +38,7 @@ JUDGED_SCHEMA = pl.Schema(
         "hold_s": pl.Float64(),
         "clear_hold_s": pl.Float64(),
         "ruleset": pl.String(),
+        "flicker_s": pl.Float64(),
     }
 )
 """`code` is that of `catalogue.checks`, `side` ABOVE or BELOW, `ruleset` the version of the rule that judged."""
@@ -128,4 +129,5 @@ def _one(check: Check, known: pl.DataFrame, figures: Figures, carried: Sequence[
         hold_s=literal(figures.hold_s),
         clear_hold_s=literal(figures.clear_hold_s),
         ruleset=literal(figures.version),
+        flicker_s=literal(figures.flicker_s),
     ).filter(pl.col("value").is_finite() & pl.col("verdict").is_not_null())

@@ -20,6 +20,9 @@ METER_VERSIONS = pl.Schema(
     {
         "meter_id": pl.String(),
         "customer_no": pl.String(),
+        "customer_name": pl.String(),
+        "feeder": pl.String(),
+        "manager": pl.String(),
         "wiring": pl.String(),
         "role": pl.String(),
         "interval_s": pl.Int32(),
@@ -61,7 +64,15 @@ DAY_S = 86_400
 OFF_GRID_US = 1 << 62
 """`grid_us` of a version that has windows not made of its whole slots: after all times."""
 
-_OF_CUSTOMER = ("segment", "voltage_level_kv", "contract_capacity_kva", "contract_demand_kw", "pf_standard")
+_OF_CUSTOMER = (
+    "feeder",
+    "manager",
+    "segment",
+    "voltage_level_kv",
+    "contract_capacity_kva",
+    "contract_demand_kw",
+    "pf_standard",
+)
 _VOLTAGES_OF_RATING = {"3p4w": 3.0, "3p3w": 3.0**0.5, "1p": 1.0}
 """Rated power over nominal voltage (line to line for three wires) and maximum current."""
 _LEAST_COUNT_KWH = 1.0
@@ -105,6 +116,7 @@ def _of_customers(meters: pl.DataFrame, customers: pl.DataFrame, settings: Meter
     periods = customers.select(
         "customer_no",
         *_OF_CUSTOMER,
+        pl.col("name").alias("customer_name"),
         instant(pl.col("valid_from"), settings.timezone).alias("period_from"),
         instant(pl.col("valid_to").dt.offset_by("1d"), settings.timezone).alias("period_to"),
     )
