@@ -11,6 +11,7 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
+from assets.alarms import alarm_handlings, meter_events, metering_faulted, observabilities
 from assets.batch import Batch, Outcome, Part, gated
 from assets.curves import (
     batch_windows,
@@ -28,7 +29,7 @@ from assets.kpis import kpis
 from assets.lake import lake_key, lake_specs
 from assets.picture import curve_picture
 from assets.reconciliations import reconciliations
-from assets.violations import alarm_handlings, meter_events, metering_faulted, observabilities, violations
+from assets.violations import storms_of, violations
 from metering.errors import UserError
 from metering.tables import Table
 from metering.tables.batch import BATCH
@@ -71,6 +72,7 @@ _COUNTED = (
     Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
     Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("meter_daily", "customers")),
     Result("violations", "violations", violations, "supply", (), ("violations", "feedback")),
+    Result("storms", "storms", storms_of, "supply", ("violations", "customers")),
     Result("meter_events", "meter_events", meter_events, "supply", ("violations", "meters"), ("meter_events",)),
     Result("metering_faults", "metering_faults", metering_faulted, "supply", ("violations", "meter_curve")),
     Result("rule_observability", "rule_observability", observabilities, "supply", ("meters",)),

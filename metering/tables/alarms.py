@@ -18,7 +18,8 @@ _HANDLING = "fault handling: accuracy = confirmed / (confirmed + false), handlin
 
 ALARMS = replace(
     VIOLATIONS,
-    meaning="Limit violations, last state of each, and what people said of them (alarm.feedback.v1).",
+    meaning="Limit violations, last state of each, and what people said of them (alarm.feedback.v1); storm_id is null "
+    "where there is no storm.",
     columns=(
         *VIOLATIONS.columns,
         Column("raised_at", TIMESTAMP, "Event time of the reading that raised it first", "UTC"),

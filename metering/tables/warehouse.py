@@ -16,6 +16,7 @@ from metering.tables.evidence import QUALITY_RESULTS, RECONCILIATION, RESTATEMEN
 from metering.tables.kpi import KPI
 from metering.tables.lake import PHASES
 from metering.tables.schema import TIMESTAMP, Column, Table
+from metering.tables.storms import STORMS
 
 SEGMENTS = ("large", "sme", "important")
 WIRINGS = ("3p4w", "3p3w", "1p")
@@ -372,7 +373,7 @@ def warehouse(periods: Sequence[str]) -> dict[str, Table]:
     """All tables of the warehouse; `periods` are the time-of-use periods that the settings name."""
     tables = (
         CUSTOMERS, METERS, DAILY_CURVE, METER_DAILY, _daily_load(periods), VOLTAGE_DAILY, POWER_FACTOR_MONTHLY,
-        ALARMS, ALARM_HANDLING, METER_EVENTS_JOINED, METERING_FAULTS, RULE_OBSERVABILITY, FORECAST,
+        ALARMS, STORMS, ALARM_HANDLING, METER_EVENTS_JOINED, METERING_FAULTS, RULE_OBSERVABILITY, FORECAST,
         FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
     )  # fmt: skip
     return {t.name: t for t in tables}

@@ -93,7 +93,7 @@ def _advance(
     state = replace(state, taken_up=False) if state.taken_up else state
     state, violations = events.step(state, turn, context)
     heard_us = meters.recalled(state, turn.rows, context)
-    state = meters.heard(state, turn.rows, context)
+    state = meters.heard(state, turn.rows, heard_us, context)
     looked_at = {**dict.fromkeys(ended, NEVER), **caught_up}
     state, missing = silence.step(state, heard_us, turn, looked_at, context)
     done = windows.step(state, turn, context)

@@ -368,4 +368,5 @@ def _changes(told: pl.DataFrame, context: Context) -> pl.DataFrame:
         least.cast(pl.Float64).alias("limit_value"),
         "ruleset",
         pl.when(pl.col("state") == "raised").then(due_us).otherwise(until_us).cast(TIMESTAMP).alias("at"),
+        pl.lit(1, pl.Int32).alias("occurrences"),
     ).cast(CHANGE_SCHEMA)  # fmt: skip

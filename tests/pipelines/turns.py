@@ -33,6 +33,15 @@ Sent = tuple[int, Row]
 TOPIC = "meter.readings.v1"
 
 
+def standing(violations: pl.DataFrame) -> pl.DataFrame:
+    """Violations that are not withdrawn, without messages, and without the worst value of those that are open: up to a
+    step of 1 % of the limit, what is told of it depends on what came first.
+    """
+    ended = pl.when(pl.col("ended_at").is_not_null())
+    stands = violations.filter(pl.col("state") != "withdrawn").drop("message_zh", "message_en")
+    return stands.with_columns(ended.then(name).alias(name) for name in ("value", "percent", "duration_s"))
+
+
 @dataclass(frozen=True)
 class FixedRegistry:
     """A registry that never changes."""
