@@ -83,6 +83,7 @@ class Rule:
     advice_zh: str = ""
     advice_en: str = ""
     clause: str = ""
+    meaning: str = ""
     fault: tuple[tuple[str, float, float], ...] = ()
 
     @property
@@ -102,6 +103,11 @@ class Rule:
             clear_margin=self.clear_margin,
         )
         return (first, *self.also)
+
+
+    def observable(self, interval_s: float) -> bool:
+        """Whether readings that are so far apart [s] can show what lasts no longer than the hold time."""
+        return interval_s <= max(self.hold_s, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
