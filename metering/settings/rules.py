@@ -104,7 +104,6 @@ class Rule:
         )
         return (first, *self.also)
 
-
     def observable(self, interval_s: float) -> bool:
         """Whether readings that are so far apart [s] can show what lasts no longer than the hold time."""
         return interval_s <= max(self.hold_s, 1.0)
