@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from metering.events.catalogue import default_rules, rulebook
 from metering.readings.decode import Messages
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
@@ -31,6 +32,8 @@ from sinks.lake.reader import LakeReader
 from tests.pipelines.flow.flows import Fixed, final_of, same_in_the_end
 
 TOPIC = "meter.readings.v1"
+RULES = ("over_voltage", "under_voltage", "over_capacity", "low_power_factor")
+OFF = [{"id": rule, "start": 0} for rule in default_rules().by_id if rule not in RULES]
 READ = {"a.ndjson": 65, "b.ndjson": 50, "sub/c.ndjson": 80, "d.ndjson": 0}
 """Lines that had been read of each file."""
 SINCE = (
@@ -65,6 +68,8 @@ def _kept(before: dict[str, pl.DataFrame], after: dict[str, pl.DataFrame]) -> No
 
 
 def _settings(home: Path) -> Settings:
+    """With the rules that there were when the homes were written: others have not judged what is in them."""
+    (home / "kilowatch.toml").write_text("".join(f'[[rules]]\nid = "{row["id"]}"\nstart = 0\n' for row in OFF), "utf-8")
     settings = load_settings(home)
     return settings.model_copy(update={"stream": replace(settings.stream, metrics_port=-1)})
 
@@ -203,17 +208,17 @@ def test_a_topic_goes_on(
     before: Path, tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings, steps: tuple[int, ...]
 ) -> None:
     logs = [(before / f"partition-{p}.ndjson").read_bytes().splitlines() for p in (0, 1)]
-    home = before / "topic"
+    home, settings = before / "topic", replace(metering_settings, rules=rulebook(OFF, ()))
     first = _tables(home)
     taken = sum(first[name].height for name in ("readings", "rejects"))
     assert taken == 177
     run = Run()
     for step in steps:
-        run = _stream_topic(home, _Partitions(logs, step), index, metering_settings)
+        run = _stream_topic(home, _Partitions(logs, step), index, settings)
     after = _tables(home)
     _kept(first, after)
     assert after["readings"].height + after["rejects"].height == sum(map(len, logs))
     if len(steps) == 1:
         assert run.metrics.readings + run.metrics.rejects == sum(map(len, logs)) - taken
-    _stream_topic(tmp_path / "clean", _Partitions(logs, 10**6), index, metering_settings)
+    _stream_topic(tmp_path / "clean", _Partitions(logs, 10**6), index, settings)
     same_in_the_end(home, tmp_path / "clean", SINCE)
