@@ -83,8 +83,9 @@ class Rule:
     holds, is the same violation (0: another one). `phases`: those that are judged, of the first measure's.
     `storm`: violations of rules of one such group, at one time on one feeder, have one cause (none: they have not).
     `by_wiring`: names, texts and advice that are others for meters of a wiring.
-    `fault`: how far beyond start (as factors of it) simulated faults go; None: there are none. `version` is published
-    as `ruleset` with every violation.
+    `fault`: what simulated faults set, each a measure with the least and the most of it: factors of the start of the
+    rule's condition on it, or fractions of what such a measure is rated at; empty: there are none. `version` is
+    published as `ruleset` with every violation.
     """
 
     id: str
@@ -115,7 +116,8 @@ class Rule:
     advice_en: str = ""
     by_wiring: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
     clause: str = ""
-    fault: tuple[float, float] | None = None
+    meaning: str = ""
+    fault: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def sign(self) -> int:
@@ -139,6 +141,10 @@ class Rule:
             clear_margin=self.clear_margin,
         )
         return (first, *self.also)
+
+    def observable(self, interval_s: float) -> bool:
+        """Whether readings that are so far apart [s] can show what lasts no longer than the hold time."""
+        return interval_s <= max(self.hold_s, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,8 @@ from metering.tables.storms import STORMS
 
 SEGMENTS = ("large", "sme", "important")
 WIRINGS = ("3p4w", "3p3w", "1p")
-ROLES = ("main", "check", "sub")
+MAIN = "main"
+ROLES = (MAIN, "check", "sub")
 SAMPLINGS = ("mean", "snapshot")
 STATUSES = ("raw", "validated", "estimated", "edited", "missing")
 STATUS_MEANING = (
@@ -307,6 +308,23 @@ POWER_FACTOR_MONTHLY = Table(
             _PF,
             minimum=-1.3,
             maximum=150,
+        ),
+        Column(
+            "kvar_needed",
+            pl.Float64,
+            "Capacitors that lift the month's power factor to the standard, over the days it has so far; 0: it is met",
+            "kvar",
+            "P (tan phi1 - tan phi2)",
+            minimum=0,
+        ),
+        Column(
+            "projected_power_factor",
+            pl.Float64,
+            "Power factor at the month's end if it goes on as so far, 2 decimals",
+            "",
+            _PF,
+            minimum=0,
+            maximum=1,
         ),
     ),
 )

@@ -6,10 +6,11 @@ What has been read is on its way into a lake that is empty: so looks at the past
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -74,10 +75,12 @@ class Turns:
         past = LakePast(LakeReader(self.lake), naming, self.figures, self.tables)
         return Context(naming, self.figures, self.kept, past, self.silent_s)
 
-    def turn(self, sent: Sequence[Sent], ended: Collection[int] = ()) -> Results:
-        """Read these; all windows of partitions in `ended` close."""
+    def turn(
+        self, sent: Sequence[Sent], ended: Collection[int] = (), caught_up: Mapping[int, int] = MappingProxyType({})
+    ) -> Results:
+        """Read these; all windows of partitions in `ended` close, those `caught_up` (by the clock) are looked at."""
         segments, values, offsets, logged = [], [], [], []
-        for partition in sorted({partition for partition, _ in sent} | set(ended)):
+        for partition in sorted({partition for partition, _ in sent} | set(ended) | set(caught_up)):
             rows = [row for other, row in sent if other == partition]
             first = self.offsets.get(partition, 0)
             self.offsets[partition] = first + len(rows)
@@ -95,7 +98,8 @@ class Turns:
         context = self.context
         taken = rows.select(*context.arriving_columns, "shard")
         over = {numbers[segment.shard] for segment in segments if segment.end}
-        self.state, results = advance(replace(self.state, shards=shards), taken, context, over)
+        looked_at = {numbers[partition_shard(TOPIC, number)]: clock for number, clock in caught_up.items()}
+        self.state, results = advance(replace(self.state, shards=shards), taken, context, over, looked_at)
         tables = tables_of(rows, REJECTS.empty(), results, (), self.index, self.figures.timezone)
         self.tables.append(tables)
         return results
