@@ -45,6 +45,7 @@ EMITTED = Frame(
         }
     ),
     dated="window_end",
+    narrow=True,
 )
 """The windows of CLOSED as they were emitted last, with their blocks, each with what it added to its day."""
 
@@ -90,7 +91,7 @@ def emitted(state: State, fresh: pl.DataFrame, added: pl.DataFrame, turn: Turn, 
     if turn.moves_on and known.height:
         kept = turn.after.less(context.windows_kept * WINDOW_US).of(known["meter"])
         known = known.filter(known["end_us"] > kept)
-    return state if known is state.frame(EMITTED) else state.having({EMITTED: known})
+    return state.having({EMITTED: known})
 
 
 def forgotten(keys: pl.DataFrame, turn: Turn, context: Context) -> pl.DataFrame:
