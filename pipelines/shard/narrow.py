@@ -65,7 +65,7 @@ def _narrowed(column: pl.Series) -> tuple[pl.Series | None, pl.Expr]:
     """What is kept of a column, if anything, and what makes the column of it."""
     name, dtype = column.name, column.dtype
     same = column, pl.col(name)
-    if dtype == pl.UInt32:  # codes of meters and versions: as many as there are rows
+    if dtype.is_unsigned_integer():  # codes of meters and versions: as many as there are rows
         return same
     if column.null_count() == len(column):
         return None, pl.lit(None, dtype)
@@ -80,7 +80,7 @@ def _narrowed(column: pl.Series) -> tuple[pl.Series | None, pl.Expr]:
     narrow = next((width for beyond, width in _WIDTHS if most - least < beyond), None)
     if narrow is None:
         return same
-    return (numbers - least).cast(narrow), _again(pl.col(name).cast(pl.Int64) + least, dtype)
+    return (numbers.cast(pl.Int64) - least).cast(narrow), _again(pl.col(name).cast(pl.Int64) + least, dtype)
 
 
 def _thousandths(column: pl.Series) -> pl.Series | None:
