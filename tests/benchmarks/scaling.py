@@ -158,7 +158,7 @@ readings, and of a turn with one late reading (medians; the machine was busy, so
 | empty and constant columns left out | 814 | 6.3 us | 45 ms | 50 ms |
 | **narrow columns** (taken) | 403 | 6.0 us | 50 ms | 50 ms |
 | the same rows as Arrow IPC with zstd | 226 | 8.9 us | 126 ms | 147 ms |
-| one window kept, the others asked of the lake (`windows_kept = 1`) | 457 | 5.7 us | 61 ms | 164 ms |
+| one window kept, the others asked of the lake (`windows_kept = 1`) | 456 | 5.7 us | 61 ms | 164 ms |
 
 Packed by zstd, a piece has to be unpacked whole for one meter of it, and readings that are seconds out of order ask for some in nearly
 every turn. Keeping one window is a setting, and goes with narrow columns: 172 bytes; what it costs is each reading that comes a
