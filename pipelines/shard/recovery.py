@@ -217,7 +217,7 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
     meters = pairs["meter"].unique().sort()
     begin = pl.Series("ts", held_from.of(meters)).cast(RUNS.schema["last_ts"])
     rows = past_rows(past_of(pl.DataFrame([meters, begin]), known, context), meters, context)
-    said = judged(at_slots(answering(latest(rows))), pairs, context)
+    said = _as_emitted(judged(at_slots(answering(latest(rows))), pairs, context), known)
     old = said["ts"].to_physical() <= last_ends(said["meter"], held_from.of(said["meter"]), context)
     settings = context.settings
     figures = (context.meter_versions, settings.gap_intervals, settings.alarms)
@@ -227,6 +227,15 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
     state = state.having(frames)
     reached = in_reach(known, now, base, held_from, context)
     return state.having({EVENTS: reached})
+
+
+def _as_emitted(said: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """What readings say, where violations were emitted one by one: nothing comes back as the same."""
+    newest = known.sort("at").unique(PAIR, keep="last")
+    apart = newest.filter(pl.col("occurrences").is_null()).select(*PAIR, apart=True)
+    joined = said.join(apart, on=PAIR, how="left", maintain_order="left")
+    flicker_s = pl.when(pl.col("apart").is_null()).then("flicker_s").otherwise(0.0).alias("flicker_s")
+    return joined.with_columns(flicker_s).select(said.columns)
 
 
 def _counted(runs: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:

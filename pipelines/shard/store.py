@@ -230,7 +230,6 @@ class LakePast:
 
     def _changes(self, rows: pl.DataFrame, checks: pl.DataFrame) -> pl.DataFrame:
         emitted = self._coded(rows, "at", of_window=True).join(checks, on=("rule", "phase"))
-        emitted = emitted.with_columns(pl.col("occurrences").fill_null(1))  # older than the column
         return last_emitted(emitted.select(CHANGE_SCHEMA.names()).cast(CHANGE_SCHEMA))
 
     def slots_by_day(self, since: datetime) -> Iterator[pl.DataFrame]:
