@@ -16,6 +16,7 @@ from metering.settings.dated import in_force as in_force
 from metering.settings.forecast import ForecastSettings as ForecastSettings
 from metering.settings.kpis import GROUPS as GROUPS
 from metering.settings.kpis import Kpi as Kpi
+from metering.settings.notices import NoticeSettings as NoticeSettings
 from metering.settings.readings import PlausibilitySettings as PlausibilitySettings
 from metering.settings.readings import SlotSettings as SlotSettings
 from metering.settings.rules import ABOVE as ABOVE

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from metering.tables.notices import NOTICES
+from metering.tables.notices import SEVERITIES as SEVERITIES
 from metering.tables.schema import TIMESTAMP, Column, Table
 
 PHASES = ("a", "b", "c")
@@ -204,8 +206,6 @@ WINDOWS = Table(
     ),
 )
 
-SEVERITIES = ("info", "warning", "critical")
-
 VIOLATIONS = Table(
     "violations",
     "State changes of limit violations. Append-only; the highest revision of a violation_id is current.",
@@ -314,4 +314,4 @@ GAPS = Table(
     ),
 )
 
-LAKE: dict[str, Table] = {t.name: t for t in (READINGS, WINDOWS, VIOLATIONS, COMPLIANCE, REJECTS, GAPS)}
+LAKE: dict[str, Table] = {t.name: t for t in (READINGS, WINDOWS, VIOLATIONS, COMPLIANCE, REJECTS, GAPS, NOTICES)}

@@ -38,6 +38,7 @@ from metering.kpi.catalogue import problems
 from metering.settings import (
     ForecastSettings,
     MeteringSettings,
+    NoticeSettings,
     PlausibilitySettings,
     PowerFactorAdjustment,
     Rulebook,
@@ -49,6 +50,7 @@ from metering.settings import (
 )
 from metering.settings.kpis import Kpi
 from metering.tables import warehouse
+from metering.tables.notices import SEVERITIES
 from metering.vee.validation import CHECKS, READING_CHECKS
 from orchestration.home.calendar import SpecialDays, known_country, special_days
 from pipelines.flow.settings import StreamOptions
@@ -78,6 +80,11 @@ class Topics(_Part):
     violations: str = Field(min_length=1)
     compliance: str = Field(min_length=1)
     rejected: str = Field(min_length=1)
+    control: str = Field(min_length=1)
+    plans: str = Field(min_length=1)
+    outages: str = Field(min_length=1)
+    feedback: str = Field(min_length=1)
+    notices: str = Field(min_length=1)
     partitions: int = Field(ge=1)
     replication_factor: int = Field(ge=1)
 
@@ -145,6 +152,7 @@ class Settings(BaseSettings):
     stream: StreamOptions
     lake: LakePart
     retention: Retention
+    notify: NoticeSettings
     forecast: ForecastSettings
     vee: VeeSettings
     slots: SlotSettings
@@ -218,6 +226,18 @@ class Settings(BaseSettings):
         for name, figure in asdict(value).items():
             if not 0 <= figure < inf:
                 raise ValueError(f"{name} must be a number from 0")
+        return value
+
+    @field_validator("notify")
+    @classmethod
+    def _tries_and_ends(cls, value: NoticeSettings) -> NoticeSettings:
+        counts = (value.attempts, value.parallel, value.members_named)
+        spans = (value.expire_after_min, value.retry_after_s, value.retry_at_most_s, value.lake_interval_s)
+        if min(counts) < 1 or not all(0 < span < inf for span in spans) or not 0 <= value.storm_wait_s < inf:
+            raise ValueError("attempts, parallel, members_named must be at least 1, times above 0, storm_wait_s from 0")
+        for name, severity in (*value.plan_severity.items(), *value.outage_severity.items()):
+            if severity not in SEVERITIES:
+                raise ValueError(f"{name}: '{severity}' is no severity; there are {', '.join(SEVERITIES)}")
         return value
 
     @field_validator("timezone")

@@ -128,6 +128,11 @@ def ensure_topics(home: Path, settings: Settings) -> dict[str, str]:
         names.windows: topics.COMPACTED,
         names.violations: topics.COMPACTED,
         names.compliance: topics.COMPACTED,
+        names.control: topics.COMPACTED,
+        names.plans: topics.COMPACTED,
+        names.outages: topics.COMPACTED,
+        names.feedback: topics.COMPACTED,
+        names.notices: topics.COMPACTED,
     }
     topics.ensure_topics(config, wanted, names.partitions, names.replication_factor)
     return config
