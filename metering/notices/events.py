@@ -75,7 +75,9 @@ def read(kind: str, value: bytes | str | Mapping[str, Any], settings: NoticeSett
         return _READERS[kind](message, settings)
     except KeyError as error:
         raise UnusableError(f"{error.args[0]} is missing") from error
-    except (TypeError, AttributeError) as error:
+    except UnusableError:
+        raise
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UnusableError(f"a field has another type than it should: {error}") from error
 
 

@@ -178,7 +178,7 @@ def _worded(notice: Notice, seen: _Seen, shown: Sequence[Event], world: World) -
             whom = f"{count} 户" if zh else f"{count} customers"
     begin = min(member.started_at or member.at for member in shown)
     over = sum(not member.is_open for member in shown)
-    ends = [member.ended_at or member.at for member in shown] if notice.event_state in ("cleared", "withdrawn") else []
+    ends = [member.ended_at or member.at for member in shown] if notice.event_state == "cleared" else []
     messages = [message_of(member, contact.language) for member in shown]
     return replace(
         notice,
@@ -186,6 +186,12 @@ def _worded(notice: Notice, seen: _Seen, shown: Sequence[Event], world: World) -
         severity=max((member.severity for member in shown), key=rank),
         title=storm_title(contact, notice.event_class, notice.event_state, whom),
         body=storm_body(
-            contact, messages, over, (begin, max(ends) if ends else None), world.zone, world.settings.members_named
+            contact,
+            notice.event_state,
+            messages,
+            over,
+            (begin, max(ends) if ends else None),
+            world.zone,
+            world.settings.members_named,
         ),
     )

@@ -14,9 +14,12 @@ from zoneinfo import ZoneInfo
 
 from metering.notices.contacts import Contact, Customer
 from metering.notices.events import CONTROL, OUTAGE, PLAN, Event
+from metering.tables.lake import WINDOW_S
 
 CLASS_NAMES: Mapping[str, Mapping[str, str]] = {
-    "zh": {"power_notice": "供电通知", "outage": "停复电", "orderly_usage": "有序用电", "limit_warning": "越限告警"},
+    "zh": {
+        "power_notice": "供电通知", "outage": "停复电通知", "orderly_usage": "有序用电", "limit_warning": "越限告警",
+    },
     "en": {
         "power_notice": "Power notice", "outage": "Outage", "orderly_usage": "Orderly usage",
         "limit_warning": "Limit warning",
@@ -27,10 +30,10 @@ _MARKS = {
     "en": {"raised": "", "updated": "changed", "cleared": "cleared", "withdrawn": "withdrawn"},
 }
 _OWN_MARKS = {
-    ("zh", OUTAGE, "cleared"): "已恢复", ("en", OUTAGE, "cleared"): "restored",
+    ("zh", OUTAGE, "cleared"): "已恢复供电", ("en", OUTAGE, "cleared"): "restored",
     ("zh", OUTAGE, "withdrawn"): "已取消", ("en", OUTAGE, "withdrawn"): "called off",
-    ("zh", CONTROL, "raised"): "超限", ("en", CONTROL, "raised"): "above the cap",
-    ("zh", CONTROL, "cleared"): "已达标", ("en", CONTROL, "cleared"): "within the cap",
+    ("zh", CONTROL, "raised"): "未达标", ("en", CONTROL, "raised"): "missed",
+    ("zh", CONTROL, "cleared"): "已达标", ("en", CONTROL, "cleared"): "met again",
     ("zh", "violation", "updated"): "加重", ("en", "violation", "updated"): "worse",
 }  # fmt: skip
 _LEVELS = {
@@ -75,18 +78,18 @@ def title(words: Words) -> str:
     """The title: class, what is told, whom it is about."""
     event, language = words.event, words.contact.language
     mark = _OWN_MARKS.get((language, event.kind, words.state), _MARKS[language][words.state])
-    return _titled(words.contact, words.event_class, mark, _whom(words))
+    return _titled(words.contact, words.event_class, mark, _whom(words), words.state)
 
 
 def storm_title(contact: Contact, event_class: str, state: str, where: str) -> str:
     """The title of several violations told in one message."""
-    return _titled(contact, event_class, _MARKS[contact.language][state], where)
+    return _titled(contact, event_class, _MARKS[contact.language][state], where, state)
 
 
-def _titled(contact: Contact, event_class: str, mark: str, whom: str) -> str:
+def _titled(contact: Contact, event_class: str, mark: str, whom: str, state: str) -> str:
     zh = contact.language == "zh"
     name = CLASS_NAMES[contact.language].get(event_class, event_class)
-    up = ("升级" if zh else "escalated") if contact.level else ""
+    up = ("升级" if zh else "escalated") if contact.level and state == "raised" else ""
     head = ("·" if zh else ", ").join(part for part in (name, mark, up) if part)
     return f"【{head}】{whom}" if zh else f"[{head}] {whom}"
 
@@ -94,7 +97,7 @@ def _titled(contact: Contact, event_class: str, mark: str, whom: str) -> str:
 def body(words: Words) -> str:
     """The text."""
     said = _BODIES.get(words.event.kind, _violation)(words)
-    return escalated(words.contact, said) if words.state in ("raised", "updated") else said
+    return escalated(words.contact, said) if words.state == "raised" else said
 
 
 def escalated(contact: Contact, said: str) -> str:
@@ -107,23 +110,32 @@ def escalated(contact: Contact, said: str) -> str:
 
 
 def storm_body(
-    contact: Contact, messages: Sequence[str], over: int, span: tuple[datetime, datetime | None], zone: str, named: int
+    contact: Contact,
+    state: str,
+    messages: Sequence[str],
+    over: int,
+    span: tuple[datetime, datetime | None],
+    zone: str,
+    named: int,
 ) -> str:
     """The text of several violations told in one message. `over`: how many of them have ended."""
     zh = contact.language == "zh"
     begin, end = span
     count = len(messages)
     when = span_text(begin, end, zone, contact.language)
-    if end is not None:
+    if state == "withdrawn":
+        head = f"{when} 起的 {count} 条告警均已撤销。" if zh else f"All {count} alarms since {when} are withdrawn."
+    elif end is not None:
         head = f"{when}，{count} 条告警均已解除。" if zh else f"{when}: all {count} alarms have ended."
     else:
-        head = f"{when}起 {count} 条告警" if zh else f"{count} alarms since {when}"
+        head = f"{when} 起 {count} 条告警" if zh else f"{count} alarms since {when}"
         done = (f"，其中 {over} 条已解除" if zh else f", of which {over} have ended") if over else ""
         head += f"{done}：" if zh else f"{done}:"
     lines = [f"{number}. {_short(message)}" for number, message in enumerate(messages[:named], 1)]
     if count > named:
         lines.append(f"……另有 {count - named} 条。" if zh else f"... and {count - named} more.")
-    return escalated(contact, "\n".join([head, *lines])) if end is None else "\n".join([head, *lines])
+    said = "\n".join([head, *lines])
+    return escalated(contact, said) if state == "raised" else said
 
 
 def message_of(event: Event, language: str) -> str:
@@ -174,28 +186,27 @@ def _plan(words: Words) -> str:
     level = _LEVELS[language].get(str(event.value.get("level")), "")
     response = event.value.get("kind") == "demand_response"
     kind = words.say(
-        "需求响应方案" if response else "有序用电方案", "demand response plan" if response else "orderly-usage plan"
+        "需求响应方案" if response else "有序用电方案", "Demand response plan" if response else "Orderly-usage plan"
     )
-    name = words.say(
-        f"{kind} {event.subject}{f'（{level}）' if level else ''}",
-        f"{kind} {event.subject}{f' ({level})' if level else ''}",
-    )
+    shade = words.say(f"（{level}）", f" ({level})") if level else ""
+    name = f"{kind} {event.subject}{shade}"
     when = "" if event.started_at is None else span_text(event.started_at, event.ended_at, words.zone, language)
-    if words.state in ("withdrawn", "cleared"):
+    if words.state == "withdrawn" and event.is_open:
         return words.say(
-            f"{name}已撤销（原定 {when}），恢复正常用电。", f"The {name} of {when} is withdrawn; use power as usual."
+            f"{name}有变更，不再涉及贵方用户，请恢复正常用电。",
+            f"{name} has changed and does not concern your customers any more; use power as usual.",
         )
-    changed = words.state == "updated"
-    head = words.say(
-        f"{name}{'有变更，以本通知为准：' if changed else '：'}{when}。",
-        f"{_upper(name)}{' has changed, this holds now' if changed else ''}: {when}.",
-    )
+    if words.state == "withdrawn":
+        return words.say(
+            f"{name}已撤销（原定 {when}），请恢复正常用电。", f"{name}, {when}, is withdrawn; use power as usual."
+        )
+    changed = words.say("有变更，以本通知为准", " has changed, this holds now") if words.state == "updated" else ""
     return "\n".join(
         [
-            head,
+            words.say(f"{name}{changed}：{when}。", f"{name}{changed}: {when}."),
             *_tasks(words),
             words.say(
-                "请按方案安排生产，到时压减负荷；保安负荷不在压减之列。",
+                "请据此安排生产，按时压减负荷；保安负荷不在压减之列。",
                 "Please plan production accordingly and reduce load in time; protected load is exempt.",
             ),
         ]
@@ -224,52 +235,43 @@ def _tasks(words: Words) -> list[str]:
 def _outage(words: Words) -> str:
     event, language = words.event, words.contact.language
     cause = _CAUSES[language].get(str(event.value.get("kind")), words.say("停电", "Outage"))
-    begin, end = event.started_at, event.ended_at
-    when = "" if begin is None else span_text(begin, end, words.zone, language)
-    where = _feeders(words) if event.feeders else ""
+    begin, end = event.started_at or event.at, event.ended_at
+    when = span_text(begin, end, words.zone, language)
+    where = _feeders(words) if event.feeders else words.say("", "supply")
     names = _listed([c.name for c in words.customers], words)
-    whom = (
-        words.say(f"影响 {len(words.customers)} 户：{names}。", f"Concerns {len(words.customers)} customers: {names}.")
-        if names
-        else ""
-    )
+    count = len(words.customers)
+    whom = words.say(f"影响 {count} 户：{names}。", f" Customers affected, {count}: {names}.") if names else ""
+    if words.state == "withdrawn" and event.is_open:
+        return words.say(
+            f"{cause}（{when}）范围有变更，不再影响贵方用户。", f"{cause}, {when}: it does not concern you any more."
+        )
     if words.state == "withdrawn":
         return words.say(
-            f"{where}{when} 的{cause}已取消，照常供电。{whom}",
-            _gap(f"{_upper(cause)} of {where}", f"{when} is called off. {whom}"),
+            f"{_comma(where, when)} 的{cause}已取消，照常供电。{whom}", f"{cause}, {where}, {when}: called off.{whom}"
         )
     if words.state == "cleared":
-        lasted = ""
-        if begin is not None and end is not None:
-            lasted = words.say(
-                f"，历时 {duration(end - begin, words.contact.language)}",
-                f", after {duration(end - begin, words.contact.language)}",
-            )
+        span = duration(end - begin, language) if end is not None else ""
+        lasted = words.say(f"，历时 {span}", f", {span}") if span else ""
         return words.say(
             f"{where}已恢复供电（{cause}，{when}{lasted}）。{whom}",
-            f"{_gap(where, 'has')} power again ({cause.lower()}, {when}{lasted}). {whom}",
+            f"{_upper(where)} has power again ({cause.lower()}, {when}{lasted}).{whom}",
         )
-    since = "" if end is not None else words.say("起", " on")
-    changed = (
-        words.say("时间或范围有变更，以本通知为准。", "Time or extent have changed, this holds now. ")
-        if words.state == "updated"
-        else ""
-    )
-    planned = event.value.get("kind") == "planned"
-    todo = (
-        words.say(
-            "请提前安排生产，检查自备电源及闭锁，防止反送电。",
-            "Please plan production, and check your own supply and its interlock.",
+    since = when if end is not None else words.say(f"{when} 起", f"since {when}")
+    changed = ""
+    if words.state == "updated":
+        changed = words.say("时间或范围有变更，以本通知为准。", " Time or extent have changed, this holds now.")
+    if event.value.get("kind") == "planned":
+        todo = words.say(
+            "请提前安排生产，检查自备电源及闭锁装置，防止反送电。",
+            " Please plan production, and check your own supply and its interlock.",
         )
-        if planned
-        else words.say(
-            "来电前请勿作业，自备电源投入须先断开进线，防止反送电。",
-            "Treat all parts as live; open the incoming switch before your own supply is used.",
+    else:
+        todo = words.say(
+            "停电期间设备视同带电；启用自备电源前请先断开进线开关，防止反送电。",
+            " Treat all parts as live; open the incoming switch before you use your own supply.",
         )
-    )
     return words.say(
-        f"{cause}：{where}{when}{since}。{changed}{whom}{todo}",
-        f"{cause}: {_gap(where, when)}{since}. {changed}{whom} {todo}",
+        f"{cause}：{_comma(where, since)}。{changed}{whom}{todo}", f"{cause}, {where}, {since}.{changed}{whom}{todo}"
     )
 
 
@@ -277,8 +279,8 @@ def _control(words: Words) -> str:
     event = words.event
     value = event.value
     name = words.customers[0].name if words.customers else str(value.get("customer_no"))
-    plan, end = value.get("plan_id"), event.started_at
-    when = "" if end is None else _moment(end.astimezone(ZoneInfo(words.zone)), words.contact.language)
+    plan, end = value.get("plan_id"), event.started_at or event.at
+    when = span_text(end - timedelta(seconds=WINDOW_S), end, words.zone, words.contact.language)
     actual, cap = _kw(value.get("actual_kw")), _kw(value.get("cap_kw"))
     instructed, achieved = _kw(value.get("instructed_kw")), _kw(value.get("achieved_kw"))
     if cap is not None:
@@ -287,9 +289,7 @@ def _control(words: Words) -> str:
         task = words.say(
             f"已压减 {achieved} kW，应压减 {instructed} kW", f"{achieved} kW saved of {instructed} kW instructed"
         )
-    head = words.say(
-        f"{name}执行方案 {plan}，至 {when} 的一刻钟：{task}", f"{name}, plan {plan}, quarter-hour to {when}: {task}"
-    )
+    head = words.say(f"{name}执行方案 {plan}，{when}：{task}", f"{name}, plan {plan}, {when}: {task}")
     if words.state == "raised":
         return words.say(f"{head}，未达标。请立即压减负荷。", f"{head}: missed. Please reduce load now.")
     return words.say(f"{head}，已达标。", f"{head}: met.")
@@ -330,8 +330,8 @@ def _kw(value: object) -> str | None:
     return f"{value:,.0f}" if isinstance(value, int | float) else None
 
 
-def _gap(*parts: str) -> str:
-    return " ".join(part for part in parts if part)
+def _comma(*parts: str) -> str:
+    return "，".join(part for part in parts if part)
 
 
 def _upper(text: str) -> str:

@@ -24,19 +24,19 @@ from metering.notices.events import CONTROL, FEEDBACK, OUTAGE, PLAN, VIOLATION
 from orchestration.home.settings import Settings
 from orchestration.notify.book import Book
 from orchestration.notify.contacts import ContactsWatch
-from orchestration.notify.sender import Sender
+from orchestration.notify.courier import LEDGER, Courier
 from pipelines.sources.notice_topics import Told
 from sinks.lake.owner import make_folder
 from sinks.locking import LockedError, locked
-from sinks.notices.channels import Channels
 from sinks.notices.ledger import Ledger
 
 log = structlog.get_logger(__name__)
 
-_AT_ONCE, _AT_ONCE_BESIDE_SENDING = 500, 20
-"""While something is being handed over the ledger is not kept from writing down its outcome for long."""
+_AT_ONCE = 100
+"""Messages that are entered in one transaction: while it lasts nothing can be claimed or written down."""
 _POLL_S = 0.2
 _PUBLISH_EVERY_S = 0.5
+_LOOK_EVERY_S = 0.05
 _SILENCE_S = 60.0
 
 
@@ -59,7 +59,7 @@ def notify(home: Path, settings: Settings, kafka: Mapping[str, str] | None, stop
     make_folder(folder)
     watch = ContactsWatch(home, settings)
     with _alone(folder):
-        ledger = Ledger(folder / "ledger.sqlite", settings.notify)
+        ledger = Ledger(folder / LEDGER, settings.notify)
         try:
             _run(home, settings, kafka, watch, ledger, stop, once)
             return ledger.counts()
@@ -69,7 +69,7 @@ def notify(home: Path, settings: Settings, kafka: Mapping[str, str] | None, stop
 
 def rehearse(home: Path, settings: Settings, kafka: Mapping[str, str] | None, stop: Event) -> list[Notice]:
     """The messages that a run would send, now or later; nothing is sent or written down. Raises KilowatchError."""
-    path = home / "notify" / "ledger.sqlite"
+    path = home / "notify" / LEDGER
     watch = ContactsWatch(home, settings)
     before = Ledger(path, settings.notify) if path.exists() else Ledger(None, settings.notify)
     ledger = before.copy()
@@ -88,30 +88,29 @@ def _run(
     home: Path, settings: Settings, kafka: Mapping[str, str] | None, watch: ContactsWatch, ledger: Ledger, stop: Event,
     once: bool,
 ) -> None:  # fmt: skip
-    if again := ledger.recover(_now()):
-        log.warning("handed over or not when the last run ended: sent again, with the same ids", notices=again)
     book = Book(ledger, ledger.first_start(_now()))
     source = _source(home, settings, kafka, ledger)
     outcomes = _Outcomes(home, settings, kafka, ledger)
-    sender = Sender(ledger, Channels().hand_over, settings.notify.parallel, once)
     log.info("notify", source="kafka" if kafka else "lake", contacts=len(watch.world().contacts))
+    courier = Courier(home / "notify", settings.notify)
     try:
         if once:
             for told in _until_its_end(source, stop):
                 book.take(told, watch.world(), _now())
-                sender.wake()
-            sender.drain(stop.is_set)
-        while not once and not stop.is_set() and sender.failure is None:
-            told = source.poll(_AT_ONCE_BESIDE_SENDING if sender.busy else _AT_ONCE, _POLL_S)
-            if told:
+                courier.wake()
+            courier.no_more_members()
+            while not stop.is_set() and ledger.is_busy(_now(), no_more_members=True):
+                courier.check()
+                time.sleep(_LOOK_EVERY_S)
+        while not once and not stop.is_set():
+            if told := source.poll(_AT_ONCE, _POLL_S):
                 book.take(told, watch.world(), _now())
-                sender.wake()
+                courier.wake()
+            courier.check()
             outcomes.tell()
     finally:
-        sender.stop()
+        courier.stop()
         source.close()
-    if sender.failure is not None:
-        raise sender.failure
     outcomes.tell(last=True)
 
 
@@ -119,7 +118,7 @@ def _until_its_end(source: Source, stop: Event) -> Iterator[list[Told]]:
     """All that there is. Raises OperationError when brokers fall silent."""
     heard = time.monotonic()
     while not source.at_end and not stop.is_set():
-        if told := source.poll(_AT_ONCE_BESIDE_SENDING, _POLL_S):
+        if told := source.poll(_AT_ONCE, _POLL_S):
             heard = time.monotonic()
             yield told
         elif time.monotonic() - heard > _SILENCE_S:

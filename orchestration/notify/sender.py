@@ -1,7 +1,7 @@
 """Handing over what is due: some threads, each channel served by one of them at a time.
 
 Here: claim, hand over, write down, again. Not here: what is due and what an outcome means (`sinks.notices.ledger`),
-channels themselves (`sinks.notices.channels`).
+channels themselves (`sinks.notices.channels`), the process that it runs in (`courier`).
 
 A message is claimed on disk before it is handed over, and its outcome written by the very thread that handed it over,
 before anything else: a process that dies in between has sent a message twice at worst, with the same id.
@@ -9,7 +9,6 @@ before anything else: a process that dies in between has sent a message twice at
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from threading import Condition, Thread
@@ -28,32 +27,25 @@ _LOOK_EVERY_S = 0.5
 
 
 class Sender:
-    """Sends what is due until it is stopped. `failure` is set once the ledger cannot be written."""
+    """Sends what is due until it is stopped. `failure` is set once the ledger cannot be written; storms do not wait
+    once `no_more_members` is set.
+    """
 
-    def __init__(self, ledger: Ledger, hand_over: HandOver, parallel: int, once: bool = False) -> None:
-        self._ledger, self._hand_over, self._once = ledger, hand_over, once
+    def __init__(self, ledger: Ledger, hand_over: HandOver, parallel: int) -> None:
+        self._ledger, self._hand_over = ledger, hand_over
         self._change = Condition()
         self._busy: set[str] = set()
         self._stopped = False
+        self.no_more_members = False
         self.failure: OperationError | None = None
         self._threads = [Thread(target=self._work, name=f"sender-{n}", daemon=True) for n in range(parallel)]
         for thread in self._threads:
             thread.start()
 
-    @property
-    def busy(self) -> bool:
-        """Whether something is being handed over."""
-        return bool(self._busy)
-
     def wake(self) -> None:
         """There may be more that is due."""
         with self._change:
             self._change.notify_all()
-
-    def drain(self, stopped: Callable[[], bool]) -> None:
-        """Wait until nothing is due any more, or the process is to stop."""
-        while not stopped() and self.failure is None and not self._idle():
-            time.sleep(0.02)
 
     def stop(self) -> None:
         """Hand over nothing more; what is under way is written down."""
@@ -62,12 +54,6 @@ class Sender:
             self._change.notify_all()
         for thread in self._threads:
             thread.join()
-
-    def _idle(self) -> bool:
-        with self._change:
-            if self._busy:
-                return False
-            return not self._ledger.is_due(_now(), self._once)
 
     def _work(self) -> None:
         try:
@@ -79,7 +65,7 @@ class Sender:
     def _next(self) -> Notice | None:
         with self._change:
             while not self._stopped:
-                notice = self._ledger.claim(_now(), self._busy, self._once)
+                notice = self._ledger.claim(_now(), self._busy, self.no_more_members)
                 if notice is not None:
                     self._busy.add(notice.channel)
                     return notice

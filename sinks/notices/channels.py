@@ -8,8 +8,10 @@ of every text.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -34,6 +36,7 @@ class Channels:
     """Channels by URL, each made when it is first used. A URL's ${NAME} is the environment variable's value."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        _imported()
         self._environment = environment
         self._made: dict[str, NotifyBase] = {}
 
@@ -94,14 +97,21 @@ def reference(notice: Notice) -> str:
     return f"编号 {notice.notice_id}" if notice.language == "zh" else f"Reference {notice.notice_id}"
 
 
-def _made(url: str, kind: str) -> NotifyBase:
-    import logging
+def _imported() -> None:
+    """Have Apprise at hand, and quiet: what matters of its log comes with each result."""
+    with warnings.catch_warnings():  # it asks for modules that Python 3.13 will not have
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import apprise.plugins.email.base  # noqa: F401
+    logger = logging.getLogger("apprise")
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
 
+
+def _made(url: str, kind: str) -> NotifyBase:
     from apprise import Apprise, AppriseAsset
     from apprise.plugins.email.base import NotifyEmail
 
-    logging.getLogger("apprise").propagate = False  # what matters comes with the result
-    logging.getLogger("apprise").addHandler(logging.NullHandler())
     asset = AppriseAsset(
         app_id="Kilowatch", app_desc="Kilowatch", app_url="", async_mode=False, service_timeout=_NO_DEADLINE
     )

@@ -232,8 +232,10 @@ class Ledger:
             self._run("UPDATE notices SET status = 'sending', attempts = attempts + 1 WHERE seq = ?", (row["seq"],))
         return _notice({**dict(row), "status": SENDING, "attempts": row["attempts"] + 1})
 
-    def is_due(self, now: datetime, no_more_members: bool = False) -> bool:
-        """Whether `claim` would find a message."""
+    def is_busy(self, now: datetime, no_more_members: bool = False) -> bool:
+        """Whether a message is under way, or `claim` would find one."""
+        if self._one("SELECT 1 FROM notices WHERE status = 'sending' LIMIT 1") is not None:
+            return True
         ahead_s = self._settings.storm_wait_s if no_more_members else 0.0
         return self._one(_DUE.format(busy=""), (now.timestamp(), ahead_s)) is not None
 
