@@ -20,7 +20,7 @@ from metering.text import filled
 CONTACTS_FILE = "contacts.csv"
 
 _QUIET = r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
-_URL = r"^[A-Za-z][A-Za-z0-9+.-]*://\S+$"
+_URL = r"^([A-Za-z][A-Za-z0-9+.-]*://\S+|\$\{\w+\}\S*)$"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

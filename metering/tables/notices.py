@@ -113,7 +113,12 @@ NOTICES = Table(
             allowed=("raised", "updated", "cleared", "withdrawn"),
         ),
         Column("severity", pl.String, "Severity of the event", nullable=False, allowed=SEVERITIES),
-        Column("channel", pl.String, "Kind of channel: the scheme of its URL", nullable=False),
+        Column(
+            "channel",
+            pl.String,
+            "Kind of channel: the scheme of its URL, or the variable that holds all of it",
+            nullable=False,
+        ),
         Column("contact", pl.String, "The contact", nullable=False),
         Column("role", pl.String, "Role or office that was told", nullable=False),
         Column("level", pl.Int32, "Level of escalation", nullable=False, minimum=0),

@@ -28,7 +28,7 @@ ATTEMPT_HEADER = "Kilowatch-Attempt"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _NO_DEADLINE = 0.0
 _TYPES = {"info": "info", "warning": "warning", "critical": "failure"}
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*(?=://)|\$\{\w+\})")
 _message_id: ContextVar[str | None] = ContextVar("message_id", default=None)
 
 
@@ -87,9 +87,9 @@ class Channels:
 
 
 def scheme(url: str) -> str:
-    """The kind of channel; nothing of a URL besides is ever shown, for the rest may be secret."""
+    """The kind of channel, or the variable that holds all of its URL; the rest may be secret, and is never shown."""
     found = _SCHEME.match(url)
-    return found[0].lower() if found else "?"
+    return "?" if found is None else found[0] if found[0].startswith("$") else found[0].lower()
 
 
 def reference(notice: Notice) -> str:

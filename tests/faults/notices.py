@@ -65,14 +65,7 @@ class NotifyHome:
         self, path: Path, address: str, prefix: str, hook: str, contacts: str = _CONTACTS, toml: str = ""
     ) -> None:
         self.path, self.address, self.prefix = path, address, prefix
-        (path / "registry").mkdir(parents=True)
-        rows = (
-            f"{number},用户 {number[-2:]},large,machinery,10,1600,,0.90,large_industry,false,10kV-0{n % 4},东所,true\n"
-            for n, number in enumerate(CUSTOMERS)
-        )
-        (path / "registry" / "customers.csv").write_text(_HEAD + "".join(rows), "utf-8")
-        (path / "registry" / "meters.csv").write_text(_METERS, "utf-8")
-        (path / "registry" / "contacts.csv").write_text(contacts.format(hook=hook), "utf-8")
+        self.write_registry(hook, contacts)
         names = "".join(f'{name} = "{prefix}.{name}"\n' for name in (*TOPICS, *OTHERS))
         (path / "kilowatch.toml").write_text(
             f'bootstrap_servers = "{address}"\n[topics]\npartitions = 3\n{names}{toml}', "utf-8"
@@ -81,6 +74,18 @@ class NotifyHome:
         ensure_topics({"bootstrap.servers": address}, topics, 3, 1)
         self._producer = Producer({"bootstrap.servers": address, "linger.ms": 0, "log_level": 2})
         self.process: subprocess.Popen[bytes] | None = None
+
+    def write_registry(self, hook: str, contacts: str) -> None:
+        """Customers, on four feeders in turn, and contacts."""
+        folder = self.path / "registry"
+        folder.mkdir(parents=True)
+        rows = (
+            f"{number},用户 {number[-2:]},large,machinery,10,1600,,0.90,large_industry,false,10kV-0{n % 4},东所,true\n"
+            for n, number in enumerate(CUSTOMERS)
+        )
+        (folder / "customers.csv").write_text(_HEAD + "".join(rows), "utf-8")
+        (folder / "meters.csv").write_text(_METERS, "utf-8")
+        (folder / "contacts.csv").write_text(contacts.format(hook=hook), "utf-8")
 
     def produce(self, name: str, key: str, value: dict[str, Any]) -> None:
         self._producer.produce(f"{self.prefix}.{name}", json.dumps(value), key)
@@ -127,7 +132,7 @@ class NotifyHome:
         return time.monotonic() - begin
 
     def said(self) -> str:
-        return (self.path / "notify.log").read_text("utf-8", "replace")[-4000:]
+        return (self.path / "notify.log").read_text("utf-8", "replace")
 
     def outcomes(self) -> dict[str, dict[str, Any]]:
         """The topic of outcomes: the last value of each key."""

@@ -26,11 +26,11 @@ def test_a_row_in_full_and_one_with_the_least() -> None:
     text = (
         HEAD
         + 'duty,值班台,feeder:10kV-01,"outage limit_warning",warning,22:00-07:00,none,en,'
-        + "mailto://h/a@b.example json://${HOOK}/x,2,7.5\n"
+        + "mailto://h/a@b.example json://${HOOK}/x ${ALL},2,7.5\n"
         + "all,调度,,,,,,,json://h,,\n"
     )
     first, second = parse_contacts(text, KNOWN)
-    assert first.channels == ("mailto://h/a@b.example", "json://${HOOK}/x")
+    assert first.channels == ("mailto://h/a@b.example", "json://${HOOK}/x", "${ALL}")
     assert (first.scope, first.classes, first.severity) == ("feeder:10kV-01", ("outage", "limit_warning"), "warning")
     assert (first.quiet, first.quiet_passes, first.language) == ((time(22), time(7)), "none", "en")
     assert (first.level, first.after_min, first.line) == (2, 7.5, 2)

@@ -116,4 +116,6 @@ def test_what_is_no_channel_says_so_and_no_secret(url: str, said: str) -> None:
 
 
 def test_the_kind_of_a_channel() -> None:
-    assert [scheme(url) for url in ("JSON://x", "mailtos://a:b@c", "nothing")] == ["json", "mailtos", "?"]
+    assert [scheme(url) for url in ("JSON://x", "mailtos://a:b@c", "${ALL}", "nothing")] == [
+        "json", "mailtos", "${ALL}", "?",
+    ]  # fmt: skip
