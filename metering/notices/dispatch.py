@@ -112,6 +112,8 @@ class Target:
 
 def is_news(event: Event, known: Known | None) -> bool:
     """Whether a message says something that is not known: not, where it came before or again."""
+    if event.says_nothing_yet:
+        return False
     if known is None:
         return True
     if event.order and event.order <= known.event.order:

@@ -58,6 +58,13 @@ class Event:
     def is_open(self) -> bool:
         return self.state in OPEN
 
+    @property
+    def says_nothing_yet(self) -> bool:
+        """A quarter-hour under a plan that is running, or of which it is not known whether it was kept."""
+        said = self.value
+        live = said.get("state") == "live" or said.get("compliant") is None
+        return self.kind == CONTROL and live and self.state != "withdrawn"
+
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
@@ -106,15 +113,16 @@ def _violation(message: Mapping[str, Any], settings: NoticeSettings) -> Event:  
 
 
 def _plan(message: Mapping[str, Any], settings: NoticeSettings) -> Event:
-    begin, end, issued = _time(message, "from"), _time(message, "to"), _time(message, "issued_at")
+    withdrawn = (message.get("state") or "active") == "withdrawn"
+    span = _time_or_none if withdrawn else _time
+    begin, end, issued = span(message, "from"), span(message, "to"), _time(message, "issued_at")
     caps, reductions = _figures(message, "cap_kw"), _figures(message, "reduction_kw")
     named = [*_names(message, "customers"), *caps, *reductions]
-    withdrawn = (message.get("state") or "active") == "withdrawn"
     told = [message.get("kind"), message.get("level"), begin, end, named, _names(message, "feeders"), caps, reductions]
     return Event(
         subject=_text(message, "plan_id"), kind=PLAN, classes=("orderly_usage",),
         state="withdrawn" if withdrawn else "raised",
-        severity=_severity(settings.plan_severity, message.get("level")), at=issued, fresh_at=end,
+        severity=_severity(settings.plan_severity, message.get("level")), at=issued, fresh_at=end or issued,
         order=(int(message.get("revision") or 0), issued.timestamp()), content=repr([*told, withdrawn]),
         customers=tuple(dict.fromkeys(name for name in named if name != "*")),
         feeders=tuple(_names(message, "feeders")), started_at=begin, ended_at=end, caps=caps, reductions=reductions,
@@ -146,11 +154,14 @@ def _outage(message: Mapping[str, Any], settings: NoticeSettings) -> Event:
 
 def _control(message: Mapping[str, Any], settings: NoticeSettings) -> Event:
     plan, customer, end = _text(message, "plan_id"), _text(message, "customer_no"), _time(message, "window_end")
-    missed = message.get("compliant") is False
+    if message.get("state") == "withdrawn":
+        state = "withdrawn"
+    else:
+        state = "raised" if message.get("compliant") is False else "cleared"
     return Event(
-        subject=f"{plan}/{customer}", kind=CONTROL, classes=("orderly_usage",), state="raised" if missed else "cleared",
+        subject=f"{plan}/{customer}", kind=CONTROL, classes=("orderly_usage",), state=state,
         severity=_severity(settings.plan_severity, message.get("level")), at=end, fresh_at=end,
-        order=(end.timestamp(), int(message.get("revision") or 0)), content=str(missed), customers=(customer,),
+        order=(end.timestamp(), int(message.get("revision") or 0)), content=state, customers=(customer,),
         started_at=end, value=message,
     )  # fmt: skip
 

@@ -198,7 +198,8 @@ def _plan(words: Words) -> str:
         )
     if words.state == "withdrawn":
         return words.say(
-            f"{name}已撤销（原定 {when}），请恢复正常用电。", f"{name}, {when}, is withdrawn; use power as usual."
+            f"{name}已撤销{f'（原定 {when}）' if when else ''}，请恢复正常用电。",
+            f"{name}{f', {when},' if when else ''} is withdrawn; use power as usual.",
         )
     changed = words.say("有变更，以本通知为准", " has changed, this holds now") if words.state == "updated" else ""
     return "\n".join(
@@ -281,15 +282,21 @@ def _control(words: Words) -> str:
     name = words.customers[0].name if words.customers else str(value.get("customer_no"))
     plan, end = value.get("plan_id"), event.started_at or event.at
     when = span_text(end - timedelta(seconds=WINDOW_S), end, words.zone, words.contact.language)
+    if words.state == "withdrawn":
+        return words.say(
+            f"{name}：方案 {plan} 在 {when} 不再执行，此前未达标的通知作废。",
+            f"{name}: plan {plan} does not hold for {when} any more; disregard that it was missed.",
+        )
     actual, cap = _kw(value.get("actual_kw")), _kw(value.get("cap_kw"))
     instructed, achieved = _kw(value.get("instructed_kw")), _kw(value.get("achieved_kw"))
-    if cap is not None:
-        task = words.say(f"负荷 {actual} kW，限值 {cap} kW", f"load {actual} kW, cap {cap} kW")
-    else:
+    task = ""
+    if actual and cap:
+        task = words.say(f"：负荷 {actual} kW，限值 {cap} kW", f": load {actual} kW, cap {cap} kW")
+    elif instructed and achieved:
         task = words.say(
-            f"已压减 {achieved} kW，应压减 {instructed} kW", f"{achieved} kW saved of {instructed} kW instructed"
+            f"：已压减 {achieved} kW，应压减 {instructed} kW", f": {achieved} kW saved of {instructed} kW instructed"
         )
-    head = words.say(f"{name}执行方案 {plan}，{when}：{task}", f"{name}, plan {plan}, {when}: {task}")
+    head = words.say(f"{name}执行方案 {plan}，{when}{task}", f"{name}, plan {plan}, {when}{task}")
     if words.state == "raised":
         return words.say(f"{head}，未达标。请立即压减负荷。", f"{head}: missed. Please reduce load now.")
     return words.say(f"{head}，已达标。", f"{head}: met.")

@@ -13,7 +13,7 @@ from datetime import datetime
 import structlog
 
 from metering.notices.dispatch import World, acknowledged, decide
-from metering.notices.events import VIOLATION, Event, Feedback, UnusableError, read
+from metering.notices.events import CONTROL, VIOLATION, Event, Feedback, UnusableError, read
 from metering.notices.storms import decide_storm
 from pipelines.sources.notice_topics import Told
 from sinks.notices.ledger import Ledger
@@ -46,6 +46,8 @@ class Book:
             return
         if isinstance(said, Feedback):
             self._heard(said, now)
+        elif said.kind == CONTROL and not world.settings.tell_execution:
+            return
         elif said.kind == VIOLATION and said.storm:
             self._storm(said, world, now, max(message.published_at, self._first_start))
         else:

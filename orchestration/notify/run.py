@@ -134,8 +134,8 @@ def _source(home: Path, settings: Settings, kafka: Mapping[str, str] | None, led
 
     names = settings.topics
     topics = {
-        FEEDBACK: names.feedback, VIOLATION: names.violations, PLAN: names.plans, OUTAGE: names.outages,
-        CONTROL: names.control,
+        FEEDBACK: names.feedback, VIOLATION: names.violations, PLAN: names.load_control_plans, OUTAGE: names.outages,
+        CONTROL: names.load_control,
     }  # fmt: skip
     return NoticeTopics(kafka, topics, {topic: ledger.positions(topic) for topic in topics.values()})
 

@@ -41,7 +41,7 @@ from tests.receivers import Post, Webhook, webhook
 from tests.signals import terminate
 
 KILOWATCH = Path(sys.executable).with_name("kilowatch")
-TOPICS = ("violations", "plans", "outages", "control", "feedback", "notices")
+TOPICS = ("violations", "load_control_plans", "outages", "load_control", "feedback", "notices")
 OTHERS = ("readings", "windows", "compliance", "rejected")
 CUSTOMERS = [f"3701810000{number:02}" for number in range(20)]
 _HEAD = (

@@ -57,7 +57,7 @@ def _titles(hook: Webhook, path: str) -> list[str]:
 def test_alarms_plans_and_outages_reach_people_once_and_feedback_stops_escalation(
     tmp_path: Path, kafka: str, hook: Webhook, mails: MailServer
 ) -> None:
-    toml = "[notify]\nretry_after_s = 0.2\nlake_interval_s = 1\nstorm_wait_s = 1\n"
+    toml = "[notify]\nretry_after_s = 0.2\nlake_interval_s = 1\nstorm_wait_s = 1\ntell_execution = true\n"
     home = NotifyHome(tmp_path / "home", kafka, "told", hook.address, CONTACTS, toml)
     now = datetime.now(UTC)
     old = (now - timedelta(hours=3)).isoformat()
@@ -78,15 +78,15 @@ def test_alarms_plans_and_outages_reach_people_once_and_feedback_stops_escalatio
             "plan_id": "P-1", "revision": 0, "level": "red", "from": now.isoformat(), "customers": [FIRST, SECOND],
             "to": (now + timedelta(hours=2)).isoformat(), "cap_kw": 300, "issued_at": now.isoformat(),
         }  # fmt: skip
-        home.produce("plans", "P-1", plan)
+        home.produce("load_control_plans", "P-1", plan)
         home.produce(
             "outages", "O-1", {"outage_id": "O-1", "kind": "fault", "feeder": "10kV-00", "from": now.isoformat()}
         )
         window = {"plan_id": "P-1", "customer_no": FIRST, "cap_kw": 300.0, "actual_kw": 420.0, "compliant": False}
-        home.produce("control", "w", {**window, "window_end": now.isoformat(), "revision": 0})
+        home.produce("load_control", "w", {**window, "window_end": now.isoformat(), "revision": 0})
         _wait(lambda: len(_titles(hook, "/dispatch")) >= 5 and len(mails.mails) >= 4, home)
         home.produce("violations", "v0", violation(0, "cleared", 1))
-        home.produce("plans", "P-1", {**plan, "revision": 1, "state": "withdrawn"})
+        home.produce("load_control_plans", "P-1", {**plan, "revision": 1, "state": "withdrawn"})
         back = {"outage_id": "O-1", "kind": "fault", "feeder": FEEDER_OF_FIRST, "from": now.isoformat()}
         home.produce("outages", "O-1", {**back, "to": (now + timedelta(minutes=9)).isoformat()})
         _wait(lambda: len(mails.mails) >= 7 and bool(_titles(hook, "/chief")), home)

@@ -213,6 +213,27 @@ def test_a_plan_that_is_not_kept_is_told_once_and_so_is_that_it_is_kept_again() 
     assert [n.event_state for n in over] == ["cleared"]
 
 
+def test_a_running_quarter_hour_is_no_news_yet() -> None:
+    told = Told(world(contact()))
+    window = {"plan_id": "P", "customer_no": STEEL, "window_end": NOW.isoformat(), "compliant": False, "state": "live"}
+    assert told.hear("control", window) == []
+    assert len(told.hear("control", {**window, "state": "final", "revision": 1})) == 1
+    told.send_due(NOW)
+    later = {**window, "window_end": (NOW + timedelta(minutes=15)).isoformat()}
+    assert told.hear("control", {**later, "compliant": True}) == []
+    assert told.hear("control", {**later, "state": "final", "compliant": None}) == []
+    (off,) = told.hear("control", {**later, "state": "withdrawn", "revision": 1})
+    assert off.event_state == "withdrawn"
+
+
+def test_a_plan_may_be_withdrawn_without_saying_what_it_was() -> None:
+    told = Told(world(contact(), contact("steel", scope=STEEL)))
+    told.hear("plan", plan())
+    told.send_due(NOW)
+    off = {"plan_id": "P-2026-03-02", "revision": 1, "state": "withdrawn", "issued_at": NOW.isoformat()}
+    assert [n.contact for n in told.hear("plan", off)] == ["duty", "steel"]
+
+
 STEPS = st.lists(
     st.tuples(st.sampled_from(("raised", "updated", "cleared", "withdrawn")), st.sampled_from(SEVERITIES)),
     min_size=1, max_size=8,
