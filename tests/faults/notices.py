@@ -291,7 +291,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50, help="of notify, at moments by chance")
     parser.add_argument("--in-between", type=int, default=10, help="of notify, between hand-over and record")
     parser.add_argument("--all-killed", type=int, default=5, help="there, of the process that sends too")
-    parser.add_argument("--violations", type=int, default=500)
+    parser.add_argument("--violations", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
