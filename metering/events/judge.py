@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from metering.calendar import day_bounds
+from metering.events import registers
 from metering.events.catalogue import Check, checks_in_use
 from metering.events.measures import MEASURES, NO_BASE, TOTAL
 from metering.readings.plausible import believed
@@ -84,6 +85,8 @@ def _judge(
     if readings.is_empty() or not judged:
         return no_rows(JUDGED_SCHEMA).with_columns(pl.lit(None, readings.schema[name]).alias(name) for name in carried)
     rules = settings.rules
+    if any(of_steps(rules.by_id[check.rule]) for check in judged) and registers.VALUES[0] not in readings.columns:
+        readings = registers.told_by_themselves(readings, meter_versions, settings)
     readings = believed(readings, meter_versions)
     known = _known(readings, meter_versions, [rules.by_id[check.rule] for check in judged])
     known, figures = _figures(known, meter_versions, settings, judged)
@@ -95,20 +98,41 @@ def _of(meters: pl.Series | None, known: pl.DataFrame) -> pl.DataFrame:
     return known if meters is None else known.filter(pl.col("meter").is_in(meters))
 
 
+def of_steps(rule: Rule) -> bool:
+    """Whether a rule looks at what registers did since the readings before."""
+    return MEASURES[rule.measure].of_steps or (rule.guard is not None and MEASURES[rule.guard.measure].of_steps)
+
+
+def step_checks(settings: MeteringSettings) -> tuple[Check, ...]:
+    """The checks in use of such rules."""
+    return tuple(check for check in checks_in_use(settings) if of_steps(settings.rules.by_id[check.rule]))
+
+
 def starts(readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
-    """The (meter, code) pairs for which any reading speaks for a start: the few that need a closer look.
+    """The (meter, code) pairs for which any reading speaks by itself for a start: the few that need a closer look.
 
     One pass over all rules together finds the readings that any rule may start at; only these are judged by each.
     """
-    judged = checks_in_use(settings)
-    if readings.is_empty() or not judged:
+    rules = [rule for rule in settings.rules.in_use if not of_steps(rule)]
+    if readings.is_empty() or not rules:
         return no_rows(_STARTS_SCHEMA)
-    near = readings.filter(
-        _known(readings, meter_versions, settings.rules.in_use).select(_any_start(settings.rules)).to_series()
-    )
-    if near.is_empty():
+    near = readings.filter(_known(readings, meter_versions, rules).select(_any_start(settings.rules)).to_series())
+    judged = [check for check in checks_in_use(settings) if not of_steps(settings.rules.by_id[check.rule])]
+    return _starts(near, meter_versions, settings, judged)
+
+
+def step_starts(readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
+    """The (meter, code) pairs for which a reading (with `registers.VALUES`) speaks for a start by what registers did."""
+    return _starts(readings, meter_versions, settings, step_checks(settings))
+
+
+def _starts(
+    near: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings, judged: Sequence[Check]
+) -> pl.DataFrame:
+    if near.is_empty() or not judged:
         return no_rows(_STARTS_SCHEMA)
-    near = _known(believed(near, meter_versions), meter_versions, settings.rules.in_use)
+    rules = [settings.rules.by_id[check.rule] for check in judged]
+    near = _known(believed(near, meter_versions), meter_versions, rules)
     near, figures = _figures(near, meter_versions, settings, judged)
     begins = [figures[check.rule].begins(check.phase).alias(str(check.code)) for check in judged]
     by_meter = near.select("meter", *begins).group_by("meter").agg(pl.all().any())
@@ -159,7 +183,7 @@ def _beyond(value: pl.Expr, limit: pl.Expr, side: str) -> pl.Expr:
 def _any_start(rules: Rulebook) -> pl.Expr:
     """Whether any rule may start at a reading: rules that look alike are one comparison, with the loosest limit."""
     alike: dict[tuple[Any, ...], list[Rule]] = {}
-    for rule in rules.in_use:
+    for rule in (rule for rule in rules.in_use if not of_steps(rule)):
         guard = rule.guard and (rule.guard.measure, rule.guard.side, rule.guard.base)
         alike.setdefault((rule.measure, rule.phases, rule.side, rule.base, guard), []).append(rule)
     return pl.any_horizontal(_may_start(group, rules) for group in alike.values())

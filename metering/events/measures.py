@@ -6,14 +6,15 @@ Here: a new kind of measurement is one row of MEASURES, a new base one of BASES.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import polars as pl
 
+from metering.events import registers
 from metering.supply.power_factor import power_factor
-from metering.tables.lake import MEASURED, PHASES
+from metering.tables.lake import MEASURED, PHASES, REGISTERS
 
 TOTAL = "total"
 _P, _Q = pl.col("p_kw"), pl.col("q_kvar")
@@ -29,6 +30,12 @@ class Measure:
     unit: str
     meaning: str
     values: Mapping[str, pl.Expr]
+    of_steps: bool = False
+    """Whether it is a value of a reading against those before it (`metering.events.registers`)."""
+
+    def unit_of(self, phase: str) -> str:
+        """The unit of a phase: reactive registers count kvarh where active ones count kWh."""
+        return self.unit.replace("kWh", "kvarh") if phase.endswith("kvarh") else self.unit
 
     @property
     def phases(self) -> tuple[str, ...]:
@@ -54,6 +61,10 @@ def _by_phase(template: str) -> dict[str, pl.Expr]:
     return {phase: pl.col(template.format(phase)) for phase in PHASES}
 
 
+def _by_register(what: str, names: Sequence[str]) -> dict[str, pl.Expr]:
+    return {name: pl.col(registers.value(name, what)) for name in names}
+
+
 MEASURES: dict[str, Measure] = {
     "u": Measure("V", "voltage of a phase, meter side (three-wire: a is uab, c is ucb)", _by_phase("u{}_v")),
     "i": Measure("A", "current of a phase, meter side", _by_phase("i{}_a")),
@@ -61,6 +72,33 @@ MEASURES: dict[str, Measure] = {
     "q_kvar": Measure("kvar", "reactive power, import positive", {TOTAL: _Q}),
     "s_kva": Measure("kVA", "apparent power, sqrt(P^2 + Q^2)", {TOTAL: (_P.pow(2) + _Q.pow(2)).sqrt()}),
     "pf": Measure("1", "power factor, |P| / sqrt(P^2 + Q^2); none at P = Q = 0", {TOTAL: power_factor(_P, _Q)}),
+    "register_back": Measure(
+        "kWh",
+        "how far a register went back since the reading before, but for its rollover; 0 of a step that the meter can "
+        "have made",
+        _by_register(registers.BACK, REGISTERS), of_steps=True,
+    ),
+    "register_multiple": Measure(
+        "1",
+        "a step too long, as a multiple of power's integral over a block; without power, of a tenth of what the meter "
+        "can make; 1 of a step that is sane",
+        _by_register(registers.MULTIPLE, REGISTERS), of_steps=True,
+    ),
+    "register_ratio": Measure(
+        "1",
+        "what a register counted over a block as a multiple of power's integral",
+        _by_register(registers.RATIO, registers.OF_POWER), of_steps=True,
+    ),
+    "register_apart": Measure(
+        "1",
+        "how far a register that counts is from power's integral over a block, as a fraction of that",
+        _by_register(registers.APART, registers.OF_POWER), of_steps=True,
+    ),
+    "register_stood": Measure(
+        "kWh",
+        "power's integral over a block in which a register stood still; 0 where it counted",
+        _by_register(registers.STOOD, registers.OF_POWER), of_steps=True,
+    ),
 }
 
 NO_BASE = "none"
