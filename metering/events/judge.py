@@ -47,7 +47,7 @@ JUDGED_SCHEMA = pl.Schema(
 )
 """`code` is that of `catalogue.checks`, `side` ABOVE or BELOW, `ruleset` the version of the rule that judged."""
 
-_STARTS_SCHEMA = pl.Schema({"meter": pl.UInt32(), "code": pl.UInt32()})
+STARTS_SCHEMA = pl.Schema({"meter": pl.UInt32(), "code": pl.UInt32()})
 
 
 def judge(
@@ -115,7 +115,7 @@ def starts(readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: Meter
     """
     rules = [rule for rule in settings.rules.in_use if not of_steps(rule)]
     if readings.is_empty() or not rules:
-        return no_rows(_STARTS_SCHEMA)
+        return no_rows(STARTS_SCHEMA)
     near = readings.filter(_known(readings, meter_versions, rules).select(_any_start(settings.rules)).to_series())
     judged = [check for check in checks_in_use(settings) if not of_steps(settings.rules.by_id[check.rule])]
     return _starts(near, meter_versions, settings, judged)
@@ -130,7 +130,7 @@ def _starts(
     near: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings, judged: Sequence[Check]
 ) -> pl.DataFrame:
     if near.is_empty() or not judged:
-        return no_rows(_STARTS_SCHEMA)
+        return no_rows(STARTS_SCHEMA)
     rules = [settings.rules.by_id[check.rule] for check in judged]
     near = _known(believed(near, meter_versions), meter_versions, rules)
     near, figures = _figures(near, meter_versions, settings, judged)

@@ -76,28 +76,33 @@ MEASURES: dict[str, Measure] = {
         "kWh",
         "how far a register went back since the reading before, but for its rollover; 0 of a step that the meter can "
         "have made",
-        _by_register(registers.BACK, REGISTERS), of_steps=True,
+        _by_register(registers.BACK, REGISTERS),
+        of_steps=True,
     ),
     "register_multiple": Measure(
         "1",
         "a step too long, as a multiple of power's integral over a block; without power, of a tenth of what the meter "
         "can make; 1 of a step that is sane",
-        _by_register(registers.MULTIPLE, REGISTERS), of_steps=True,
+        _by_register(registers.MULTIPLE, REGISTERS),
+        of_steps=True,
     ),
     "register_ratio": Measure(
         "1",
         "what a register counted over a block as a multiple of power's integral",
-        _by_register(registers.RATIO, registers.OF_POWER), of_steps=True,
+        _by_register(registers.RATIO, registers.OF_POWER),
+        of_steps=True,
     ),
     "register_apart": Measure(
         "1",
         "how far a register that counts is from power's integral over a block, as a fraction of that",
-        _by_register(registers.APART, registers.OF_POWER), of_steps=True,
+        _by_register(registers.APART, registers.OF_POWER),
+        of_steps=True,
     ),
     "register_stood": Measure(
         "kWh",
         "power's integral over a block in which a register stood still; 0 where it counted",
-        _by_register(registers.STOOD, registers.OF_POWER), of_steps=True,
+        _by_register(registers.STOOD, registers.OF_POWER),
+        of_steps=True,
     ),
 }
 

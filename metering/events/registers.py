@@ -151,9 +151,7 @@ def _starts_wrong(known: pl.DataFrame, settings: MeteringSettings) -> list[pl.Se
         to_here = {back: _is(name, back, _since(back, settings)) for back in range(1, _READINGS_BACK + 1)}
         back_again = pl.any_horizontal(
             (to_here[back] == _OK).fill_null(False)
-            & pl.all_horizontal(
-                _not_from(name, back, other, settings).fill_null(False) for other in range(1, back)
-            )
+            & pl.all_horizontal(_not_from(name, back, other, settings).fill_null(False) for other in range(1, back))
             for back in range(2, _READINGS_BACK + 1)
         )
         is_ = pl.col(f"{name}_is")
@@ -190,8 +188,10 @@ def _blocks(told: pl.DataFrame) -> pl.DataFrame:
     """
     first = (pl.col(_KEY) != pl.col(_KEY).shift(1)).fill_null(True)
     passed_us = pl.col("slot_us") - pl.col("slot_us").shift(1)
-    missing = first | (passed_us > pl.col("interval_s").cast(pl.Int64) * 1_500_000) | (
-        pl.col("chain") != pl.col("chain").shift(1)
+    missing = (
+        first
+        | (passed_us > pl.col("interval_s").cast(pl.Int64) * 1_500_000)
+        | (pl.col("chain") != pl.col("chain").shift(1))
     )
     p_kw = pl.when(pl.col("p_kw").abs() <= pl.col("p_most_kw")).then("p_kw")
     here = (p_kw * passed_us / (_US_PER_HOUR / 1_000_000)).round().cast(pl.Int64, strict=False)
@@ -297,7 +297,7 @@ def _of_blocks(settings: MeteringSettings) -> Iterator[pl.Expr]:
         sane = pl.when(~pl.col("apart"))
         yield sane.then(1.0).when(mine & (ratio > 1)).then(ratio).alias(value(name, MULTIPLE))
         yield sane.then(1.0).when(mine).then(ratio).alias(value(name, RATIO))
-        yield (
-            sane.then(0.0).when(mine & ~stands).then((pl.col("net") - pl.col("kwh")).abs() / expected)
-        ).alias(value(name, APART))
+        yield (sane.then(0.0).when(mine & ~stands).then((pl.col("net") - pl.col("kwh")).abs() / expected)).alias(
+            value(name, APART)
+        )
         yield pl.when(~pl.col("apart") & ~stands).then(0.0).when(mine & stands).then(expected).alias(value(name, STOOD))

@@ -16,7 +16,7 @@ import polars as pl
 
 from metering.calendar import local_date
 from metering.tables.lake import WINDOWS
-from pipelines.shard import checks, compliance, events, meters, windows
+from pipelines.shard import checks, compliance, events, meters, steps, windows
 from pipelines.shard.state import FLOORS, METERS, Frame, State
 from pipelines.shard.store import Context
 
@@ -31,6 +31,8 @@ FRAMES: tuple[Frame, ...] = (
     checks.BASE,
     checks.EVENTS,
     checks.SUSPECTS,
+    steps.LAST,
+    steps.PRIOR,
 )
 """All that the state is made of."""
 

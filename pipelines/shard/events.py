@@ -21,6 +21,7 @@ from metering.load.windows import latest
 from metering.readings.slots import WINDOW_US, answering, at_slots
 from metering.tables.lake import VIOLATIONS
 from metering.tables.schema import no_rows
+from pipelines.shard import steps
 from pipelines.shard.checks import BASE, EVENTS, RUNS, SUSPECTS, in_reach, judged, met, suspected
 from pipelines.shard.disputed import one_by_one
 from pipelines.shard.meters import Turn, recalled
@@ -46,7 +47,9 @@ def step(state: State, turn: Turn, context: Context) -> tuple[State, pl.DataFram
         theirs = pl.col("meter").is_in(disputed["meter"].implode())
         state, changes = one_by_one(state, rows.filter(plainly), late, suspects.filter(theirs), turn, context)
         rows = rows.filter(~plainly)
-    state, more = _in_order(state, at_slots(rows), suspects, context)
+    state, timely, by_steps = steps.in_order(state, at_slots(rows), context)
+    state = suspected(state, rows, by_steps)
+    state, more = _in_order(state, timely, pl.concat([suspects, by_steps]), context)
     changes = pl.concat([changes, more])
     violations = tell(changes, context.meter_versions, context.settings) if changes.height else VIOLATIONS.empty()
     return state, violations
@@ -63,9 +66,11 @@ def evict(state: State, gone: Sequence[pl.DataFrame], turn: Turn, context: Conte
         meters = pl.col("meter").is_in(pairs["meter"].unique().implode())
         rows = pl.concat([rows.filter(meters) for rows in gone])
         if rows.height:
-            base, _ = _on(at_slots(answering(latest(rows))), pairs, base, context)
+            valued = steps.valued(at_slots(answering(latest(rows))), pairs, state, context)
+            base, _ = _on(valued, pairs, base, context)
     held_from = turn.after.less(context.windows_kept * WINDOW_US)
     known = known.filter(known["end_us"] > held_from.of(known["meter"])) if known.height else known
+    state = steps.evicted(state, gone, pl.concat([base.select(PAIR), known.select(PAIR)]), turn, context)
     events = in_reach(state.frame(EVENTS), state.frame(RUNS), base, held_from, context)
     return state.having({BASE: base, SUSPECTS: known, EVENTS: events})
 

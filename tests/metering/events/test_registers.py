@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -33,7 +33,7 @@ def said(
     """
 
     def of(
-        readings: Sequence[float | None | Row], register: str = "import_kwh", p_kw: float | None = 400.0,
+        readings: Sequence[float | Row | None], register: str = "import_kwh", p_kw: float | None = 400.0,
         versions: Sequence[Row] = (), **meter: Any,
     ) -> Said:  # fmt: skip
         interval_s = meter.get("interval_s", 900)
@@ -63,8 +63,8 @@ def said(
     return of
 
 
-def steady(*wrong: tuple[int, float | None | Row], n: int = 8, start: float = 120_000.0) -> list[float | None | Row]:
-    readings: list[float | None | Row] = [start + KWH * number for number in range(n)]
+def steady(*wrong: tuple[int, float | Row | None], n: int = 8, start: float = 120_000.0) -> list[float | Row | None]:
+    readings: list[float | Row | None] = [start + KWH * number for number in range(n)]
     for at, what in wrong:
         readings[at] = what
     return readings
