@@ -122,7 +122,7 @@ def starts(readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: Meter
 
 
 def step_starts(readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
-    """The (meter, code) pairs for which a reading (with `registers.VALUES`) speaks for a start by what registers did."""
+    """The (meter, code) pairs for which a reading (with `registers.VALUES`) speaks for a start by its steps."""
     return _starts(readings, meter_versions, settings, step_checks(settings))
 
 

@@ -220,7 +220,7 @@ def _blocks(told: pl.DataFrame) -> pl.DataFrame:
     known = pl.col("kwh_e6").is_not_null() & pl.col("edge_us").is_not_null()
     return blocks.with_columns(
         last.alias("last"),
-        over=pl.col("slot_us") == pl.col("end_us"),
+        (pl.col("slot_us") == pl.col("end_us")).alias("over"),
         *(pl.when(known).then(name).alias(name) for name in SEED_SCHEMA),
     )
 
@@ -270,7 +270,7 @@ def _against_power(blocks: pl.DataFrame) -> pl.DataFrame:
     judged = blocks.with_columns(kwh.alias("kwh"), net.alias("net"), far.alias("apart"), pl.lit(False).alias("back"))
     if judged["apart"].any():
         failed = pl.col("apart").fill_null(pl.col("kwh").is_not_null())
-        back, follows = pl.lit(False), pl.lit(True)
+        follows = pl.lit(True)
         total_e6 = pl.col("kwh_e6")
         for before in range(1, _BLOCKS_BACK + 1):
             joins = (pl.col("edge_us") == pl.col("stamp_us").shift(1)) & (pl.col(_KEY) == pl.col(_KEY).shift(1))

@@ -39,15 +39,15 @@ def step(state: State, turn: Turn, context: Context) -> tuple[State, pl.DataFram
     suspects = judge.starts(rows, context.meter_versions, context.settings)
     state = suspected(state, rows, suspects)
     late = _late(rows, recalled(state, rows, context))
-    changes = no_rows(CHANGE_SCHEMA)
+    changes, earlier = no_rows(CHANGE_SCHEMA), rows.clear()
     if late.height:
         disputed = late.group_by("meter").agg(pl.col("position").max().alias("until"))
         until = rows.select("meter").join(disputed, on="meter", how="left", maintain_order="left")["until"]
         plainly = (rows["position"] <= until).fill_null(False)
         theirs = pl.col("meter").is_in(disputed["meter"].implode())
         state, changes = one_by_one(state, rows.filter(plainly), late, suspects.filter(theirs), turn, context)
-        rows = rows.filter(~plainly)
-    state, timely, by_steps = steps.in_order(state, at_slots(rows), context)
+        earlier, rows = rows.filter(plainly), rows.filter(~plainly)
+    state, timely, by_steps = steps.in_order(state, at_slots(rows), earlier, context)
     state = suspected(state, rows, by_steps)
     state, more = _in_order(state, timely, pl.concat([suspects, by_steps]), context)
     changes = pl.concat([changes, more])

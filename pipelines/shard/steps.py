@@ -40,6 +40,7 @@ LAST = Frame(
         }
     ),
     dated="ts",
+    stays=pl.lit(True),
 )
 """Each meter's last reading, and what is known of its block so far."""
 PRIOR = Frame("prior", 1, HELD_SCHEMA, dated="ts")
@@ -49,9 +50,12 @@ _SCREENED = ("meter", "version", "slot_us", "end_us", "stamp_us", *REGISTERS)
 READINGS_BACK, BLOCKS_BACK = 3, 3
 
 
-def in_order(state: State, rows: pl.DataFrame, context: Context) -> tuple[State, pl.DataFrame, pl.DataFrame]:
+def in_order(
+    state: State, rows: pl.DataFrame, earlier: pl.DataFrame, context: Context
+) -> tuple[State, pl.DataFrame, pl.DataFrame]:
     """The state after readings (as at their slots) that come after all of their meters'; them with the values of their
-    steps, and the (meter, code) pairs for which one speaks for a start.
+    steps, and the (meter, code) pairs for which one speaks for a start. `earlier`: readings (as held) of this turn that
+    came before them.
     """
     if rows.is_empty() or not judge.step_checks(context.settings):
         return state, rows, no_rows(judge.STARTS_SCHEMA)
@@ -68,7 +72,7 @@ def in_order(state: State, rows: pl.DataFrame, context: Context) -> tuple[State,
     if meters.is_empty():
         return state, rows, no_rows(judge.STARTS_SCHEMA)
     theirs = pl.col("meter").is_in(meters.implode())
-    looked_at = with_values(rows.filter(theirs).drop(registers.VALUES), state, context)
+    looked_at = with_values(rows.filter(theirs).drop(registers.VALUES), state, context, earlier)
     suspects = judge.step_starts(looked_at, context.meter_versions, context.settings)
     return state, pl.concat([rows.filter(~theirs), looked_at]), suspects
 
@@ -117,9 +121,12 @@ def evicted(state: State, gone: Sequence[pl.DataFrame], pairs: pl.DataFrame, tur
     return state.having({PRIOR: kept.drop("since_us")})
 
 
-def with_values(rows: pl.DataFrame, state: State, context: Context) -> pl.DataFrame:
+def with_values(
+    rows: pl.DataFrame, state: State, context: Context, earlier: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """`rows` (as at their slots, one for each) with the values of their steps, told by what is known before them."""
-    before = readings_before(rows, state, context)
+    first = first_of(rows)
+    before = before_first(known_around(first, state, context, earlier=earlier), first)
     numbered = rows.with_row_index("row")
     names = [name for name in numbered.columns if name in before.columns or name == "row"]
     every = pl.concat([before, numbered.select(names)], how="diagonal").sort("meter", "slot_us")
@@ -128,23 +135,23 @@ def with_values(rows: pl.DataFrame, state: State, context: Context) -> pl.DataFr
     return rows.with_columns(values.select(registers.VALUES).get_columns())
 
 
-def readings_before(rows: pl.DataFrame, state: State, context: Context) -> pl.DataFrame:
-    """Readings (as at their slots) before the first of each meter's `rows`, so many as steps are told by."""
-    first = first_of(rows)
-    return before_first(known_around(first, state, context), first)
-
-
 def known_around(
-    first: pl.DataFrame, state: State, context: Context, readings: int = READINGS_BACK, blocks: int = BLOCKS_BACK
+    first: pl.DataFrame,
+    state: State,
+    context: Context,
+    readings: int = READINGS_BACK,
+    blocks: int = BLOCKS_BACK,
+    earlier: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Readings (as at their slots) that are known of meters, from before those in `first` (`meter`, `slot_us`,
-    `end_us`) on.
+    `end_us`) on; those of this turn only if they are among `earlier` (as held).
     """
-    known = held_of(first["meter"], state, context)
+    known = held_of(first["meter"], state, context, earlier)
     short = without_enough(before_first(known, first), first, context, readings, blocks)
     if short.is_empty():
         return known
-    return pl.concat([known.join(short, on="meter", how="anti"), of_lake(short, context, readings, blocks)])
+    more = of_lake(short, context, readings, blocks, earlier)
+    return pl.concat([known.join(short, on="meter", how="anti"), more])
 
 
 def first_of(rows: pl.DataFrame) -> pl.DataFrame:
@@ -152,12 +159,12 @@ def first_of(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.group_by("meter", maintain_order=True).agg(pl.col("slot_us", "end_us").get(pl.col("slot_us").arg_min()))
 
 
-def held_of(meters: pl.Series, state: State, context: Context) -> pl.DataFrame:
-    """What the state holds of meters, one reading for each slot, as at these."""
+def held_of(meters: pl.Series, state: State, context: Context, earlier: pl.DataFrame | None = None) -> pl.DataFrame:
+    """What the state holds of meters (and is among `earlier`), one reading for each slot, as at these."""
     theirs = pl.col("meter").is_in(meters.implode())
     parts = [rows for frame in (CLOSED, OPEN) for rows in state.chunks(frame).where(theirs)]
     prior = state.frame(PRIOR)
-    parts += [prior.filter(theirs)] if prior.height else []
+    parts += [part.filter(theirs) for part in (prior, earlier) if part is not None and part.height]
     return one_a_slot(parts, context)
 
 
@@ -190,16 +197,18 @@ def without_enough(
 
 
 def of_lake(
-    first: pl.DataFrame, context: Context, readings: int = READINGS_BACK, blocks: int = BLOCKS_BACK
+    first: pl.DataFrame, context: Context, readings: int, blocks: int, earlier: pl.DataFrame | None
 ) -> pl.DataFrame:
-    """What the lake knows of meters, from so long before the readings in `first` on that there are enough: at first from
-    a day before, then from as long as steps are told over.
+    """What the lake knows of meters, from so long before the readings in `first` on that there are enough: from a day
+    before, and else from as long as steps are told over.
     """
     found = one_a_slot([], context)
+    theirs = pl.col("meter").is_in(first["meter"].implode())
+    coming = [] if earlier is None else [earlier.filter(theirs)]
     earliest = pl.select(pl.min_horizontal(_reach(first, context, blocks).min(), first["slot_us"].min())).item()
     for days in (1.0, context.settings.plausibility.step_days):
         since = EPOCH + timedelta(microseconds=max(0, earliest - int(days * 86_400_000_000)))
-        found = one_a_slot([context.past.readings_since(first["meter"], since)], context)
+        found = one_a_slot([context.past.readings_since(first["meter"], since), *coming], context)
         if without_enough(before_first(found, first), first, context, readings, blocks).is_empty():
             break
     return found
