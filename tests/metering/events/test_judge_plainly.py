@@ -81,6 +81,8 @@ def _measured(reading: Row, measure: str, phase: str) -> float | None:
         has = phase in PHASES[METERS[reading["meter"]][1]]
         value: float | None = reading[f"{measure}{phase}_{'v' if measure == 'u' else 'a'}"]
         return value if has else None
+    if measure.startswith("register_"):
+        return None  # these meters report none
     if measure == "p_kw" or p is None or q is None:
         return p if measure == "p_kw" else None
     s = float((p * p + q * q) ** 0.5)
