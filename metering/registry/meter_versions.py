@@ -20,6 +20,9 @@ METER_VERSIONS = pl.Schema(
     {
         "meter_id": pl.String(),
         "customer_no": pl.String(),
+        "customer_name": pl.String(),
+        "feeder": pl.String(),
+        "manager": pl.String(),
         "wiring": pl.String(),
         "role": pl.String(),
         "interval_s": pl.Int32(),
@@ -34,6 +37,8 @@ METER_VERSIONS = pl.Schema(
         "voltage_level_kv": pl.Float64(),
         "rated_a": pl.Float64(),
         "max_a": pl.Float64(),
+        "base_kw": pl.Float64(),
+        "most_kw": pl.Float64(),
         "contract_capacity_kva": pl.Float64(),
         "contract_demand_kw": pl.Float64(),
         "pf_standard": pl.Float64(),
@@ -59,7 +64,15 @@ DAY_S = 86_400
 OFF_GRID_US = 1 << 62
 """`grid_us` of a version that has windows not made of its whole slots: after all times."""
 
-_OF_CUSTOMER = ("segment", "voltage_level_kv", "contract_capacity_kva", "contract_demand_kw", "pf_standard")
+_OF_CUSTOMER = (
+    "feeder",
+    "manager",
+    "segment",
+    "voltage_level_kv",
+    "contract_capacity_kva",
+    "contract_demand_kw",
+    "pf_standard",
+)
 _VOLTAGES_OF_RATING = {"3p4w": 3.0, "3p3w": 3.0**0.5, "1p": 1.0}
 """Rated power over nominal voltage (line to line for three wires) and maximum current."""
 _LEAST_COUNT_KWH = 1.0
@@ -103,6 +116,7 @@ def _of_customers(meters: pl.DataFrame, customers: pl.DataFrame, settings: Meter
     periods = customers.select(
         "customer_no",
         *_OF_CUSTOMER,
+        pl.col("name").alias("customer_name"),
         instant(pl.col("valid_from"), settings.timezone).alias("period_from"),
         instant(pl.col("valid_to").dt.offset_by("1d"), settings.timezone).alias("period_to"),
     )
@@ -176,8 +190,11 @@ def _plausible(settings: MeteringSettings) -> list[pl.Expr]:
     ratios = pl.col("pt_ratio") * pl.col("ct_ratio")
     voltages = pl.col("wiring").replace_strict(_VOLTAGES_OF_RATING, return_dtype=pl.Float64)
     count_kwh = (ratios * figures.count_kwh).clip(lower_bound=_LEAST_COUNT_KWH)
-    rated_kw = voltages * pl.col("nominal_v") * pl.col("max_a") * ratios / 1000
+    kw_per_a = voltages * pl.col("nominal_v") * ratios / 1000
+    rated_kw = kw_per_a * pl.col("max_a")
     return [
+        (kw_per_a * pl.col("rated_a")).alias("base_kw"),
+        rated_kw.alias("most_kw"),
         (pl.col("nominal_v") * figures.voltage_factor).alias("u_most_v"),
         (pl.col("max_a") * figures.current_factor).alias("i_most_a"),
         (rated_kw * figures.power_factor).alias("p_most_kw"),

@@ -20,6 +20,9 @@ from metering.settings.readings import PlausibilitySettings as PlausibilitySetti
 from metering.settings.readings import SlotSettings as SlotSettings
 from metering.settings.rules import ABOVE as ABOVE
 from metering.settings.rules import BELOW as BELOW
+from metering.settings.rules import USUAL_ALARMS as USUAL_ALARMS
+from metering.settings.rules import AlarmSettings as AlarmSettings
+from metering.settings.rules import Condition as Condition
 from metering.settings.rules import Guard as Guard
 from metering.settings.rules import Override as Override
 from metering.settings.rules import Rule as Rule

@@ -13,7 +13,7 @@ from metering.settings.charges import PowerFactorAdjustment, Tariff, periods_of
 from metering.settings.forecast import ForecastSettings
 from metering.settings.kpis import Kpi
 from metering.settings.readings import PlausibilitySettings, SlotSettings
-from metering.settings.rules import Rulebook
+from metering.settings.rules import AlarmSettings, Rulebook
 from metering.settings.vee import VeeSettings
 from metering.settings.voltage import VoltageLimits
 
@@ -40,6 +40,7 @@ class MeteringSettings:
     forecast: ForecastSettings = field(default_factory=ForecastSettings)
     vee: VeeSettings = field(default_factory=VeeSettings)
     slots: SlotSettings = field(default_factory=SlotSettings)
+    alarms: AlarmSettings = field(default_factory=AlarmSettings)
     plausibility: PlausibilitySettings = field(default_factory=PlausibilitySettings)
 
     @property

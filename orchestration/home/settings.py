@@ -36,6 +36,7 @@ from metering.events.catalogue import rulebook
 from metering.events.lifecycle import LOOK_BACK, RUN_UP
 from metering.kpi.catalogue import problems
 from metering.settings import (
+    AlarmSettings,
     ForecastSettings,
     MeteringSettings,
     PlausibilitySettings,
@@ -149,6 +150,7 @@ class Settings(BaseSettings):
     vee: VeeSettings
     slots: SlotSettings
     plausibility: PlausibilitySettings
+    alarms: AlarmSettings
     rules: tuple[dict[str, Any], ...] = ()
     rulesets: tuple[dict[str, Any], ...] = ()
     voltage: tuple[VoltageLimits, ...]
@@ -212,7 +214,7 @@ class Settings(BaseSettings):
             raise ValueError("reference_days and history_days must be at least 1, gaps at least 0")
         return value
 
-    @field_validator("slots", "plausibility")
+    @field_validator("slots", "plausibility", "alarms")
     @classmethod
     def _not_negative(cls, value: Any) -> Any:
         for name, figure in asdict(value).items():

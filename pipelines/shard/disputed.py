@@ -204,7 +204,10 @@ def _machines(before: _Before, pairs: pl.DataFrame, context: Context) -> _Machin
     machines: _Machines = {}
     for meter, code in pairs.select(PAIR).iter_rows():
         settled_us = before.settled.get(meter, -(1 << 62))
-        machines[meter, code] = plain.Pair(int(sides[code]), context.settings.gap_intervals, None, {}, settled_us)
+        figures = context.settings
+        machines[meter, code] = plain.Pair(
+            int(sides[code]), figures.gap_intervals, None, {}, settled_us, figures.alarms
+        )
     for row in before.base.iter_rows(named=True):
         if (row["meter"], row["code"]) in machines:
             machine = machines[row["meter"], row["code"]]
@@ -234,7 +237,7 @@ def _run(
     counting = rows.filter(~position.is_in(outdone)) if outdone else rows
     counting = counting.with_columns(alone=alone, timely=alone & ~position.is_in(late.implode()))
     said: dict[_Pair, dict[int, plain.Judged]] = {}
-    for pair, by_position in _by_position(counting, pairs, context):
+    for pair, by_position in _by_position(counting, pairs, machines, context):
         said[pair] = dict(by_position)
     found: dict[_Pair, list[plain.Change]] = {}
     for meter, code in pairs.select(PAIR).iter_rows():
@@ -306,12 +309,14 @@ def _by_time(
 
 
 def _by_position(
-    rows: pl.DataFrame, pairs: pl.DataFrame, context: Context
+    rows: pl.DataFrame, pairs: pl.DataFrame, machines: _Machines, context: Context
 ) -> Iterator[tuple[_Pair, Iterator[tuple[int, plain.Judged]]]]:
     """What the turn's readings say to each pair, in the order of the log, each with its position; but for those that
     change nothing.
     """
     said = _with_interval(judged(rows, pairs, context, ("position", "alone", "timely")), context)
+    for meter, code, heard_us in said.group_by(PAIR).agg(pl.col("ts").max().to_physical()).iter_rows():
+        machines[meter, code].heard_us = heard_us
     telling = of_consequence(said, context.settings.gap_intervals, pl.col("timely"), pl.col("alone"))
     said = said.filter(telling).sort(*PAIR, "position")
     for pair, group in groupby(said.select(*PAIR, "position", *_JUDGED).iter_rows(), itemgetter(0, 1)):
@@ -332,11 +337,19 @@ def _us(at: datetime) -> int:
     return (at - _EPOCH) // _MICROSECOND
 
 
+def _us_or_none(at: datetime | None) -> int | None:
+    return None if at is None else _us(at)
+
+
 def _run_of(row: dict[str, Any], side: int) -> plain.Run:
-    active = row["active"]
+    named = row["started_at"] is not None
     return plain.Run(
-        plain.Violation(_us(row["started_at"]), row["limit_value"], row["ruleset"]) if active else None,
-        row["value"] * side if active else 0.0,
+        plain.Violation(_us(row["started_at"]), row["limit_value"], row["ruleset"]) if named else None,
+        row["value"] * side if named else 0.0,
+        row["step"] if named else 0.0,
+        row["occurrences"] if named else 0,
+        _us_or_none(row["ended_at"]),
+        _us_or_none(row["reopens_until"]),
         row["run"],
         _us(row["run_start"]),
         row["run_s"],
@@ -346,8 +359,8 @@ def _run_of(row: dict[str, Any], side: int) -> plain.Run:
 
 
 def _emitted_of(row: dict[str, Any], side: int) -> plain.Emitted:
-    ended = None if row["ended_at"] is None else _us(row["ended_at"])
-    story = plain.Story(ended, row["value"] * side, row["limit_value"], row["ruleset"])
+    ended = _us_or_none(row["ended_at"])
+    story = plain.Story(ended, row["value"] * side, row["limit_value"], row["ruleset"], row["occurrences"])
     return plain.Emitted(row["state"], row["revision"], story, row["version"])
 
 
@@ -358,18 +371,23 @@ def _states(runs: dict[_Pair, plain.Run | None], machines: _Machines) -> pl.Data
         if run is None:
             continue
         machine = machines[meter, code]
+        named = run.violation is not None
         started_us, limit_value, ruleset = run.named
-        told = machine.emitted.get(started_us) if run.active else None
+        told = machine.emitted.get(started_us) if named else None
         rows.append(
             {
                 "meter": meter,
                 "code": code,
                 "active": run.active,
-                "started_at": started_us if run.active else None,
-                "value": run.extreme * machine.side if run.active else None,
-                "limit_value": limit_value if run.active else None,
-                "ruleset": ruleset if run.active else None,
+                "started_at": started_us if named else None,
+                "value": run.extreme * machine.side if named else None,
+                "limit_value": limit_value if named else None,
+                "ruleset": ruleset if named else None,
                 "revision": told.revision if told else 0,
+                "step": run.step if named else None,
+                "occurrences": run.occurrences if named else None,
+                "ended_at": run.ended_us,
+                "reopens_until": run.reopens_until_us,
                 "run": run.verdict,
                 "run_start": run.run_start_us,
                 "run_s": run.run_s,
@@ -395,9 +413,10 @@ def _changes(found: dict[_Pair, list[plain.Change]], machines: _Machines) -> pl.
             "limit_value": change.story.limit_value,
             "ruleset": change.story.ruleset,
             "at": change.at_us,
+            "occurrences": change.story.occurrences,
         }
         for (meter, code), changes in found.items()
-        for change in plain.coalesced(changes)
+        for change in changes
     ]
     return _timed(rows, CHANGE_SCHEMA)
 

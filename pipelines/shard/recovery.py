@@ -215,9 +215,10 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
     rows = past_rows(past_of(pl.DataFrame([meters, begin]), known, context), meters, context)
     said = judged(at_slots(answering(latest(rows))), pairs, context)
     old = said["ts"].to_physical() <= last_ends(said["meter"], held_from.of(said["meter"]), context)
-    versions, gap = context.meter_versions, context.settings.gap_intervals
-    base, _ = advance(said.filter(old), no_rows(STATE_SCHEMA), versions, gap)
-    now, _ = advance(said.filter(~old), base, versions, gap)
+    settings = context.settings
+    figures = (context.meter_versions, settings.gap_intervals, settings.alarms)
+    base, _ = advance(said.filter(old), no_rows(STATE_SCHEMA), *figures)
+    now, _ = advance(said.filter(~old), base, *figures)
     frames = {RUNS: _counted(now, known), BASE: _counted(base, known)}
     state = state.having(frames)
     reached = in_reach(known, now, base, held_from, context)
@@ -225,8 +226,9 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
 
 
 def _counted(runs: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """An open violation goes on counting from the revision that it was last emitted with."""
+    """A violation goes on counting from the revision that it was last emitted with."""
     counted = known.select(*NAME, emitted="revision")
     joined = runs.join(counted, on=NAME, how="left", nulls_equal=True, maintain_order="left")
-    revision = pl.when("active").then(pl.coalesce("emitted", "revision")).otherwise(0).cast(pl.Int32)
+    named = pl.when(pl.col("started_at").is_not_null())
+    revision = named.then(pl.coalesce("emitted", "revision")).otherwise(0).cast(pl.Int32)
     return joined.with_columns(revision=revision).select(runs.columns).sort(PAIR)

@@ -207,6 +207,7 @@ class LakePast:
         rows = self._of("violations", meters, self._days_since("violations", since))
         checks = self._naming.checks.select("code", "rule", "phase")
         emitted = self._coded(rows, "at", of_window=True).join(checks, on=("rule", "phase"))
+        emitted = emitted.with_columns(pl.col("occurrences").fill_null(1))  # older than the column
         return last_emitted(emitted.select(CHANGE_SCHEMA.names()).cast(CHANGE_SCHEMA))
 
     def days(self, wanted: pl.DataFrame) -> pl.DataFrame:
