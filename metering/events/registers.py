@@ -41,10 +41,13 @@ SEED_SCHEMA = pl.Schema(
         "kwh_e6": pl.Int64(),
         "edge_us": pl.Int64(),
         **{f"edge_{register}": pl.Float64() for register in OF_POWER},
+        "troubled": pl.Boolean(),
     }
 )
 """Of a meter's last reading, where its block is not over: the integral of power so far [1e-6 kWh], and when the block
-before was over [us], with its registers then. Null where these are not known."""
+before was over [us], with its registers then; null where these are not known. And whether its own step was wrong, so
+that the next one may be the first that is sane again."""
+_OF_BLOCK = tuple(name for name in SEED_SCHEMA if name != "troubled")
 
 _OK, _DOWN, _UP = 0, -1, 1
 _READINGS_BACK, _BLOCKS_BACK = 3, 2
@@ -59,7 +62,7 @@ _KEY = "key"
 def steps(
     rows: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings, key: str = "meter"
 ) -> pl.DataFrame:
-    """`rows` with VALUES, `wrong` (a step to it cannot be counted), and SEED_SCHEMA.
+    """`rows` with VALUES, SEED_SCHEMA, and `wrong`: whether a step to it, or to the one before, cannot be counted.
 
     `rows`: one for each slot and `key`, sorted by both: `version`, `slot_us`, `end_us` (of its block), `stamp_us`,
     `p_kw` and registers; where they have SEED_SCHEMA, a first row of a key may stand for its block so far. Each row is
@@ -106,10 +109,36 @@ def _direct(known: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
     known = known.with_columns(_since(1, settings).alias("since_us"))
     known = known.with_columns(_is(name, 1, pl.col("since_us")).alias(f"{name}_is") for name in REGISTERS)
     wrong = pl.any_horizontal((pl.col(f"{name}_is") != _OK).fill_null(False) for name in REGISTERS)
-    known = known.with_columns(wrong.alias("wrong"))
-    if known["wrong"].any():
-        known = known.with_columns(_starts_wrong(known, settings))
+    not_shown = pl.any_horizontal(
+        ((pl.col(name) < 0) | (pl.col(name) >= pl.col("register_modulus"))).fill_null(False) for name in REGISTERS
+    )
+    known = known.with_columns(wrong.alias("wrong"), pl.col("troubled").fill_null(False))
+    usual = [pl.lit(False).alias(f"{name}_after") for name in REGISTERS]
+    if known.select((pl.col("wrong") | pl.col("troubled") | not_shown).any()).item():
+        known = known.with_columns(_after_wrong(known)).with_columns(_starts_wrong(known, settings))
+    else:
+        known = known.with_columns(*usual, pl.lit(False).alias("after"))
     return known.with_columns(value for name in REGISTERS for value in _values(name))
+
+
+def _after_wrong(known: pl.DataFrame) -> list[pl.Series]:
+    """`troubled`: whether a step to a reading was wrong, or began at what the register cannot show; `<register>_after`
+    and `after`, whether that to the one before was.
+    """
+    start = {name: pl.col(name).shift(1) for name in REGISTERS}
+    wrong = {
+        name: (pl.col(f"{name}_is") != _OK).fill_null(False)
+        | ((start[name] < 0) | (start[name] >= pl.col("register_modulus"))).fill_null(False)
+        & pl.col("since_us").is_not_null()
+        for name in REGISTERS
+    }
+    same = (pl.col(_KEY) == pl.col(_KEY).shift(1)).fill_null(False)
+    found = known.select(
+        (pl.col("troubled") | pl.any_horizontal(wrong.values())).alias("troubled"),
+        *((own.shift(1) & same).fill_null(False).alias(f"{name}_after") for name, own in wrong.items()),
+    )
+    after = found.select((pl.col("troubled").shift(1) & known.select(same).to_series()).fill_null(False))
+    return [*found.get_columns(), after.to_series().alias("after")]
 
 
 def _since(back: int, settings: MeteringSettings) -> pl.Expr:
@@ -172,7 +201,11 @@ def _values(name: str) -> Iterator[pl.Expr]:
     # without power a step is held against a tenth of what the meter can make: ten times of that it cannot have made
     multiple = pl.when(is_ == _UP).then(10 * (pl.col(name) - before) / _most(pl.col("since_us")))
     judged_by_block = pl.col("p_kw").is_not_null() if name in OF_POWER else pl.lit(False)
-    yield multiple.when((is_ == _OK) & ~judged_by_block).then(1.0).alias(value(name, MULTIPLE))
+    yield (
+        multiple.when((is_ == _OK) & (~judged_by_block | pl.col(f"{name}_after")))
+        .then(1.0)
+        .alias(value(name, MULTIPLE))
+    )
     if name in OF_POWER:
         yield from (pl.lit(None, pl.Float64).alias(value(name, what)) for what in (APART, STOOD))
 
@@ -210,7 +243,7 @@ def _blocks(told: pl.DataFrame) -> pl.DataFrame:
     grouped = rows.group_by("block", maintain_order=True).agg(
         pl.len().alias("n"),
         pl.when(pl.col("kwh_e6").is_not_null().all()).then(pl.col("kwh_e6").sum()).alias("kwh_e6"),
-        *(pl.col(name).first() for name in SEED_SCHEMA if name != "kwh_e6"),
+        *(pl.col(name).first() for name in _OF_BLOCK if name != "kwh_e6"),
     )
     last = grouped["n"].cum_sum().cast(pl.Int64) - 1
     of_last = told.select(
@@ -221,7 +254,7 @@ def _blocks(told: pl.DataFrame) -> pl.DataFrame:
     return blocks.with_columns(
         last.alias("last"),
         (pl.col("slot_us") == pl.col("end_us")).alias("over"),
-        *(pl.when(known).then(name).alias(name) for name in SEED_SCHEMA),
+        *(pl.when(known).then(name).alias(name) for name in _OF_BLOCK),
     )
 
 
@@ -230,16 +263,20 @@ def _with_blocks(told: pl.DataFrame, blocks: pl.DataFrame, settings: MeteringSet
     one.
     """
     going_on = blocks.filter(~pl.col("over") & pl.col("edge_us").is_not_null())
-    rows = told.drop(SEED_SCHEMA.names()).with_columns(
-        _scattered(told.height, going_on["last"], going_on[name]) for name in SEED_SCHEMA
+    rows = told.drop(_OF_BLOCK).with_columns(
+        (pl.col("wrong") | pl.col("after")).alias("wrong"),
+        *(_scattered(told.height, going_on["last"], going_on[name]) for name in _OF_BLOCK),
     )
     judged = _against_power(blocks)
     whole = judged.filter(pl.col("net").is_not_null() & ~told["wrong"].gather(judged["last"]))
     if whole.is_empty():
         return rows.with_columns(pl.lit(None, pl.Float64).alias(value(name, RATIO)) for name in OF_POWER)
     at = whole["last"]
-    rows = rows.with_columns(rows["wrong"].scatter(at, whole["apart"]))
+    apart_at = at.filter(whole["apart"])
+    rows = rows.with_columns(rows["wrong"].scatter(apart_at, True))
     found = whole.select(_of_blocks(settings))
+    told_there = {name: rows[name].gather(at) for name in found.columns if name in rows.columns}
+    found = found.with_columns(found[name].zip_with(found[name].is_not_null(), own) for name, own in told_there.items())
     return rows.with_columns(
         rows[name].scatter(at, found[name]) if name in rows.columns else _scattered(rows.height, at, found[name])
         for name in found.columns
