@@ -28,7 +28,7 @@ from assets.kpis import kpis
 from assets.lake import lake_key, lake_specs
 from assets.picture import curve_picture
 from assets.reconciliations import reconciliations
-from assets.violations import violations
+from assets.violations import storms_of, violations
 from metering.errors import UserError
 from metering.tables import Table
 from metering.tables.batch import BATCH
@@ -71,6 +71,7 @@ _COUNTED = (
     Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
     Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("meter_daily", "customers")),
     Result("violations", "violations", violations, "supply", (), ("violations",)),
+    Result("storms", "storms", storms_of, "supply", ("violations", "customers")),
     Result("forecast", "forecast", forecasts, "forecast", ("daily_curve",)),
     Result("forecast_accuracy", "forecast_accuracy", accuracies, "forecast", ("forecast", "daily_curve")),
 )

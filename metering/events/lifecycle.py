@@ -8,9 +8,9 @@ is the sum of their intervals. A run for the start raises once it has held `hold
 has held `clear_hold_s`. A gap ends a run; it neither raises nor clears.
 
 An update is emitted where somebody would act on it: at the first reading of a minute (`update_s`, of event time) at
-which the worst value has reached another step, of `update_step` of the limit, than when last emitted. What is raised
-again within `flicker_s` of its clearing is the same violation, which flickers: its `occurrences` are counted. The end
-of a violation carries the worst value there was.
+which the worst value has reached another step, of `update_step` of the limit, than when last emitted. What comes
+back within `flicker_s` of its clearing, and holds, is the same violation, which flickers: its `occurrences` are
+counted. The end of a violation carries the worst value there was.
 """
 
 from __future__ import annotations
@@ -194,8 +194,9 @@ def _triggers(rows: pl.DataFrame) -> pl.DataFrame:
     rows = rows.with_columns(active=trigger.forward_fill().over(_BY_PAIR).fill_null(was_active))
     before = pl.col("active").shift(1).over(_BY_PAIR).fill_null(was_active)
     rows = rows.with_columns(raised=pl.col("active") & ~before, cleared=~pl.col("active") & before)
-    flicker = pl.duration(microseconds=(pl.col("flicker_s").fill_null(0.0) * 1e6).cast(pl.Int64))
-    until = pl.when("cleared").then(pl.col("ts") + flicker).forward_fill().over(_BY_PAIR)
+    soon_s = pl.when(pl.col("flicker_s") > 0).then(pl.col("flicker_s") + pl.col("hold_s")).otherwise(0.0)
+    soon = pl.duration(microseconds=(soon_s * 1e6).cast(pl.Int64))
+    until = pl.when("cleared").then(pl.col("ts") + soon).forward_fill().over(_BY_PAIR)
     rows = rows.with_columns(
         reopens_until=until.fill_null(pl.col("reopens_until_0")),
         ended_at=pl.when("cleared").then("run_start").forward_fill().over(_BY_PAIR).fill_null(pl.col("ended_at_0")),

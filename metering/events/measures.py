@@ -19,6 +19,7 @@ from metering.tables.lake import MEASURED, PHASES, REGISTERS
 TOTAL = "total"
 _P, _Q = pl.col("p_kw"), pl.col("q_kvar")
 _PF = power_factor(_P, _Q)
+_NOTHING = pl.lit(None, pl.Float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ class Measure:
 
 
 def _root(value: pl.Expr) -> str:
-    return value.meta.root_names()[0]
+    return next(iter(value.meta.root_names()), "")
 
 
 def _by_phase(template: str) -> dict[str, pl.Expr]:
@@ -109,6 +110,9 @@ MEASURES: dict[str, Measure] = {
         {TOTAL: pl.when(_Q < 0).then(_PF).when(_PF.is_not_null()).then(1.0)}, near=_PF_NEAR,
     ),
     "u_max": Measure("V", "highest voltage of the phases, meter side", {TOTAL: _HIGHEST_U}, whole=True, near=_ANY_U),
+    "u_other": Measure(
+        "V", "highest voltage of the other phases, meter side", _of_others("u{}_v"), whole=True, near={"above": "u"}
+    ),
     "i_max": Measure("A", "highest current of the phases, meter side", {TOTAL: _HIGHEST_I}, whole=True, near=_ANY_I),
     "i_other": Measure(
         "A", "highest current of the other phases, meter side", _of_others("i{}_a"), whole=True, near={"above": "i"}
@@ -151,6 +155,7 @@ MEASURES: dict[str, Measure] = {
         _by_register(registers.STOOD, registers.OF_POWER),
         of_steps=True,
     ),
+    "missing": Measure("1", "slots without a reading in a row: no reading tells, the stream counts", {TOTAL: _NOTHING}),
 }  # fmt: skip
 
 NO_BASE = "none"
@@ -160,8 +165,8 @@ BASES: dict[str, str] = {
     "max_a": "maximum current of the meter, meter side",
     "contract_capacity_kva": "contract capacity of the customer",
     "contract_demand_kw": "contract demand of the customer",
-    "base_kw": "power of the meter at its rated current and nominal voltage, primary side",
-    "most_kw": "power of the meter at its maximum current and nominal voltage, primary side",
+    "base_kva": "power of the meter at its rated current and nominal voltage, primary side",
+    "max_kva": "power of the meter at its maximum current and nominal voltage, primary side",
     "pf_standard": "power-factor standard of the customer",
     NO_BASE: "nothing: limits are in the measure's own unit",
 }

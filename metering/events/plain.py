@@ -14,147 +14,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 from metering.events.judge import END, START
 from metering.events.lifecycle import plain_step_of
+from metering.events.stories import UNNAMED, Change, Cleared, Emitted, Judged, Run, Story, Violation
 from metering.settings import USUAL_ALARMS, AlarmSettings
-
-
-class Judged(NamedTuple):
-    """What a reading says to a check: `ts_us` is its end [us], `interval_s` what it stands for."""
-
-    ts_us: int
-    verdict: int
-    value: float
-    limit_value: float
-    hold_s: float
-    clear_hold_s: float
-    ruleset: str
-    version: int
-    interval_s: int
-    flicker_s: float | None = 0.0
-
-
-@dataclass(slots=True, eq=False)
-class Violation:
-    """What names a violation, and what it is held against. Readings in it share this; one that turns out to be part of
-    another is `part_of` that, and so are all its readings at once.
-    """
-
-    started_us: int
-    limit_value: float
-    ruleset: str
-    part_of: Violation | None = None
-
-    @property
-    def whole(self) -> Violation:
-        found = self
-        while found.part_of is not None:
-            found = found.part_of
-        return found
-
-
-class Run(NamedTuple):
-    """Where a check stands: the violation that is open, or may be opened again, if any; and the run that is going on.
-
-    `extreme` and `run_extreme` are values times the check's side, `step` is that of the last update. `ended_us` and
-    `reopens_until_us` are of a violation that has been cleared: up to then it may be opened again.
-    """
-
-    violation: Violation | None
-    extreme: float
-    step: float
-    occurrences: int
-    ended_us: int | None
-    reopens_until_us: int | None
-    verdict: int
-    run_start_us: int
-    run_s: float
-    run_extreme: float
-    last_us: int
-
-    @property
-    def active(self) -> bool:
-        return self.violation is not None and self.reopens_until_us is None
-
-    @property
-    def named(self) -> tuple[int, float, str]:
-        """Start, limit and rule set of the violation."""
-        whole = self.violation.whole if self.violation else _NONE
-        return whole.started_us, whole.limit_value, whole.ruleset
-
-    @property
-    def started_us(self) -> int:
-        return self.named[0]
-
-    @property
-    def story(self) -> Story:
-        """That of the violation."""
-        _, limit_value, ruleset = self.named
-        step = self.step if self.ended_us is None else 0.0
-        return Story(self.ended_us, self.extreme, limit_value, ruleset, self.occurrences, step)
-
-
-_NONE = Violation(0, 0.0, "")
-_UNNAMED: dict[str, Any] = {
-    "violation": None, "extreme": 0.0, "step": 0.0, "occurrences": 0, "ended_us": None, "reopens_until_us": None
-}  # fmt: skip
-
-
-class Cleared(NamedTuple):
-    """A violation that a reading clears."""
-
-    violation: Violation
-    ended_us: int
-    extreme: float
-    occurrences: int
-
-    @property
-    def told(self) -> tuple[int, Story]:
-        """Its start, and its story."""
-        whole = self.violation.whole
-        return whole.started_us, Story(
-            self.ended_us, self.extreme, whole.limit_value, whole.ruleset, self.occurrences, 0.0
-        )
-
-
-class Story(NamedTuple):
-    """What there is to tell of a violation, beside its name; `ended_us` None: it is open, and was updated at `step`."""
-
-    ended_us: int | None
-    extreme: float
-    limit_value: float
-    ruleset: str
-    occurrences: int = 1
-    step: float = 0.0
-
-    def alike(self, other: Story) -> bool:
-        """Whether nobody would act on the difference, if there is one."""
-        if self.ended_us is None and other.ended_us is None:
-            return self[2:] == other[2:]
-        return self == other
-
-
-@dataclass(slots=True)
-class Emitted:
-    """What was emitted last of a violation."""
-
-    state: str
-    revision: int
-    story: Story
-    version: int
-
-
-class Change(NamedTuple):
-    """Something to emit: a violation by its start, and the time of the reading that caused it."""
-
-    started_us: int
-    state: str
-    revision: int
-    story: Story
-    version: int
-    at_us: int
 
 
 def step(
@@ -179,7 +43,8 @@ def step(
         assert before.violation is not None
         if reading.verdict == END and run_s >= reading.clear_hold_s:
             cleared = Cleared(before.violation, run_start_us, before.extreme, before.occurrences)
-            reopens_us = reading.ts_us + int((reading.flicker_s or 0.0) * 1e6)
+            soon_s = reading.flicker_s + reading.hold_s if reading.flicker_s else 0.0
+            reopens_us = reading.ts_us + int(soon_s * 1e6)
             idle = before._replace(ended_us=run_start_us, reopens_until_us=reopens_us)
             return _idle(idle, reading.ts_us), cleared
         extreme, reached = max(before.extreme, sided), before.step
@@ -201,6 +66,13 @@ def step(
     if known is not None and until_us is not None and reading.ts_us < until_us:
         return Run(*known[:6], *run), None
     return Run(None, 0.0, 0.0, 0, None, None, *run), None
+
+
+def heard_at(run: Run | None, us: int) -> Run | None:
+    """Where a check stands once a reading of this time has changed nothing: what may not be opened again is over."""
+    if run is None or run.reopens_until_us is None or us < run.reopens_until_us:
+        return run
+    return run._replace(**UNNAMED) if run.verdict == START else None
 
 
 def _idle(run: Run | None, now_us: int) -> Run | None:
@@ -264,12 +136,11 @@ class Pair:
         return self.at(max([self.heard_us, *self._times[-1:]]))
 
     def at(self, us: int) -> Run | None:
-        """Where it stood after the last reading up to this time."""
+        """Where it stood after the last reading up to this time, as far as anything can follow from it."""
         index = bisect_left(self._times, us + 1)
         run = self._runs[index - 1] if index else self.base
-        if run is None or run.reopens_until_us is None or us < run.reopens_until_us:
-            return run
-        return run._replace(**_UNNAMED) if run.verdict == START else None
+        heard = [*self._times[max(index - 1, 0) : index], *([self.heard_us] if self.heard_us <= us else [])]
+        return heard_at(run, max(heard)) if heard else run
 
     def put(self, ts_us: int, reading: Judged | None) -> Sequence[Change]:
         """A reading of this time comes, and counts from now on; None: it says nothing to this check."""

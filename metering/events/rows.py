@@ -83,7 +83,7 @@ FIELDS = {
     "guard": "judged only where `{ measure, side, base, limit }` holds; an override gives `{ limit }`",
     "hold_s": "seconds that a violation must last to be raised; default 60",
     "clear_hold_s": "seconds that it must be over to be cleared; default 60",
-    "flicker_s": "raised again so soon after it was cleared, it is the same violation; default 900, 0: another",
+    "flicker_s": "back so soon after it was cleared, and held, it is the same violation; default 900, 0: another",
     "severity": "`info`, `warning` or `critical`; default warning",
     "event_class": "class of the message; default limit_warning",
     "storm": "group of rules whose violations, at one time on one feeder, have one cause; default: none",
@@ -95,7 +95,8 @@ FIELDS = {
     "advice_en": "what to do, in English",
     "by_wiring": '`{ "3p3w" = { name_zh = ... } }`: names, texts and advice for meters of a wiring',
     "clause": "where the rule comes from",
-    "fault": "how far beyond start simulated faults go, as two factors of it; default: no faults",
+    "fault": "what simulated faults do: two factors of start, or `{ measure = [least, most] }`, factors of that "
+    "condition's start or fractions of what is rated; default: no faults",
     "version": "published as `ruleset`; default: the row's date and scope, or `home`",
     "effective_from": "local date from which the row holds; default: always",
     "segment": "customers of one segment: `large`, `sme` or `important`",
@@ -166,14 +167,18 @@ class GivenRow:
             raise self.wrong("phases", f"must be a list of phases of {measure}: {', '.join(there)}")
         return tuple(phase for phase in there if phase in value)
 
-    def fault(self) -> tuple[float, float] | None:
-        value = self.row.get("fault")
-        if value is None:
-            return None
-        if not isinstance(value, list | tuple) or len(value) != 2:
-            raise self.wrong("fault", "must be two factors of start, such as [1.03, 1.08]")
-        least, most = (self.amount("fault", item) for item in value)
-        return least, most
+    def fault(self) -> tuple[tuple[str, float, float], ...]:
+        value = self.row["fault"]
+        given = value if isinstance(value, Mapping) else {self.row["measure"]: value}
+        if unknown := sorted(set(given) - set(MEASURES)):
+            raise self.wrong("fault", f"there is no measure {unknown[0]}; there are {', '.join(MEASURES)}")
+        found = []
+        for measure, factors in given.items():
+            if not isinstance(factors, list | tuple) or len(factors) != 2:
+                raise self.wrong("fault", "must be two factors of start, such as [1.03, 1.08], or { u = ..., i = ... }")
+            least, most = (self.amount("fault", factor) for factor in factors)
+            found.append((measure, least, most))
+        return tuple(found)
 
     def guard(self) -> Guard | None:
         value = self.row.get("guard")

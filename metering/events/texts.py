@@ -10,7 +10,6 @@ taken back.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 
 import polars as pl
@@ -46,9 +45,8 @@ def tell(changes: pl.DataFrame, meter_versions: pl.DataFrame, settings: Metering
         duration_s=_duration_s(),
         storm_id=_storm_id(settings),
     )
-    rows = rows.with_columns(
-        _message(rows, language, settings).alias(f"message_{language}") for language in wording.LANGUAGES
-    )
+    rows = _with_numbers(rows)
+    rows = rows.with_columns(_message(rows, language, settings) for language in wording.LANGUAGES)
     told = VIOLATIONS.conform(rows).sort("violation_id", "revision", "at")
     # What a late reading changes may be newer than its time.
     return told.sort(pl.col("at").cum_max().over("violation_id"), "violation_id", "revision", "at")
@@ -146,97 +144,103 @@ _ADVICE = {"zh": "建议：{}。", "en": "What to do: {}."}
 _QUANTITY = {"zh": "{}", "en": " ({})"}
 
 
-def _message(rows: pl.DataFrame, language: str, settings: MeteringSettings) -> pl.Expr:
+def _message(rows: pl.DataFrame, language: str, settings: MeteringSettings) -> pl.Series:
     """The text of each violation's rule, filled; rows with the same text are filled together."""
-    values = _values(language, settings)
-    text = pl.when(_WITHDRAWN).then(f"withdrawn_{language}").otherwise(f"text_{language}")
-    texts = rows.select(text.unique()).to_series().drop_nulls().to_list()
-    told = pl.coalesce(pl.when(text == each).then(_filled(each, values)) for each in sorted(texts))
-    told = told if texts else pl.lit(None, pl.String)
-    return told.str.replace_all(r" +", " ").str.replace_all(r" ([,，。])", "$1").str.strip_chars()
+    if rows.is_empty():
+        return pl.Series(f"message_{language}", [], pl.String)
+    text = pl.when(_WITHDRAWN).then(f"withdrawn_{language}").otherwise(f"text_{language}").alias("text")
+    rows = _with_values(rows, language, settings.timezone).with_columns(text)
+    texts = rows["text"].unique().drop_nulls().sort().to_list()
+    told = [pl.when(pl.col("text") == each).then(_filled(each)) for each in texts]
+    message = pl.coalesce(told).str.replace_all(r" +", " ").str.replace_all(r" ([,，。])", "$1").str.strip_chars()
+    return rows.select(message.alias(f"message_{language}")).to_series()
 
 
-def _filled(text: str, values: Mapping[str, pl.Expr]) -> pl.Expr:
+def _filled(text: str) -> pl.Expr:
     names = _PLACEHOLDER.findall(text)
-    return filled(_PLACEHOLDER.sub("{}", text), *(values[name].fill_null("") for name in names))
+    return filled(_PLACEHOLDER.sub("{}", text), *(pl.col(f"{{{name}}}").fill_null("") for name in names))
 
 
-def _values(language: str, settings: MeteringSettings) -> dict[str, pl.Expr]:
-    """What placeholders stand for."""
-    cleared, withdrawn = (pl.lit(word) for word in _STATE[language])
+def _with_values(rows: pl.DataFrame, language: str, timezone: str) -> pl.DataFrame:
+    """With what placeholders stand for, each in a column of its name in braces. In steps, for Polars plans anew what an
+    expression says more than once.
+    """
     begin, end = pl.col("started_at"), pl.col("ended_at")
-    since = wording.clock(begin, pl.col("at"), settings.timezone, language)
-    until = wording.clock(end, begin, settings.timezone, language)
-    duration = wording.lasting(pl.col("duration_s"), language)
+    advice, quantity = pl.col(f"advice_{language}").str.strip_chars_end("。."), pl.col(f"quantity_{language}")
+    cleared, withdrawn = _STATE[language]
+    above, below = _WORST[language]
     form = _WHEN[language]
+    rows = rows.with_columns(
+        pl.col("customer_name").alias("{customer}"),
+        pl.col("feeder").alias("{feeder}"),
+        pl.col("meter_id").alias("{meter_id}"),
+        pl.when(quantity != "").then(filled(_QUANTITY[language], quantity)).alias("{quantity}"),
+        pl.col(f"phase_{language}").alias("{phase}"),
+        pl.col(f"name_{language}").alias("{name}"),
+        pl.when(_WITHDRAWN).then(pl.lit(withdrawn)).when(~_OPEN).then(pl.lit(cleared)).alias("{state}"),
+        pl.when(pl.col("side") == BELOW).then(pl.lit(below)).otherwise(pl.lit(above)).alias("{worst}"),
+        pl.col("_value").alias("{value}"),
+        pl.col("_limit").alias("{limit}"),
+        pl.col("unit").replace(_PLAIN_NUMBER, "").alias("{unit}"),
+        pl.col("_percent").alias("{percent}"),
+        wording.clock(begin, pl.col("at"), timezone, language).alias("{since}"),
+        wording.clock(end, begin, timezone, language).alias("{until}"),
+        wording.lasting(pl.col("duration_s"), language).alias("{duration}"),
+        filled(_TIMES[language], "_times").alias("{times}"),
+        pl.when(_OPEN & (advice != "")).then(filled(_ADVICE[language], advice)).alias("{advice}"),
+        _where(language).alias("_where"),
+        pl.col("base").replace_strict(_of(language), default=None, return_dtype=pl.String).alias("_of"),
+    )
     when = (
         pl.when(pl.col("state") == "cleared")
-        .then(filled(form["over"], since, until, duration))
+        .then(filled(form["over"], "{since}", "{until}", "{duration}"))
         .when(pl.col("duration_s") > 0)
-        .then(filled(form["going on"], since, duration))
-        .otherwise(filled(form["begun"], since))
+        .then(filled(form["going on"], "{since}", "{duration}"))
+        .otherwise(filled(form["begun"], "{since}"))
     )
-    digits, is_pf = _digits(), pl.col("is_pf").fill_null(False)
-    advice = pl.col(f"advice_{language}").str.strip_chars_end("。.")
-    quantity = pl.col(f"quantity_{language}")
-    return {
-        "who": _who(language),
-        "customer": pl.col("customer_name"),
-        "feeder": pl.col("feeder"),
-        "meter_id": pl.col("meter_id"),
-        "quantity": pl.when(quantity != "").then(filled(_QUANTITY[language], quantity)),
-        "phase": pl.col(f"phase_{language}"),
-        "name": pl.col(f"name_{language}"),
-        "state": pl.when(_WITHDRAWN).then(withdrawn).when(~_OPEN).then(cleared).otherwise(pl.lit("")),
-        "extent": _extent(language),
-        "worst": _worst(language),
-        "value": wording.number(pl.col("value"), digits, is_pf),
-        "unit": pl.col("unit").replace(_PLAIN_NUMBER, ""),
-        "percent": wording.percent(pl.col("percent")),
-        "limit": wording.number(pl.col("limit_value"), digits, is_pf),
-        "when": when,
-        "since": since,
-        "until": until,
-        "duration": duration,
-        "times": pl.when(pl.col("occurrences") > 1).then(filled(_TIMES[language], "occurrences")),
-        "advice": pl.when(_OPEN & (advice != "")).then(filled(_ADVICE[language], advice)),
-    }
+    who = pl.concat_str("customer_name", "_where")
+    return rows.with_columns(when.alias("{when}"), who.alias("{who}"), _extent(language).alias("{extent}"))
 
 
-def _digits() -> pl.Expr:
-    return pl.col("unit").replace_strict(wording.DIGITS, default=wording.OTHER_DIGITS, return_dtype=pl.Int64)
+def _with_numbers(rows: pl.DataFrame) -> pl.DataFrame:
+    """With values as texts, the same in every language."""
+    value, limit = pl.col("value"), pl.col("limit_value")
+    # without a base, a pure number is a share of a whole
+    whole = pl.when(pl.col("unit") == _PLAIN_NUMBER).then(pl.coalesce("nominal", 1.0)).otherwise("nominal")
+    rows = rows.with_columns(
+        wording.digits_of(value, pl.col("unit")).alias("_value_digits"),
+        wording.digits_of(limit, pl.col("unit")).alias("_limit_digits"),
+    )
+    return rows.with_columns(
+        wording.number(value, "_value_digits", fixed="is_pf").alias("_value"),
+        wording.number(limit, "_limit_digits", fixed="is_pf").alias("_limit"),
+        wording.number(100 * value / whole, 1).alias("_percent"),
+        wording.number(100 * limit / whole, 1).alias("_most"),
+        wording.number(pl.col("voltage_level_kv"), 2).alias("_level"),
+        pl.when(pl.col("occurrences") > 1).then("occurrences").alias("_times"),
+    )
 
 
-def _worst(language: str) -> pl.Expr:
-    above, below = (pl.lit(word) for word in _WORST[language])
-    return pl.when(pl.col("side") == BELOW).then(below).otherwise(above)
+def _of(language: str) -> dict[str, str]:
+    return {base: words[wording.LANGUAGES.index(language)] for base, words in wording.BASES.items()}
 
 
 def _extent(language: str) -> pl.Expr:
-    form, worst, unit = _EXTENT[language], _worst(language), pl.col("unit")
-    value, limit = pl.col("value"), pl.col("limit_value")
-    words = {base: both[wording.LANGUAGES.index(language)] for base, both in wording.BASES.items()}
-    of = pl.col("base").replace_strict(words, default=None, return_dtype=pl.String)
-    digits, is_pf = _digits(), pl.col("is_pf").fill_null(False)
-    said, said_limit = (wording.number(each, digits, is_pf) for each in (value, limit))
-    percent, most = (wording.percent(100 * each / pl.col("nominal")) for each in (value, limit))
-    share = percent, of, most
-    if language == "zh":
-        share = of, percent, most
+    form = _EXTENT[language]
+    share = ("_of", "_percent") if language == "zh" else ("_percent", "_of")
     return (
-        pl.when(is_pf)
-        .then(filled(form["pf"], worst, said, said_limit))
-        .when(pl.col("nominal").is_not_null() & of.is_not_null())
-        .then(filled(form["of"], worst, said, unit, *share))
-        .when(unit == _PLAIN_NUMBER)
-        .then(filled(form["share"], worst, wording.percent(100 * value), wording.percent(100 * limit)))
-        .otherwise(filled(form["plain"], worst, said, unit, said_limit, unit))
+        pl.when("is_pf")
+        .then(filled(form["pf"], "{worst}", "_value", "_limit"))
+        .when(pl.col("nominal").is_not_null() & pl.col("_of").is_not_null())
+        .then(filled(form["of"], "{worst}", "_value", "unit", *share, "_most"))
+        .when(pl.col("unit") == _PLAIN_NUMBER)
+        .then(filled(form["share"], "{worst}", "_percent", "_most"))
+        .otherwise(filled(form["plain"], "{worst}", "_value", "unit", "_limit", "unit"))
     )
 
 
-def _who(language: str) -> pl.Expr:
-    """The customer, with voltage level and feeder; a feeder that names its voltage says it alone."""
+def _where(language: str) -> pl.Expr:
+    """Voltage level and feeder; a feeder that names its voltage says it alone."""
     feeder = pl.col("feeder").fill_null("")
-    level = wording.number(pl.col("voltage_level_kv"), pl.lit(2), pl.lit(False))
-    both = pl.when(feeder.str.contains("(?i)kv")).then(feeder).otherwise(filled("{} kV {}", level, feeder))
-    return pl.concat_str("customer_name", filled(_WHERE[language], both.str.strip_chars()))
+    both = pl.when(feeder.str.contains("(?i)kv")).then(feeder).otherwise(filled("{} kV {}", "_level", feeder))
+    return filled(_WHERE[language], both.str.strip_chars())

@@ -95,25 +95,25 @@ def _without_kind(words: str) -> str:
     return words.rstrip()
 
 
-def number(value: pl.Expr, digits: pl.Expr, fixed: pl.Expr) -> pl.Expr:
-    """A value with so many digits after the point, as a text; trailing zeros only where the number of digits is
-    `fixed`. Small values of whole units have a digit more.
+def number(value: pl.Expr, digits: str | int, fixed: str | None = None) -> pl.Expr:
+    """A value with so many digits after the point, as a text; `digits` may be a column. Trailing zeros go, unless the
+    column `fixed` says that they stay.
     """
-    digits = pl.when((digits == 0) & (value.abs() < _SMALL)).then(1).otherwise(digits)
-    scaled = pl.coalesce(pl.when(digits == n).then((value.abs() * 10**n + 0.5).floor()) for n in range(3))
-    whole = scaled.cast(pl.Int64, strict=False)
-    size = pl.coalesce(pl.when(digits == n).then(pl.lit(10**n, pl.Int64)) for n in range(3))
-    part = (whole % size).cast(pl.String)
-    padded = pl.coalesce(pl.when(digits == n).then(part.str.zfill(n)) for n in (1, 2))
-    fraction = pl.when(fixed).then(padded).otherwise(padded.str.strip_chars_end("0"))
-    point = pl.when((digits > 0) & (fraction != "")).then(pl.lit(".") + fraction).otherwise(pl.lit(""))
-    sign = pl.when((value < 0) & (whole > 0)).then(pl.lit("-")).otherwise(pl.lit(""))
-    return pl.concat_str(sign, (whole // size).cast(pl.String), point.fill_null(""))
+    places = pl.col(digits) if isinstance(digits, str) else pl.lit(digits, pl.Int64)
+    scale = pl.lit(10, pl.Int64).pow(places)
+    scaled = (value.abs() * scale + 0.5).floor().cast(pl.Int64, strict=False)
+    sign = pl.when((value < 0) & (scaled > 0)).then(pl.lit("-")).otherwise(pl.lit(""))
+    part = (scaled % scale).cast(pl.String).str.zfill(places)
+    short = part.str.strip_chars_end("0")
+    kept = short if fixed is None else pl.when(fixed).then(part).otherwise(short)
+    after = pl.when((scale > 1) & (kept != "")).then(pl.lit(".") + kept).otherwise(pl.lit(""))
+    return pl.concat_str(sign, (scaled // scale).cast(pl.String), after)
 
 
-def percent(value: pl.Expr) -> pl.Expr:
-    """A percentage as a text."""
-    return number(value, pl.lit(1), pl.lit(False))
+def digits_of(value: pl.Expr, unit: pl.Expr) -> pl.Expr:
+    """Digits after the point that a value is said with: small ones of whole units have one more."""
+    digits = unit.replace_strict(DIGITS, default=OTHER_DIGITS, return_dtype=pl.Int64)
+    return pl.when((digits == 0) & (value.abs() < _SMALL)).then(1).otherwise(digits)
 
 
 _UNITS = {"zh": (" 天", " 小时", " 分钟", " 秒"), "en": (" d", " h", " min", " s")}

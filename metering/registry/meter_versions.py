@@ -37,8 +37,8 @@ METER_VERSIONS = pl.Schema(
         "voltage_level_kv": pl.Float64(),
         "rated_a": pl.Float64(),
         "max_a": pl.Float64(),
-        "base_kw": pl.Float64(),
-        "most_kw": pl.Float64(),
+        "base_kva": pl.Float64(),
+        "max_kva": pl.Float64(),
         "contract_capacity_kva": pl.Float64(),
         "contract_demand_kw": pl.Float64(),
         "pf_standard": pl.Float64(),
@@ -193,8 +193,8 @@ def _plausible(settings: MeteringSettings) -> list[pl.Expr]:
     kw_per_a = voltages * pl.col("nominal_v") * ratios / 1000
     rated_kw = kw_per_a * pl.col("max_a")
     return [
-        (kw_per_a * pl.col("rated_a")).alias("base_kw"),
-        rated_kw.alias("most_kw"),
+        (kw_per_a * pl.col("rated_a")).alias("base_kva"),
+        rated_kw.alias("max_kva"),
         (pl.col("nominal_v") * figures.voltage_factor).alias("u_most_v"),
         (pl.col("max_a") * figures.current_factor).alias("i_most_a"),
         (rated_kw * figures.power_factor).alias("p_most_kw"),

@@ -79,12 +79,13 @@ class Rule:
     (`also`). `start` 0 disables the rule.
 
     Raised once all conditions have held for `hold_s`; cleared once any has been over for `clear_hold_s`, or once one of
-    the rules `unless` has begun, which says it better. Raised again up to `flicker_s` after it was cleared, it is the
-    same violation (0: another one). `phases`: those that are judged, of the first measure's.
+    the rules `unless` has begun, which says it better. What comes back up to `flicker_s` after it was cleared, and
+    holds, is the same violation (0: another one). `phases`: those that are judged, of the first measure's.
     `storm`: violations of rules of one such group, at one time on one feeder, have one cause (none: they have not).
     `by_wiring`: names, texts and advice that are others for meters of a wiring.
-    `fault`: how far beyond start (as factors of it) simulated faults go; None: there are none. `version` is published
-    as `ruleset` with every violation.
+    `fault`: what simulated faults set, each a measure with the least and the most of it: factors of the start of the
+    rule's condition on it, or fractions of what such a measure is rated at; empty: there are none. `version` is
+    published as `ruleset` with every violation.
     """
 
     id: str
@@ -115,7 +116,7 @@ class Rule:
     advice_en: str = ""
     by_wiring: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
     clause: str = ""
-    fault: tuple[float, float] | None = None
+    fault: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def sign(self) -> int:

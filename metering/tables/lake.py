@@ -258,7 +258,7 @@ VIOLATIONS = Table(
         Column(
             "occurrences",
             pl.Int32,
-            "How often it was raised: more than once where it came back within the rule's flicker_s",
+            "How often it was raised: more than once where it came back within its rule's flicker_s",
             minimum=1,
         ),
         _DATE,
@@ -323,6 +323,23 @@ COMPLIANCE = Table(
         Column("as_of", TIMESTAMP, "End of the newest window of the day", "UTC", nullable=False),
         *_compliance_columns("day", "day to date"),
         *_compliance_columns("month", "month to date"),
+        Column(
+            "kvar_needed",
+            pl.Float64,
+            "Capacitors that lift the month's power factor so far to the customer's standard; 0: it is met",
+            "kvar",
+            "P (tan phi1 - tan phi2)",
+            minimum=0,
+        ),
+        Column(
+            "projected_power_factor",
+            pl.Float64,
+            "Power factor at the month's end if it goes on as so far",
+            "",
+            _PF_SOURCE,
+            minimum=0,
+            maximum=1,
+        ),
         _REVISION,
     ),
 )

@@ -14,6 +14,7 @@ import polars as pl
 from metering.tables.evidence import QUALITY_RESULTS, RECONCILIATION, RESTATEMENTS
 from metering.tables.lake import PHASES, VIOLATIONS
 from metering.tables.schema import TIMESTAMP, Column, Table
+from metering.tables.storms import STORMS
 
 SEGMENTS = ("large", "sme", "important")
 WIRINGS = ("3p4w", "3p3w", "1p")
@@ -308,6 +309,23 @@ POWER_FACTOR_MONTHLY = Table(
             minimum=-1.3,
             maximum=150,
         ),
+        Column(
+            "kvar_needed",
+            pl.Float64,
+            "Capacitors that lift the month's power factor to the standard, over the days it has so far; 0: it is met",
+            "kvar",
+            "P (tan phi1 - tan phi2)",
+            minimum=0,
+        ),
+        Column(
+            "projected_power_factor",
+            pl.Float64,
+            "Power factor at the month's end if it goes on as so far, 2 decimals",
+            "",
+            _PF,
+            minimum=0,
+            maximum=1,
+        ),
     ),
 )
 
@@ -383,13 +401,18 @@ KPI = Table(
     ),
 )
 
-VIOLATIONS_NOW = Table("violations", "Limit violations, last state of each.", VIOLATIONS.key, VIOLATIONS.columns)
+VIOLATIONS_NOW = Table(
+    "violations",
+    "Limit violations, last state of each; storm_id is null where there is no storm.",
+    VIOLATIONS.key,
+    VIOLATIONS.columns,
+)
 
 
 def warehouse(periods: Sequence[str]) -> dict[str, Table]:
     """All tables of the warehouse; `periods` are the time-of-use periods that the settings name."""
     tables = (
         CUSTOMERS, METERS, DAILY_CURVE, METER_DAILY, _daily_load(periods), VOLTAGE_DAILY, POWER_FACTOR_MONTHLY,
-        VIOLATIONS_NOW, FORECAST, FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
+        VIOLATIONS_NOW, STORMS, FORECAST, FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
     )  # fmt: skip
     return {t.name: t for t in tables}

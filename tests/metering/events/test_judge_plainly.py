@@ -28,9 +28,10 @@ PHASES = {"3p4w": "abc", "3p3w": "ac", "1p": "a"}
 BASES = {"nominal_v": 220.0, "max_a": 6.0, "rated_a": 5.0, "contract_capacity_kva": 1000.0, "pf_standard": 0.9,
          "none": 1.0}  # fmt: skip
 LOOKS = {"u": "nominal_v", "i": "max_a", "s_kva": "contract_capacity_kva", "p_kw": "none", "pf": "pf_standard"}
-OVER_PHASES = {"u_max": "nominal_v", "i_max": "max_a", "i_other": "rated_a", "u_unbalance": "none",
-               "i_unbalance": "none"}  # fmt: skip
-BY_PHASE = ("u", "i", "i_other")
+VOLTAGES = {"3p4w": 3.0, "3p3w": 3**0.5, "1p": 1.0}
+OVER_PHASES = {"u_max": "nominal_v", "i_max": "max_a", "i_other": "rated_a", "u_other": "nominal_v",
+               "u_unbalance": "none", "i_unbalance": "none"}  # fmt: skip
+BY_PHASE = ("u", "i", "i_other", "u_other")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def _rows(draw: random.Random) -> list[Row]:
 def _readings(draw: random.Random) -> list[Row]:
     first = datetime(2026, 2, 28, 15, 58, tzinfo=UTC)  # two minutes before a local midnight
     values = {"u": [0.0, 100.0, 171.6, 200.0, 264.0, 280.0, None], "i": [0.0, 0.5, 3.0, 7.0, None],
-              "p_kw": [0.0, 40.0, 600.0, -900.0, 1200.0, None], "q_kvar": [0.0, 30.0, 700.0, None]}  # fmt: skip
+              "p_kw": [0.0, 40.0, 600.0, -900.0, 1200.0, None], "q_kvar": [0.0, 30.0, 700.0, -700.0, None]}  # fmt: skip
     names = {**{f"u{p}_v": "u" for p in "abc"}, **{f"i{p}_a": "i" for p in "abc"}, "p_kw": "p_kw", "q_kvar": "q_kvar"}
     rows = []
     for number in range(draw.randint(1, 40)):
@@ -106,15 +107,28 @@ def _measured(reading: Row, measure: str, phase: str) -> float | None:
     if measure.startswith("register_"):
         return None  # these meters report none
     if measure in OVER_PHASES:
-        others = "abc".replace(phase, "") if measure == "i_other" else "abc"
+        others = "abc".replace(phase, "") if measure.endswith("other") else "abc"
         values = _phases(reading, measure[0], others)
         if values is None or not measure.endswith("unbalance"):
             return max(values) if values else None
         return (max(values) - min(values)) / max(values) if max(values) > 0 else None
-    if measure == "p_kw" or p is None or q is None:
-        return p if measure == "p_kw" else None
+    if p is not None and measure in ("p_kw", "p_export_kw"):
+        return p if measure == "p_kw" else -p
+    if p is None or q is None:
+        return None
     s = float((p * p + q * q) ** 0.5)
-    return s if measure == "s_kva" else abs(p) / s if s else None
+    if measure == "s_kva" or s == 0:
+        return s if measure == "s_kva" else None
+    other_way = (measure == "pf_lagging" and q <= 0) or (measure == "pf_leading" and q >= 0)
+    return 1.0 if other_way else abs(p) / s
+
+
+def _base(reading: Row, name: str) -> float | None:
+    """What limits are fractions of; the customers have no contract demand."""
+    if name in ("base_kva", "max_kva"):
+        per_a = VOLTAGES[METERS[reading["meter"]][1]] * 220.0 * 100.0 * 20.0 / 1000
+        return per_a * (5.0 if name == "base_kva" else 6.0)
+    return BASES.get(name)
 
 
 def _beyond(value: float, limit: float, side: str) -> bool:
@@ -150,9 +164,12 @@ class _InForce:
         """Whether all conditions hold, and whether any is over; None: not known."""
         holds, over = [], []
         for condition in self.rule.conditions:
-            value, limit = _measured(self.reading, condition.measure, phase), self.starts[condition.measure]
-            limit *= BASES[condition.base]
+            value, base = _measured(self.reading, condition.measure, phase), _base(self.reading, condition.base)
+            if base is None:
+                value = None
+            limit = self.starts[condition.measure] * (base or 0.0)
             inside = limit * (1 - condition.clear_margin if condition.side == "above" else 1 + condition.clear_margin)
+            inside = inside if condition.clear is None else condition.clear * (base or 0.0)
             holds.append(None if value is None else _beyond(value, limit, condition.side))
             over.append(None if value is None else value <= inside if condition.side == "above" else value >= inside)
         return (

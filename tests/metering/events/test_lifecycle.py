@@ -129,7 +129,7 @@ def test_at_most_one_update_a_minute(meter_versions: Frame) -> None:
     assert told == [("raised", 330.0, 60), ("updated", 340.0, 70), ("updated", 400.0, 130), ("updated", 460.0, 190)]
 
 
-@pytest.mark.parametrize(("flicker_s", "states"), [(180.0, 2), (179.0, 4), (0.0, 4)])
+@pytest.mark.parametrize(("flicker_s", "states"), [(60.0, 2), (59.0, 4), (0.0, 4)])
 def test_one_that_comes_back_soon_is_counted_and_not_repeated(
     meter_versions: Frame, flicker_s: float, states: int
 ) -> None:
@@ -146,11 +146,11 @@ def test_one_that_comes_back_soon_is_counted_and_not_repeated(
 
 
 def test_what_may_come_back_is_kept_as_long_as_it_may(meter_versions: Frame) -> None:
-    state, _ = advance(_judged([*_up(1, 2), *_down(3, 5)], flicker_s=180.0), _none(), meter_versions, GAP)
+    state, _ = advance(_judged([*_up(1, 2), *_down(3, 5)], flicker_s=60.0), _none(), meter_versions, GAP)
     assert state.select("active", "run", "occurrences").rows() == [(False, END, 1)]
-    later, _ = advance(_judged(_down(6, 7), flicker_s=180.0), state, meter_versions, GAP)
+    later, _ = advance(_judged(_down(6, 7), flicker_s=60.0), state, meter_versions, GAP)
     assert later.equals(state)
-    gone, _ = advance(_judged(_down(8, 8), flicker_s=180.0), later, meter_versions, GAP)
+    gone, _ = advance(_judged(_down(8, 8), flicker_s=60.0), later, meter_versions, GAP)
     assert gone.is_empty()
 
 
@@ -206,6 +206,7 @@ def _account(said: list[Said], interval_s: float, side: int, flicker_s: float = 
     one: dict[str, Any] = {}
     step = interval_s / 60
     worse = max if side > 0 else min
+    soon_s = flicker_s + HOLD_S if flicker_s else 0.0
 
     def tell(state: str, ended: float | None = None) -> None:
         one["revision"] += 1
@@ -217,7 +218,7 @@ def _account(said: list[Said], interval_s: float, side: int, flicker_s: float = 
             run, run_s, run_start, extreme = says, 0.0, minute - step, value
         run_s, extreme, last = run_s + interval_s, worse(extreme, value), minute
         if not one.get("open"):
-            if run == START and run_s >= HOLD_S and one and minute - one["cleared"] <= flicker_s / 60:
+            if run == START and run_s >= HOLD_S and one and minute - one["cleared"] <= soon_s / 60:
                 one |= {"open": True, "times": one["times"] + 1, "value": worse(one["value"], extreme)}
                 tell("updated")
             elif run == START and run_s >= HOLD_S:

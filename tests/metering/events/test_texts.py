@@ -253,9 +253,9 @@ def test_losses_of_one_feeder_at_one_time_name_one_storm(
     ],
 )  # fmt: skip
 def test_numbers_have_sensible_digits(value: float, unit: str, said: str) -> None:
-    digits = pl.lit(wording.DIGITS.get(unit, wording.OTHER_DIGITS))
-    frame = pl.DataFrame({"value": [value]})
-    assert frame.select(wording.number(pl.col("value"), digits, pl.lit(unit == "1"))).item() == said
+    frame = pl.DataFrame({"value": [value], "unit": [unit], "fixed": [unit == "1"]})
+    frame = frame.with_columns(digits=wording.digits_of(pl.col("value"), pl.col("unit")))
+    assert frame.select(wording.number(pl.col("value"), "digits", "fixed")).item() == said
 
 
 def test_the_id_is_a_function_of_meter_rule_phase_and_start(

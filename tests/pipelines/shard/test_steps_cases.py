@@ -69,7 +69,8 @@ def test_a_register_that_is_repeated_stopped(told: Callable[..., Said]) -> None:
 @pytest.mark.parametrize(
     ("case", "intervals_s"),
     [
-        ("26-event-push.ndjson", (900, 900)), ("26b-now-every-5-min.ndjson", (900,)), ("27-every-9.9-s.ndjson", (10, 900)),
+        ("26-event-push.ndjson", (900, 900)), ("26b-now-every-5-min.ndjson", (900,)),
+        ("27-every-9.9-s.ndjson", (10, 900)),
         ("28-three-seconds-late.ndjson", (900, 900)), ("15-half-hour-and-hour.ndjson", (1800, 3600)),
         ("37-short-and-long-day.ndjson", (900,)),
     ],
