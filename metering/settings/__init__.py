@@ -16,6 +16,9 @@ from metering.settings.dated import in_force as in_force
 from metering.settings.forecast import ForecastSettings as ForecastSettings
 from metering.settings.kpis import GROUPS as GROUPS
 from metering.settings.kpis import Kpi as Kpi
+from metering.settings.meter_events import MeterEventCode as MeterEventCode
+from metering.settings.meter_events import MeterEventSettings as MeterEventSettings
+from metering.settings.meter_events import MeteringFaultSettings as MeteringFaultSettings
 from metering.settings.readings import PlausibilitySettings as PlausibilitySettings
 from metering.settings.readings import SlotSettings as SlotSettings
 from metering.settings.rules import ABOVE as ABOVE

@@ -30,6 +30,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+import metering.events
 import metering.kpi
 from metering.errors import SettingsError
 from metering.events.catalogue import rulebook
@@ -38,6 +39,8 @@ from metering.kpi.catalogue import problems
 from metering.settings import (
     AlarmSettings,
     ForecastSettings,
+    MeterEventSettings,
+    MeteringFaultSettings,
     MeteringSettings,
     PlausibilitySettings,
     PowerFactorAdjustment,
@@ -50,6 +53,7 @@ from metering.settings import (
 )
 from metering.settings.kpis import Kpi
 from metering.tables import warehouse
+from metering.tables.records import KINDS
 from metering.vee.validation import CHECKS, READING_CHECKS
 from orchestration.home.calendar import SpecialDays, known_country, special_days
 from pipelines.flow.settings import StreamOptions
@@ -64,6 +68,7 @@ OTHER_VARIABLES = frozenset({"KILOWATCH_HOME", "KILOWATCH_LOG_LEVEL", "KILOWATCH
 """Environment variables of the product, and of its tests, that are no settings."""
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 _KPI_MUST = [field.name for field in fields(Kpi) if field.default is MISSING]
+CODES = Path(metering.events.__file__).with_name("meter_events.toml")
 KPIS = Path(metering.kpi.__file__).with_name("kpis.toml")
 
 
@@ -79,8 +84,19 @@ class Topics(_Part):
     violations: str = Field(min_length=1)
     compliance: str = Field(min_length=1)
     rejected: str = Field(min_length=1)
+    feedback: str = Field(min_length=1)
+    load_control_plans: str = Field(min_length=1)
+    outages: str = Field(min_length=1)
+    meter_events: str = Field(min_length=1)
+    frozen_registers: str = Field(min_length=1)
+    service_events: str = Field(min_length=1)
     partitions: int = Field(ge=1)
     replication_factor: int = Field(ge=1)
+
+    @property
+    def of_records(self) -> dict[str, str]:
+        """The topic of each kind of record, by the kind's table."""
+        return {name: getattr(self, name) for name in KINDS}
 
 
 class LakePart(_Part):
@@ -150,6 +166,8 @@ class Settings(BaseSettings):
     vee: VeeSettings
     slots: SlotSettings
     plausibility: PlausibilitySettings
+    meter_events: MeterEventSettings
+    metering_faults: MeteringFaultSettings
     alarms: AlarmSettings
     rules: tuple[dict[str, Any], ...] = ()
     rulesets: tuple[dict[str, Any], ...] = ()
@@ -318,7 +336,7 @@ def load_settings(home: Path) -> Settings:
     """Settings of `home`. Raises SettingsError naming the file and the key, or the variable."""
     _refuse_unknown_variables(os.environ)
     own = home / "kilowatch.toml"
-    product = _read(DEFAULTS) | {"kpi": _read(KPIS)}
+    product = _merged(_read(DEFAULTS), {"kpi": _read(KPIS), "meter_events": {"codes": _read(CODES)}})
     values = _merged(product, _read(own) if own.exists() else {})
     try:
         settings = Settings(**values)
