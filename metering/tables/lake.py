@@ -205,7 +205,7 @@ VIOLATIONS = Table(
         ),
         _REVISION,
         Column("rule", pl.String, "The rule that was broken, as listed in docs/rules.md", nullable=False),
-        Column("phase", pl.String, "Phase, or total", nullable=False, allowed=(*PHASES, "total")),
+        Column("phase", pl.String, "Phase, register, or total", nullable=False, allowed=(*PHASES, "total", *REGISTERS)),
         Column("started_at", TIMESTAMP, "Start of the first interval of the run that raised it", "UTC", nullable=False),
         Column("ended_at", TIMESTAMP, "Start of the first interval of the run that cleared it", "UTC"),
         Column("value", pl.Float64, "Most extreme value since started_at, in `unit`", nullable=False),

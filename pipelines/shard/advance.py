@@ -17,7 +17,7 @@ import polars as pl
 from metering.calendar import local_date
 from metering.events.texts import tell
 from metering.tables.lake import WINDOWS
-from pipelines.shard import checks, compliance, events, meters, silence, windows
+from pipelines.shard import checks, compliance, events, meters, silence, steps, windows
 from pipelines.shard.chunks import NEVER
 from pipelines.shard.state import FLOORS, METERS, Frame, State
 from pipelines.shard.store import Context
@@ -33,6 +33,8 @@ FRAMES: tuple[Frame, ...] = (
     checks.BASE,
     checks.EVENTS,
     checks.SUSPECTS,
+    steps.LAST,
+    steps.PRIOR,
     silence.MISSING,
 )
 """All that the state is made of."""
