@@ -11,6 +11,7 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
+from assets import control
 from assets.batch import Batch, Outcome, Part, gated
 from assets.curves import (
     batch_windows,
@@ -71,6 +72,19 @@ _COUNTED = (
     Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
     Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("meter_daily", "customers")),
     Result("violations", "violations", violations, "supply", (), ("violations",)),
+    Result("load_control_plans", "load_control_plans", control.plans, "control", (), ("load_control_plans",)),
+    Result(
+        "load_control",
+        "load_control",
+        control.load_control,
+        "control",
+        ("batch_windows",),
+        ("windows", "load_control_plans"),
+    ),
+    Result("load_control_daily", "load_control_daily", control.dailies, "control", ("load_control",)),
+    Result(
+        "load_control_coverage", "load_control_coverage", control.coverages, "control", ("daily_curve", "customers")
+    ),
     Result("forecast", "forecast", forecasts, "forecast", ("daily_curve",)),
     Result("forecast_accuracy", "forecast_accuracy", accuracies, "forecast", ("forecast", "daily_curve")),
 )

@@ -13,6 +13,8 @@ EVENT_TIME = {
     "windows": "window_end",
     "violations": "at",
     "compliance": "as_of",
+    "load_control": "window_end",
+    "load_control_plans": "issued_at",
     "rejects": "ts",
     "gaps": "accepted_at",
 }

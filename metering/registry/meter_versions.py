@@ -51,6 +51,10 @@ METER_VERSIONS = pl.Schema(
         "grid_us": pl.Int64(),
         "block_us": pl.Int64(),
         "chain": pl.UInt32(),
+        "role": pl.String(),
+        "customer_name": pl.String(),
+        "feeder": pl.String(),
+        "protected_kw": pl.Float64(),
     }
 )
 
@@ -58,7 +62,10 @@ DAY_S = 86_400
 OFF_GRID_US = 1 << 62
 """`grid_us` of a version that has windows not made of its whole slots: after all times."""
 
-_OF_CUSTOMER = ("segment", "voltage_level_kv", "contract_capacity_kva", "contract_demand_kw", "pf_standard")
+_OF_CUSTOMER = (
+    "segment", "voltage_level_kv", "contract_capacity_kva", "contract_demand_kw", "pf_standard", "feeder",
+    "protected_kw",
+)  # fmt: skip
 _VOLTAGES_OF_RATING = {"3p4w": 3.0, "3p3w": 3.0**0.5, "1p": 1.0}
 """Rated power over nominal voltage (line to line for three wires) and maximum current."""
 _LEAST_COUNT_KWH = 1.0
@@ -89,7 +96,10 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
         for part, start, stop in zip(limits, _starts(limits, settings), _stops(limits, settings), strict=True)
     ]
     judged = pl.concat(parts).with_columns(
-        (10.0 ** pl.col("register_digits")).alias("register_modulus"), *_plausible(settings), *_slots(settings)
+        (10.0 ** pl.col("register_digits")).alias("register_modulus"),
+        *_plausible(settings),
+        *_slots(settings),
+        pl.col("role").fill_null("main"),
     )
     ordered = judged.sort("meter_id", "valid_from").with_columns(_stamps())
     return ordered.select(pl.col(name).cast(dtype) for name, dtype in METER_VERSIONS.items())
@@ -100,6 +110,7 @@ def _of_customers(meters: pl.DataFrame, customers: pl.DataFrame, settings: Meter
     periods = customers.select(
         "customer_no",
         *_OF_CUSTOMER,
+        pl.col("name").alias("customer_name"),
         instant(pl.col("valid_from"), settings.timezone).alias("period_from"),
         instant(pl.col("valid_to").dt.offset_by("1d"), settings.timezone).alias("period_to"),
     )

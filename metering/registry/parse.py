@@ -282,6 +282,7 @@ def _customer_checks(settings: MeteringSettings) -> list[_Check]:
             filled("overlaps the validity of {} on line {}", number, pl.col("before")),
         ),
         _Check("suspended_kva", suspended < 0, filled("{} is below 0", suspended)),
+        _Check("protected_kw", pl.col("protected_kw") < 0, filled("{} is below 0", pl.col("protected_kw"))),
         _Check(
             "suspended_kva",
             suspended > pl.col("contract_capacity_kva"),

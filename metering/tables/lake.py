@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from metering.tables.control import LOAD_CONTROL, PLANS
 from metering.tables.schema import TIMESTAMP, Column, Table
 
 PHASES = ("a", "b", "c")
@@ -314,4 +315,6 @@ GAPS = Table(
     ),
 )
 
-LAKE: dict[str, Table] = {t.name: t for t in (READINGS, WINDOWS, VIOLATIONS, COMPLIANCE, REJECTS, GAPS)}
+LAKE: dict[str, Table] = {
+    t.name: t for t in (READINGS, WINDOWS, VIOLATIONS, COMPLIANCE, LOAD_CONTROL, PLANS, REJECTS, GAPS)
+}

@@ -36,6 +36,7 @@ from metering.events.catalogue import rulebook
 from metering.events.lifecycle import LOOK_BACK, RUN_UP
 from metering.kpi.catalogue import problems
 from metering.settings import (
+    ControlSettings,
     ForecastSettings,
     MeteringSettings,
     PlausibilitySettings,
@@ -146,6 +147,7 @@ class Settings(BaseSettings):
     lake: LakePart
     retention: Retention
     forecast: ForecastSettings
+    control: ControlSettings
     vee: VeeSettings
     slots: SlotSettings
     plausibility: PlausibilitySettings
@@ -210,6 +212,24 @@ class Settings(BaseSettings):
                 raise ValueError(f"validation.{name}: threshold must be a number from 0")
         if value.reference_days < 1 or value.history_days < 1 or min(value.register_gap_days, value.linear_gap_min) < 0:
             raise ValueError("reference_days and history_days must be at least 1, gaps at least 0")
+        return value
+
+    @field_validator("control")
+    @classmethod
+    def _usable_control(cls, value: ControlSettings) -> ControlSettings:
+        if value.default_baseline not in value.baseline:
+            raise ValueError(
+                f"default_baseline: there is no baseline '{value.default_baseline}'; there are "
+                f"{', '.join(sorted(value.baseline))}"
+            )
+        for name, row in value.baseline.items():
+            if not 1 <= row.min_days <= row.days <= row.of <= row.horizon_days:
+                raise ValueError(f"baseline.{name}: it must be 1 <= min_days <= days <= of <= horizon_days")
+        for name, alarm in value.alarms.items():
+            if not (0 <= alarm.start < inf and 0 <= alarm.clear_margin < 1 and 0 <= alarm.after_s < 900):
+                raise ValueError(
+                    f"alarms.{name}: start must be at least 0, clear_margin from 0 to below 1, after_s from 0 to 899"
+                )
         return value
 
     @field_validator("slots", "plausibility")

@@ -1,0 +1,94 @@
+"""Load control: plans, their execution, customers' days under a plan, and how much of the peak can be controlled.
+
+Here: which windows and plans each calculation gets. Not here: the calculations (`metering.control`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+
+import polars as pl
+
+from assets.batch import Batch, Part
+from metering.calendar import quarter_hours
+from metering.control.baseline import LOAD_COLUMNS, customer_load, reference_days
+from metering.control.coverage import control_coverage
+from metering.control.execution import control_daily, executed
+from metering.control.plans import ANSWERS, holding, targets
+from metering.registry.index import MeterIndex
+from metering.tables.batch import BATCH_WINDOWS
+from metering.tables.control import LOAD_CONTROL, PLANS
+from metering.tables.schema import no_rows
+from metering.vee.expected import due_until
+from sinks.lake.reader import newest
+from sinks.marts import CURRENT, day_partition
+
+_WINDOW = ("meter_id", "window_end", *LOAD_COLUMNS)
+
+
+def plans(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    """All plans that the lake holds, as they were issued."""
+    yield Part(CURRENT, plans_of(batch), days[-1])
+
+
+def plans_of(batch: Batch) -> pl.DataFrame:
+    with batch.lake.held():
+        return batch.lake.scan(PLANS.name).collect().unique(maintain_order=True)
+
+
+def answers_of(_: Batch) -> pl.DataFrame:
+    """Customers' answers to plans (ANSWERS)."""
+    return no_rows(ANSWERS)
+
+
+def load_control(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    """Execution of the plans that hold on each day, as far as it has come: from windows computed again of the day, and
+    current ones of the days before.
+    """
+    settings, versions = batch.settings, batch.registry.meter_versions
+    found = targets(plans_of(batch), answers_of(batch), versions, settings.control.default_baseline)
+    for day in days:
+        quarters = quarter_hours(day, settings.timezone).filter(
+            pl.col("window_end") <= due_until(day, settings, batch.until)
+        )
+        customers = found.select("customer_no").unique()
+        keys = holding(found, customers.join(quarters.select("window_end"), how="cross"))
+        rows = LOAD_CONTROL.empty()
+        if keys.height:
+            meters = _meters(versions, keys["customer_no"])
+            load = _load(batch.marts.read(BATCH_WINDOWS, [day], _WINDOW).filter(meters), versions)
+            past = _load(_current(batch, reference_days(day, settings.control.baseline), meters), versions)
+            rows = executed(keys, load, past, found, versions, settings)
+        yield Part(day_partition(day), rows, day)
+
+
+def _meters(versions: pl.DataFrame, customers: pl.Series) -> pl.Expr:
+    theirs = versions.filter(pl.col("customer_no").is_in(customers.unique().implode()))
+    return pl.col("meter_id").is_in(theirs["meter_id"].unique().implode())
+
+
+def _current(batch: Batch, days: Sequence[date], meters: pl.Expr) -> pl.DataFrame:
+    with batch.lake.held():
+        told = batch.lake.scan("windows", days).filter(meters).select(_WINDOW).collect()
+    return newest(told, ("meter_id", "window_end"))
+
+
+def _load(windows: pl.DataFrame, versions: pl.DataFrame) -> pl.DataFrame:
+    index = MeterIndex.of(versions)
+    coded = windows.with_columns(index.code(windows["meter_id"])).filter(pl.col("meter").is_not_null())
+    of_version = coded.with_columns(index.version_of_window(coded["meter"], coded["window_end"]))
+    return customer_load(of_version.filter(pl.col("version").is_not_null()), versions)
+
+
+def dailies(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    answers = answers_of(batch)
+    for day in days:
+        rows = batch.marts.read(LOAD_CONTROL, [day])
+        yield Part(day_partition(day), control_daily(rows, answers, batch.until), day)
+
+
+def coverages(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    for day in days:
+        curve = batch.marts.read(batch.tables["daily_curve"], [day])
+        yield Part(day_partition(day), control_coverage(curve, batch.registry.customers_on(day), day), day)
