@@ -72,14 +72,13 @@ _COUNTED = (
     Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
     Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("meter_daily", "customers")),
     Result("violations", "violations", violations, "supply", (), ("violations",)),
-    Result("load_control_plans", "load_control_plans", control.plans, "control", (), ("load_control_plans",)),
     Result(
         "load_control",
         "load_control",
         control.load_control,
         "control",
         ("batch_windows",),
-        ("windows", "load_control_plans"),
+        ("windows", "load_control_plans", "service_events"),
     ),
     Result("load_control_daily", "load_control_daily", control.dailies, "control", ("load_control",)),
     Result(

@@ -15,31 +15,33 @@ from metering.calendar import quarter_hours
 from metering.control.baseline import LOAD_COLUMNS, customer_load, reference_days
 from metering.control.coverage import control_coverage
 from metering.control.execution import control_daily, executed
-from metering.control.plans import ANSWERS, holding, targets
+from metering.control.plans import answers, holding, targets
+from metering.records.current import broadcast
 from metering.registry.index import MeterIndex
 from metering.tables.batch import BATCH_WINDOWS
-from metering.tables.control import LOAD_CONTROL, PLANS
-from metering.tables.schema import no_rows
+from metering.tables.control import LOAD_CONTROL
+from metering.tables.records import PLANS, SERVICE, RecordKind
 from metering.vee.expected import due_until
 from sinks.lake.reader import newest
-from sinks.marts import CURRENT, day_partition
+from sinks.marts import day_partition
 
 _WINDOW = ("meter_id", "window_end", *LOAD_COLUMNS)
 
 
-def plans(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
-    """All plans that the lake holds, as they were issued."""
-    yield Part(CURRENT, plans_of(batch), days[-1])
-
-
 def plans_of(batch: Batch) -> pl.DataFrame:
-    with batch.lake.held():
-        return batch.lake.scan(PLANS.name).collect().unique(maintain_order=True)
+    return _records(batch, PLANS)
 
 
-def answers_of(_: Batch) -> pl.DataFrame:
+def answers_of(batch: Batch) -> pl.DataFrame:
     """Customers' answers to plans (ANSWERS)."""
-    return no_rows(ANSWERS)
+    return answers(_records(batch, SERVICE))
+
+
+def _records(batch: Batch, kind: RecordKind) -> pl.DataFrame:
+    with batch.lake.held():
+        rows = batch.lake.scan(kind.table.name)
+        told = rows.filter(pl.col(kind.variant).is_in(kind.told)) if kind.told else rows
+        return broadcast(told.collect(), kind)
 
 
 def load_control(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
@@ -82,10 +84,10 @@ def _load(windows: pl.DataFrame, versions: pl.DataFrame) -> pl.DataFrame:
 
 
 def dailies(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
-    answers = answers_of(batch)
+    answered = answers_of(batch)
     for day in days:
         rows = batch.marts.read(LOAD_CONTROL, [day])
-        yield Part(day_partition(day), control_daily(rows, answers, batch.until), day)
+        yield Part(day_partition(day), control_daily(rows, answered, batch.until), day)
 
 
 def coverages(batch: Batch, days: Sequence[date]) -> Iterator[Part]:

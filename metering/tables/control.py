@@ -1,6 +1,6 @@
-"""The tables of load control: plans as they were issued, their execution, and each customer's day under a plan.
+"""The tables of load control: execution of plans, each customer's day under a plan.
 
-Here: declarations. Not here: what holds when (`metering.control`).
+Here: declarations. Not here: plans themselves (`metering.tables.records`), what holds when (`metering.control`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from metering.tables.schema import TIMESTAMP, Column, Table
 
 KINDS = ("demand_response", "orderly_usage")
 LEVELS = ("red", "orange", "yellow", "blue")
-SCOPES = ("customer", "feeder")
 STATES = ("live", "final", "withdrawn")
 
 _LOAD_MANAGEMENT = "Measures for power load management, 2023"
@@ -21,35 +20,6 @@ _KIND = Column("kind", pl.String, "Demand response comes first, orderly usage is
                nullable=False, allowed=KINDS)  # fmt: skip
 _LEVEL = Column("level", pl.String, "Warning band of the shortage; null: none is named", "", _LOAD_MANAGEMENT,
                 allowed=LEVELS)  # fmt: skip
-
-PLANS = Table(
-    "load_control_plans",
-    "Plans of load control as they were issued: a row for each target of each revision. Append-only; of one revision "
-    "that came twice the later counts.",
-    ("plan_id", "revision", "scope", "name"),
-    (
-        _PLAN,
-        Column("revision", pl.Int32, "The plan's own revision; the one that was issued last holds", nullable=False,
-               minimum=0),
-        _KIND,
-        _LEVEL,
-        Column("state", pl.String, "A withdrawn plan ends when that was issued", nullable=False,
-               allowed=("active", "withdrawn")),
-        Column("issued_at", TIMESTAMP, "When the revision was issued: it holds for windows that end later", "UTC",
-               nullable=False),
-        Column("from_at", TIMESTAMP, "Start of the first window under the plan", "UTC"),
-        Column("to_at", TIMESTAMP, "End of the last window under the plan", "UTC"),
-        Column("baseline", pl.String, "Method of the baseline, as the settings name it; null: the default"),
-        Column("scope", pl.String, "What the target is for; null: the plan has none", allowed=SCOPES),
-        Column("name", pl.String, "Customer number or feeder"),
-        Column("cap_kw", pl.Float64, "Mean power allowed; a feeder's is shared by contract capacity", "kW", minimum=0),
-        Column("reduction_kw", pl.Float64, "Power to be taken off the baseline; a feeder's is shared likewise", "kW",
-               minimum=0),
-        Column("protected_kw", pl.Float64, "Base load that is never cut; null: as registered", "kW", _LOAD_MANAGEMENT,
-               minimum=0),
-        Column("date", pl.Date, "Local calendar date of issued_at", nullable=False),
-    ),
-)  # fmt: skip
 
 LOAD_CONTROL = Table(
     "load_control",
@@ -134,5 +104,5 @@ LOAD_CONTROL_COVERAGE = Table(
     ),
 )
 
-CONTROL = (LOAD_CONTROL, LOAD_CONTROL_DAILY, LOAD_CONTROL_COVERAGE, PLANS)
+CONTROL = (LOAD_CONTROL, LOAD_CONTROL_DAILY, LOAD_CONTROL_COVERAGE)
 """Those that the warehouse has."""

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from metering.tables.lake import COMPLIANCE, MEASURED, READINGS, REJECTS, VIOLATIONS, WINDOWS
-from metering.tables.schema import Column, Table
+from metering.tables.records import FIGURES, KINDS, MONEY, NAMES, Field, RecordKind
+from metering.tables.schema import TIMESTAMP, Column, Table
 
 RFC3339_UTC = "%Y-%m-%dT%H:%M:%S%.fZ"  # a fraction only where there is one
 _DATE = "%Y-%m-%d"
 _DATE_TIME_PATTERN = r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?"
+_WITH_OFFSET = _DATE_TIME_PATTERN + r"([Zz]|[+-]\d{2}:\d{2})$"
 _SHORTEST_CUT = 64
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -153,6 +155,7 @@ def json_schemas(rules: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
     named = VIOLATIONS.allowing(rule=rules)
     return {
         "meter.readings.v1.schema.json": _reading_schema(),
+        **{kind.file: _record_schema(kind) for kind in KINDS.values()},
         **{kind.file: _message_schema(kind, named if kind is VIOLATION else kind.table) for kind in MESSAGE_TYPES},
     }
 
@@ -191,7 +194,7 @@ def _reading_schema() -> dict[str, Any]:
     time = {
         "description": f"{READINGS.column('ts').meaning}: RFC 3339 with offset, or epoch milliseconds",
         "anyOf": [
-            {"type": "string", "pattern": _DATE_TIME_PATTERN + r"([Zz]|[+-]\d{2}:\d{2})$"},
+            {"type": "string", "pattern": _WITH_OFFSET},
             {"type": "integer"},
         ],
     }
@@ -205,6 +208,47 @@ def _reading_schema() -> dict[str, Any]:
         "properties": {"meter_id": meter, "ts": time, **measured},
         "required": ["meter_id", "ts"],
     }
+
+
+def _record_schema(kind: RecordKind) -> dict[str, Any]:
+    """What is accepted as a record of the kind. Of variants, what each must have."""
+    said: dict[str, Any] = {
+        "$schema": _DIALECT,
+        "title": kind.topic,
+        "description": f"{kind.table.meaning} A message carries one, or several by newlines; unknown fields are ignored. "
+        f"Message key: {'/'.join(kind.key)}.",
+        "type": "object",
+        "properties": {field.name: _record_property(field) for field in kind.fields},
+        "required": [field.name for field in kind.fields if field.required],
+    }
+    must = {value: [name for name, needed in own.items() if needed] for value, own in kind.variants.items()}
+    conditions = [
+        {"if": {"properties": {kind.variant: {"const": value}}}, "then": {"required": names}}
+        for value, names in must.items()
+        if names
+    ]
+    return {**said, "allOf": conditions} if conditions else said
+
+
+def _record_property(field: Field) -> dict[str, Any]:
+    column, number = field.column, {"type": "number"}
+    optional = [] if field.required else [{"type": "null"}]
+    names = {"type": "array", "items": {"type": "string"}}
+    figures = {
+        "type": "object",
+        "additionalProperties": {"anyOf": [number, {"type": "object", "additionalProperties": number}]},
+    }
+    shapes: dict[Any, list[dict[str, Any]]] = {
+        TIMESTAMP: [{"type": "string", "pattern": _WITH_OFFSET}, {"type": "integer"}],
+        NAMES: [names],
+        FIGURES: [number, figures],
+        MONEY: [{"type": "string", "pattern": r"^[+-]?\d{1,14}(\.\d{1,4})?$"}],
+    }
+    if field.month:
+        shapes[pl.Date()] = [{"type": "string", "pattern": r"^\d{4}-\d{2}$"}]
+    if column.dtype in shapes:
+        return {"anyOf": [*shapes[column.dtype], *optional], "description": column.comment}
+    return _property(replace(column, nullable=not field.required))
 
 
 def _property(column: Column) -> dict[str, Any]:

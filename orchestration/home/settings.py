@@ -50,6 +50,7 @@ from metering.settings import (
 )
 from metering.settings.kpis import Kpi
 from metering.tables import warehouse
+from metering.tables.records import KINDS
 from metering.vee.validation import CHECKS, READING_CHECKS
 from orchestration.home.calendar import SpecialDays, known_country, special_days
 from pipelines.flow.settings import StreamOptions
@@ -79,8 +80,19 @@ class Topics(_Part):
     violations: str = Field(min_length=1)
     compliance: str = Field(min_length=1)
     rejected: str = Field(min_length=1)
+    feedback: str = Field(min_length=1)
+    load_control_plans: str = Field(min_length=1)
+    outages: str = Field(min_length=1)
+    meter_events: str = Field(min_length=1)
+    frozen_registers: str = Field(min_length=1)
+    service_events: str = Field(min_length=1)
     partitions: int = Field(ge=1)
     replication_factor: int = Field(ge=1)
+
+    @property
+    def of_records(self) -> dict[str, str]:
+        """The topic of each kind of record, by the kind's table."""
+        return {name: getattr(self, name) for name in KINDS}
 
 
 class LakePart(_Part):

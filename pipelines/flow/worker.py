@@ -16,14 +16,18 @@ import polars as pl
 import structlog
 
 from metering.errors import OperationError
-from metering.readings.decode import Refused, decode
-from metering.tables.lake import LAKE, REJECTS
+from metering.readings.decode import Lines, Messages, Refused, decode
+from metering.readings.payloads import ACCEPTED_SCHEMA, Decoded
+from metering.records.decode import decode_records
+from metering.registry.index import MeterIndex
+from metering.tables.lake import LAKE, READINGS, REJECTS
 from pipelines.flow.batch_result import BatchResult, DecodedBatch, placed, tables_of
 from pipelines.flow.health import Progress, ShardHealth
 from pipelines.flow.memory import Trimmer
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.neighbours import Neighbours
 from pipelines.flow.outbox import Outbox, Publisher
+from pipelines.flow.records import RecordBook
 from pipelines.flow.settings import Registry, ResultTopics, StreamSettings
 from pipelines.shard.advance import FRAMES, Results, advance
 from pipelines.shard.state import Naming, Shards, State, dump, load, of_shards, rebased, united
@@ -36,6 +40,8 @@ from sinks.lake.reader import LakeReader
 
 WorkerOf = Callable[[str, int], int | None]
 """Which of so many workers a shard belongs to; None where the source does not say."""
+
+_NO_READINGS = pl.DataFrame(schema={**READINGS.schema, **ACCEPTED_SCHEMA, "shard": pl.UInt16})
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +82,7 @@ class Worker:
         self._outbox = Outbox(publisher, sinks.topics, settings.retry_s, metrics)
         mine = frozenset(s for s in sinks.commits.shards if (worker_of(s, workers) or 0) == number)
         self._neighbours = Neighbours(sinks.commits, mine, workers)
+        self._records = RecordBook(sinks.lake, settings.metering.timezone)
         self._trimmer = Trimmer()
         self._naming = naming_of(registry.index(), settings.metering)
         self._state = self._loaded(mine)
@@ -105,10 +112,14 @@ class Worker:
 
     def decode(self, batches: Sequence[Batch]) -> list[DecodedBatch]:
         index = self._registry.index()
-        tolerance_s = self._settings.metering.future_tolerance_s
-        now = datetime.now(UTC)
         with self._metrics.stage("decode"):
-            return [DecodedBatch(batch, decode(batch.content, index, tolerance_s, now), index) for batch in batches]
+            return [DecodedBatch(batch, self._decoded(batch, index), index) for batch in batches]
+
+    def _decoded(self, batch: Batch, index: MeterIndex) -> Decoded:
+        if batch.kind is None:
+            return decode(batch.content, index, self._settings.metering.future_tolerance_s, datetime.now(UTC))
+        assert isinstance(batch.content, Lines | Messages)
+        return decode_records(batch.kind, batch.content)
 
     def advance(self, turn: Sequence[DecodedBatch]) -> BatchResult:
         """Take what has been decoded into the state."""
@@ -167,17 +178,25 @@ class Worker:
 
     def _advance(self, turn: Sequence[DecodedBatch]) -> BatchResult:
         self._take_up(turn[-1])
-        segments = [segment for part in turn for segment in part.batch.segments]
+        records = self._records.take(turn)
+        read = [segment for part in turn if part.batch.own for segment in part.batch.segments]
+        readings = [part for part in turn if part.batch.kind is None]
+        segments = [segment for part in readings for segment in part.batch.segments]
         shards = self._state.shards.with_names(segment.shard for segment in segments)
         state = replace(self._state, shards=shards)
         numbers = {name: number for number, name in enumerate(shards.names)}
         pending = [result.tables for result in self._pending]
         past = LakePast(self._sinks.lake, self._naming, self._settings.metering, pending)
         context = Context(
-            self._naming, self._settings.metering, self._settings.windows_kept, past, self._settings.silent_s
+            self._naming,
+            self._settings.metering,
+            self._settings.windows_kept,
+            past,
+            self._settings.silent_s,
+            records.known,
         )
-        accepted, rejects = [], []
-        for part in turn:
+        accepted, rejects = [], [*records.rejects]
+        for part in readings:
             own = self._accepted(part, numbers, past)
             if not self._neighbours.none:
                 self._neighbours.refuse_apart(part.batch, self._new(own), self._naming)
@@ -185,16 +204,19 @@ class Worker:
             if part.decoded.rejects.height and not isinstance(part.batch.content, Refused):
                 rejects.append(placed(part.decoded.rejects, part.batch, numbers))
             self._count(part, own.height)
-        rows = accepted[0] if len(accepted) == 1 else pl.concat(accepted, how="diagonal")
+        rows = accepted[0] if len(accepted) == 1 else pl.concat(accepted or [_NO_READINGS], how="diagonal")
         ended = {numbers[segment.shard] for segment in segments if segment.end}
         self._state, results = advance(state, rows.select(*context.arriving_columns, "shard"), context, ended)
         refused = pl.concat(rejects) if rejects else REJECTS.empty()
         gaps = [segment for segment in segments if segment.gap is not None]
         tables = tables_of(rows, refused, results, gaps, self._naming.index, self._settings.metering.timezone)
+        tables |= records.tables
+        self._metrics.taken_records(records.tables, records.rejects)
         committed = tuple(part.batch.committed for part in turn if part.batch.committed is not None)
         urgent = bool(committed) or any(segment.end for segment in segments)
-        result = BatchResult(tables, rows.height + refused.height, urgent, committed)
-        self._taken(result, segments, results)
+        count = rows.height + refused.height + sum(table.height for table in records.tables.values())
+        result = BatchResult(tables, count, urgent, committed)
+        self._taken(result, read, results)
         return result
 
     def _accepted(self, part: DecodedBatch, numbers: dict[str, int], past: LakePast) -> pl.DataFrame:
@@ -286,7 +308,7 @@ class Worker:
             return
         start = time.monotonic()
         with self._metrics.stage("lake"):
-            frames = parts({table: [result.tables[table] for result in self._pending] for table in LAKE})
+            frames = parts({table: [r.tables[table] for r in self._pending if table in r.tables] for table in LAKE})
         with self._metrics.stage("snapshot"):
             state = dump(self._state, FRAMES, self._naming)
         with self._metrics.stage("lake"):

@@ -25,6 +25,7 @@ from metering.load.windows import latest
 from metering.readings.slots import WINDOW_US, answering, at_slots
 from metering.settings import MeteringSettings
 from metering.supply import compliance
+from metering.tables.records import KINDS
 from metering.tables.schema import no_rows
 from pipelines.shard import compliance as days_of
 from pipelines.shard import windows
@@ -94,7 +95,7 @@ def _positions(lake: LakeReader) -> dict[str, dict[str, Any]]:
             .group_by(place)
             .agg(pl.col("source_offset").max(), pl.coalesce("log_offset", "source_offset").max().alias("log"))
             .collect()
-            for table in ("readings", "rejects")
+            for table in ("readings", "rejects", *KINDS)
         ]
     last = pl.concat(frames).group_by(place).agg(pl.all().max()).sort(place)
     found: dict[str, dict[str, Any]] = {}

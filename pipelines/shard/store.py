@@ -9,7 +9,7 @@ A meter is a meter: it is not asked from which source or partition its past came
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
 
@@ -76,11 +76,22 @@ class Past(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Records:
+    """Records of one kind (`metering.tables.records`) in a turn: those that `arrived` with it, in the order of their
+    logs, and the last of each key among all that are known, these included (`current`). After a restart a record that
+    was known may arrive again.
+    """
+
+    arrived: pl.DataFrame
+    current: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """What a turn depends on beside its state and readings.
 
     `windows_kept` closed windows are held for late readings. Meters not heard for `silent_s`, by the time of the data,
-    leave the state.
+    leave the state. `records`: of the kinds that are broadcast, by table.
     """
 
     naming: Naming
@@ -88,6 +99,7 @@ class Context:
     windows_kept: int
     past: Past
     silent_s: float = 7 * 86_400
+    records: Mapping[str, Records] = field(default_factory=dict)
 
     @property
     def index(self) -> MeterIndex:

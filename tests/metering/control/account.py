@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import polars as pl
+
+from metering.readings.decode import Lines
+from metering.records.current import broadcast
+from metering.records.decode import decode_records
+from metering.tables.records import PLANS
+
+Builder = Callable[..., pl.DataFrame]
 QUARTER = timedelta(minutes=15)
 Plan = Mapping[str, Any]
 Power = Mapping[tuple[str, datetime], float]
 """Mean power of a customer in the quarter-hour that ends then."""
+
+
+def messages(*records: Mapping[str, Any]) -> bytes:
+    """Records as lines of JSON."""
+    return b"\n".join(json.dumps(record).encode() for record in records)
+
+
+def plans_of(*records: Mapping[str, Any]) -> pl.DataFrame:
+    """Plans' messages as rows of the lake, as a worker knows them."""
+    decoded = decode_records(PLANS, Lines(messages(*records)))
+    assert decoded.rejects.is_empty(), decoded.rejects["detail"].to_list()
+    rows = decoded.accepted.with_columns(date=pl.col("issued_at").dt.date(), log_offset=pl.col("item").cast(pl.Int64))
+    return broadcast(PLANS.table.conform(rows, source="load.control.plan.v1", source_partition=0), PLANS)
 
 
 def target(plans: Sequence[Plan], plan_id: str, customer: str, end: datetime) -> tuple[Plan, int] | None:

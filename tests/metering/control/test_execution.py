@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -17,11 +16,12 @@ from hypothesis import strategies as st
 from metering.calendar import quarter_hours
 from metering.control.baseline import LOAD_SCHEMA, baselines, customer_load
 from metering.control.coverage import control_coverage
-from metering.control.execution import control_daily, executed, instructed, judged, projected
-from metering.control.plans import ANSWERS, holding, parse_plan, targets
+from metering.control.execution import control_daily, executed, judged, projected
+from metering.control.plans import ANSWERS, TARGETS, targets
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
 from metering.tables.control import LOAD_CONTROL
+from metering.tables.schema import no_rows
 from tests.metering.control import account
 
 Builder = Callable[..., pl.DataFrame]
@@ -57,15 +57,17 @@ def power_of(day: date, level: float) -> list[float]:
     return [level + (n % 7) for n in range(96)]
 
 
-def message(plan: account.Plan) -> bytes:
+def message(plan: account.Plan) -> dict[str, Any]:
     figures = plan["figures"]
-    return json.dumps(
-        {
-            "plan_id": plan["plan_id"], "revision": plan["revision"], "state": plan["state"], "level": "orange",
-            "from": plan["from"].isoformat(), "to": plan["to"].isoformat(), "issued_at": plan["issued_at"].isoformat(),
-            "customers": [{"customer_no": no, **figure} for no, figure in figures.items()],
-        }
-    ).encode()  # fmt: skip
+    by_name = {
+        name: {no: figure[name] for no, figure in figures.items() if name in figure}
+        for name in ("cap_kw", "reduction_kw", "protected_kw")
+    }
+    return {
+        "plan_id": plan["plan_id"], "revision": plan["revision"], "state": plan["state"], "level": "orange",
+        "from": plan["from"].isoformat(), "to": plan["to"].isoformat(), "issued_at": plan["issued_at"].isoformat(),
+        "customers": list(figures), **{name: values for name, values in by_name.items() if values},
+    }  # fmt: skip
 
 
 MINUTES = st.integers(-60 * 24 * 5, 60 * 11)
@@ -125,8 +127,7 @@ def test_a_day_equals_the_account_by_hand(
                 power["C1", end] = value
             power["C2", end] = (value or 0.0) * 1.5
     load = customer_load(coded(pl.concat(frames), versions), versions)
-    rows = [parse_plan(message(plan), TZ) for plan in plans]
-    found = targets(pl.concat([*rows, parse_plan(message(_nothing()), TZ).clear()]), NO_ANSWERS, versions, "last_5")
+    found = targets(account.plans_of(*map(message, plans)), NO_ANSWERS, versions, "last_5")
     ends = quarter_hours(DAY, TZ)["window_end"]
     keys = pl.DataFrame({"customer_no": ["C1", "C2"]}).join(ends.to_frame(), how="cross")
     start = ends[0] - timedelta(minutes=15)
@@ -160,93 +161,7 @@ def test_a_day_equals_the_account_by_hand(
     assert expected == done.height
 
 
-def _nothing() -> dict[str, Any]:
-    return {
-        "plan_id": "P", "revision": 0, "state": "active", "from": NOON, "to": NOON + timedelta(hours=1),
-        "issued_at": NOON, "figures": {"C1": {"cap_kw": 1.0}},
-    }  # fmt: skip
-
-
 # --- single rules ---------------------------------------------------------------------------------------------------
-
-
-def plan(**changed: Any) -> pl.DataFrame:
-    given = {
-        "plan_id": "P-1", "revision": 1, "kind": "orderly_usage", "from": "2026-03-18T10:00:00+08:00",
-        "to": "2026-03-18T12:00:00+08:00", "issued_at": "2026-03-17T16:00:00+08:00", "customers": ["C1"], "cap_kw": 500,
-    }  # fmt: skip
-    return parse_plan(json.dumps({k: v for k, v in {**given, **changed}.items() if v is not None}), TZ)
-
-
-def held(found: pl.DataFrame) -> list[tuple[str, str, str]]:
-    """plan, customer and local end of each window that is under a plan, first and last of a stretch."""
-    ends = pl.concat([quarter_hours(DAY, TZ)["window_end"]]).to_frame()
-    keys = found.select("customer_no").unique(maintain_order=True).join(ends, how="cross")
-    rows = holding(found, keys).with_columns(
-        pl.col("window_end").dt.convert_time_zone(TZ).dt.strftime("%H:%M").alias("at")
-    )
-    return rows.select("plan_id", "customer_no", "at").rows()
-
-
-def test_a_feeders_figures_are_shared_by_capacity_and_named_customers_are_asked_once(
-    make_customers: Builder, make_meter_versions: Builder
-) -> None:
-    customers = make_customers(
-        {
-            "C1": {"feeder": "F-1", "contract_capacity_kva": 1000.0},
-            "C2": {"feeder": "F-1", "contract_capacity_kva": 3000.0},
-            "C3": {"feeder": "F-1", "contract_capacity_kva": 9000.0},
-            "C4": {"feeder": "F-2"},
-        }
-    )
-    meters = {f"33020000001{n}": {"customer_no": f"C{n}"} for n in (1, 2, 3, 4)}
-    versions = make_meter_versions(customers, meters)
-    rows = plan(customers=["C3"], cap_kw=None, reduction_kw={"C3": 50, "F-1": 400}, feeders=["F-1"])
-    found = targets(rows, NO_ANSWERS, versions, "last_5")
-    assert dict(found.select("customer_no", "reduction_kw").iter_rows()) == {"C1": 100.0, "C2": 300.0, "C3": 50.0}
-
-
-def test_only_whole_quarter_hours_count_and_a_revision_holds_for_windows_that_end_after_it(
-    versions: pl.DataFrame,
-) -> None:
-    first = plan(**{"from": "2026-03-18T10:05:00+08:00", "to": "2026-03-18T11:10:00+08:00"})
-    assert [at for *_, at in held(targets(first, NO_ANSWERS, versions, "last_5"))] == ["10:30", "10:45", "11:00"]
-    withdrawn = plan(revision=2, state="withdrawn", issued_at="2026-03-18T10:50:00+08:00", customers=None, cap_kw=None)
-    found = targets(pl.concat([plan(), withdrawn]), NO_ANSWERS, versions, "last_5")
-    assert [at for *_, at in held(found)] == ["10:15", "10:30", "10:45"]
-    exactly = plan(revision=2, state="withdrawn", issued_at="2026-03-18T10:45:00+08:00")
-    found = targets(pl.concat([exactly, plan()]), NO_ANSWERS, versions, "last_5")
-    assert [at for *_, at in held(found)] == ["10:15", "10:30", "10:45"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "wanted"),
-    [
-        ("demand_response", ["10:15", "10:30", "11:30", "11:45", "12:00"]),
-        ("orderly_usage", ["10:15", "10:30", "10:45", "11:00", "11:15", "11:30", "11:45", "12:00"]),
-    ],
-)
-def test_demand_response_can_be_refused_and_orderly_usage_cannot(
-    kind: str, wanted: list[str], versions: pl.DataFrame
-) -> None:
-    at = datetime(2026, 3, 18, 2, 40, tzinfo=UTC)
-    answers = pl.DataFrame(
-        [("P-1", "C1", at, "opted_out"), ("P-1", "C1", at + timedelta(minutes=35), "accepted")],
-        schema=ANSWERS,
-        orient="row",
-    )
-    assert [at for *_, at in held(targets(plan(kind=kind), answers, versions, "last_5"))] == wanted
-
-
-def test_what_is_protected_is_never_cut(make_customers: Builder, make_meter_versions: Builder) -> None:
-    versions = make_meter_versions(
-        make_customers({"C1": {"protected_kw": 200.0}}), {"330200000001": {"customer_no": "C1"}}
-    )
-    for figures in ({"cap_kw": 50}, {"cap_kw": None, "reduction_kw": 900}):
-        found = targets(plan(**figures), NO_ANSWERS, versions, "last_5")
-        assert found["protected_kw"].to_list() == [200.0]
-        rows = instructed(found.with_columns(baseline_kw=pl.lit(500.0)))
-        assert rows.select("cap_kw", "instructed_kw").row(0) == (200.0, 300.0)
 
 
 def test_baseline_methods_are_rows(versions: pl.DataFrame, metering_settings: MeteringSettings) -> None:
@@ -262,9 +177,7 @@ def test_baseline_methods_are_rows(versions: pl.DataFrame, metering_settings: Me
     load = pl.concat(frames).select(LOAD_SCHEMA.names()).cast(LOAD_SCHEMA)
     wanted = pl.DataFrame({"customer_no": ["C2"] * 2, "window_end": [NOON] * 2, "baseline": ["last_5", "high_5_of_10"]})
     wanted = wanted.cast({"window_end": pl.Datetime("us", "UTC")})
-    found = baselines(
-        wanted, load, targets(plan().clear(), NO_ANSWERS, versions, "last_5"), versions, metering_settings
-    )
+    found = baselines(wanted, load, no_rows(TARGETS), versions, metering_settings)
     assert dict(found.select("baseline", "baseline_kw").iter_rows()) == {"last_5": 320.0, "high_5_of_10": 700.0}
     strict = replace(metering_settings.control.baseline["last_5"], min_days=5)
     control = replace(metering_settings.control, baseline={"last_5": strict})
@@ -272,7 +185,7 @@ def test_baseline_methods_are_rows(versions: pl.DataFrame, metering_settings: Me
     got = baselines(
         wanted.head(1),
         few.filter(pl.col("p_kw") < 5000).filter(pl.col("p_kw") > 500),
-        targets(plan().clear(), NO_ANSWERS, versions, "last_5"),
+        no_rows(TARGETS),
         versions,
         replace(metering_settings, control=control),
     )

@@ -1,102 +1,131 @@
-"""What a plan's message may say, and what is refused."""
+"""What a plan's message may say, what is refused, and which customers it asks for what."""
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from metering.control.plans import PlanError, parse_plan
-from metering.tables.control import PLANS
+from metering.calendar import quarter_hours
+from metering.control.execution import instructed
+from metering.control.plans import ANSWERS, answers, holding, targets
+from metering.readings.decode import Lines
+from metering.records.decode import decode_records
+from metering.tables.records import PLANS, SERVICE
+from tests.metering.control.account import Builder, messages, plans_of
 
-GIVEN = {
-    "plan_id": "YX-2026-07-0001", "revision": 1, "level": "orange", "from": "2026-07-15T10:00:00+08:00",
-    "to": 1784091600000, "issued_at": "2026-07-14T08:00:00Z", "customers": ["370100000001"], "cap_kw": 800,
+TZ = "Asia/Shanghai"
+DAY = datetime(2026, 3, 18).date()
+NO_ANSWERS = pl.DataFrame(schema=ANSWERS)
+GIVEN: dict[str, Any] = {
+    "plan_id": "P-1", "revision": 1, "kind": "orderly_usage", "from": "2026-03-18T10:00:00+08:00",
+    "to": "2026-03-18T12:00:00+08:00", "issued_at": "2026-03-17T16:00:00+08:00", "customers": ["C1"], "cap_kw": 500,
 }  # fmt: skip
 
 
-def rows(**changed: Any) -> list[dict[str, Any]]:
-    frame = parse_plan(json.dumps({k: v for k, v in {**GIVEN, **changed}.items() if v is not ...}), "Asia/Shanghai")
-    assert frame.schema == PLANS.schema
-    return frame.to_dicts()
+def plan(**changed: Any) -> dict[str, Any]:
+    return {k: v for k, v in {**GIVEN, **changed}.items() if v is not None}
 
 
-def test_a_plan_is_a_row_a_target() -> None:
-    (row,) = rows()
-    assert (row["kind"], row["state"], row["scope"], row["name"]) == (
-        "orderly_usage", "active", "customer", "370100000001",
-    )  # fmt: skip
-    assert row["from_at"] == datetime(2026, 7, 15, 2, tzinfo=UTC)
-    assert row["to_at"] == datetime(2026, 7, 15, 5, tzinfo=UTC)
-    assert row["date"] == date(2026, 7, 14)
+def found(*plans: dict[str, Any], versions: pl.DataFrame, answered: pl.DataFrame = NO_ANSWERS) -> pl.DataFrame:
+    return targets(plans_of(*plans), answered, versions, "last_5")
+
+
+def times(rows: pl.DataFrame) -> list[str]:
+    """Local ends of the windows that are under a plan."""
+    ends = quarter_hours(DAY, TZ).select("window_end")
+    held = holding(rows, rows.select("customer_no").unique().join(ends, how="cross"))
+    return held.select(pl.col("window_end").dt.convert_time_zone(TZ).dt.strftime("%H:%M")).to_series().to_list()
+
+
+@pytest.fixture(scope="module")
+def versions(make_customers: Builder, make_meter_versions: Builder) -> pl.DataFrame:
+    return make_meter_versions(make_customers({"C1": {"protected_kw": 200.0}}), {"330200000001": {"customer_no": "C1"}})
+
+
+@pytest.fixture(scope="module")
+def fed(make_customers: Builder, make_meter_versions: Builder) -> pl.DataFrame:
+    customers = make_customers(
+        {
+            "C1": {"feeder": "F-1", "contract_capacity_kva": 1000.0},
+            "C2": {"feeder": "F-1", "contract_capacity_kva": 3000.0},
+            "C3": {"feeder": "F-1", "contract_capacity_kva": 9000.0},
+            "C4": {"feeder": "F-2"},
+        }
+    )
+    return make_meter_versions(customers, {f"33020000001{n}": {"customer_no": f"C{n}"} for n in (1, 2, 3, 4)})
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("changed", "wanted"),
     [
-        {"customers": ["A", "B"], "cap_kw": {"A": 10, "B": 20}},
-        {"customers": [{"customer_no": "A", "cap_kw": 10}, {"customer_no": "B", "cap_kw": 20}], "cap_kw": ...},
-        {"customers": {"A": {"cap_kw": 10}, "B": {"cap_kw": 20}}, "cap_kw": ...},
-        {"customers": ..., "cap_kw": {"A": 10, "B": 20}},
+        ({"customers": ["C3"], "reduction_kw": {"C3": 50, "F-1": 400}, "feeders": ["F-1"]}, (100.0, 300.0, 50.0)),
+        ({"customers": None, "reduction_kw": 70, "feeders": ["F-1"]}, (70.0, 70.0, 70.0)),
+        ({"customers": None, "reduction_kw": {"C1": 5, "C2": 6}}, (5.0, 6.0)),
+        ({"customers": ["C1", "C2", "C9"], "reduction_kw": {"C1": 5}}, (5.0,)),
     ],
 )
-def test_figures_by_customer_may_stand_in_several_forms(changed: dict[str, Any]) -> None:
-    assert [(row["name"], row["cap_kw"]) for row in rows(**changed)] == [("A", 10.0), ("B", 20.0)]
+def test_whom_a_plan_asks_for_what(changed: dict[str, Any], wanted: tuple[float, ...], fed: pl.DataFrame) -> None:
+    rows = found(plan(cap_kw=None, **changed), versions=fed)
+    assert tuple(rows.sort("customer_no")["reduction_kw"]) == wanted
 
 
-def test_a_withdrawal_needs_neither_customers_nor_times() -> None:
-    (row,) = rows(**{"state": "withdrawn", "customers": ..., "cap_kw": ..., "from": ..., "to": ...})
-    assert (row["state"], row["scope"], row["from_at"]) == ("withdrawn", None, None)
+def test_only_whole_quarter_hours_count_and_a_revision_holds_for_windows_that_end_after_it(
+    versions: pl.DataFrame,
+) -> None:
+    odd = plan(**{"from": "2026-03-18T10:05:00+08:00", "to": "2026-03-18T11:10:00+08:00"})
+    assert times(found(odd, versions=versions)) == ["10:30", "10:45", "11:00"]
+    withdrawn = {"plan_id": "P-1", "revision": 2, "state": "withdrawn", "issued_at": "2026-03-18T10:50:00+08:00"}
+    assert times(found(plan(), withdrawn, versions=versions)) == ["10:15", "10:30", "10:45"]
+    exactly = plan(revision=2, state="withdrawn", issued_at="2026-03-18T10:45:00+08:00")
+    assert times(found(exactly, plan(), versions=versions)) == ["10:15", "10:30", "10:45"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        ("demand_response", ["10:15", "10:30", "11:30", "11:45", "12:00"]),
+        ("orderly_usage", ["10:15", "10:30", "10:45", "11:00", "11:15", "11:30", "11:45", "12:00"]),
+    ],
+)
+def test_demand_response_can_be_refused_and_orderly_usage_cannot(
+    kind: str, wanted: list[str], versions: pl.DataFrame
+) -> None:
+    at = datetime(2026, 3, 18, 2, 40, tzinfo=UTC)
+    said = [("plan.opted_out", at), ("plan.accepted", at + timedelta(minutes=35)), ("survey", at)]
+    events = [
+        {"event_id": f"E-{n}", "type": word, "at": when.isoformat(), "customer_no": "C1", "plan_id": "P-1",
+         "subject": "overall", "score": 5}
+        for n, (word, when) in enumerate(said)
+    ]  # fmt: skip
+    accepted = decode_records(SERVICE, Lines(messages(*events))).accepted
+    answered = answers(accepted)
+    assert answered["answer"].to_list() == ["opted_out", "accepted"]
+    assert times(found(plan(kind=kind), versions=versions, answered=answered)) == wanted
+
+
+@pytest.mark.parametrize("figures", [{"cap_kw": 50}, {"cap_kw": None, "reduction_kw": 900}])
+def test_what_is_protected_is_never_cut(figures: dict[str, Any], versions: pl.DataFrame) -> None:
+    rows = found(plan(**figures), versions=versions)
+    assert rows["protected_kw"].to_list() == [200.0]
+    asked = instructed(rows.with_columns(baseline_kw=pl.lit(500.0)))
+    assert asked.select("cap_kw", "instructed_kw").row(0) == (200.0, 300.0)
+    own = found(plan(**figures, protected_kw={"C1": 300}), versions=versions)
+    assert own["protected_kw"].to_list() == [300.0]
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"plan_id": 7}, "plan_id is no text"),
-        ({"plan_id": ""}, "plan_id is no text"),
-        ({"revision": 1.5}, "revision is no whole number"),
-        ({"revision": True}, "revision is no whole number"),
-        ({"level": "purple"}, "level is none of red"),
-        ({"kind": "blackout"}, "kind is none of demand_response"),
-        ({"from": "2026-07-15T10:00:00"}, "from has no offset"),
-        ({"to": "2026-07-15T01:00:00Z"}, "to is not after from"),
-        ({"to": 1784091600}, "to is a time that no plan can mean"),
-        ({"issued_at": ...}, "issued_at is missing"),
-        ({"issued_at": 10**30}, "issued_at is no time"),
-        ({"customers": ...}, "names neither customers nor feeders"),
-        ({"customers": "370100000001"}, "customers is no list"),
-        ({"customers": ["A", "A"]}, "customer A is named twice"),
-        ({"cap_kw": ...}, "needs either cap_kw or reduction_kw"),
-        ({"reduction_kw": 5}, "needs either cap_kw or reduction_kw"),
-        ({"cap_kw": -1}, "cap_kw of 370100000001 is no power"),
-        ({"cap_kw": "800"}, "cap_kw of 370100000001 is no power"),
+        ({"to": "2026-03-18T01:00:00+08:00"}, "to is not after from"),
+        ({"from": None}, "an active plan needs from and to"),
+        ({"cap_kw": None}, "an active plan needs cap_kw or reduction_kw"),
+        ({"cap_kw": {"C1": -1}}, "cap_kw is below 0"),
+        ({"kind": "blackout"}, "kind 'blackout' is none of"),
     ],
 )
-def test_what_is_wrong_is_said(changed: dict[str, Any], said: str) -> None:
-    with pytest.raises(PlanError, match=said):
-        rows(**changed)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@settings(max_examples=40)
-@given(st.dictionaries(st.sampled_from([*GIVEN, "feeders", "reduction_kw", "protected_kw", "state", "kind"]), JSON))
-def test_whatever_comes_is_a_plan_or_refused(changed: dict[str, Any]) -> None:
-    with suppress(PlanError):
-        assert rows(**changed)
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", b"{", b"7"])
-def test_what_is_no_object_is_refused(content: bytes) -> None:
-    with pytest.raises(PlanError):
-        parse_plan(content, "Asia/Shanghai")
+def test_what_is_wrong_with_a_plan_is_said(changed: dict[str, Any], said: str) -> None:
+    rejects = decode_records(PLANS, Lines(messages(plan(**changed)))).rejects
+    assert said in rejects["detail"].item()
