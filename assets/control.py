@@ -12,7 +12,7 @@ import polars as pl
 
 from assets.batch import Batch, Part
 from metering.calendar import quarter_hours
-from metering.control.baseline import LOAD_COLUMNS, customer_load, reference_days
+from metering.control.baseline import LOAD_COLUMNS, baselines, customer_load, reference_days
 from metering.control.coverage import control_coverage
 from metering.control.execution import control_daily, executed
 from metering.control.plans import answers, holding, targets
@@ -55,13 +55,14 @@ def load_control(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
             pl.col("window_end") <= due_until(day, settings, batch.until)
         )
         customers = found.select("customer_no").unique()
-        keys = holding(found, customers.join(quarters.select("window_end"), how="cross"))
+        held = holding(found, customers.join(quarters.select("window_end"), how="cross"))
         rows = LOAD_CONTROL.empty()
-        if keys.height:
-            meters = _meters(versions, keys["customer_no"])
+        if held.height:
+            meters = _meters(versions, held["customer_no"])
             load = _load(batch.marts.read(BATCH_WINDOWS, [day], _WINDOW).filter(meters), versions)
             past = _load(_current(batch, reference_days(day, settings.control.baseline), meters), versions)
-            rows = executed(keys, load, past, found, versions, settings)
+            base = baselines(held, past, found, versions, settings)
+            rows = executed(held, load, base, versions, settings)
         yield Part(day_partition(day), rows, day)
 
 

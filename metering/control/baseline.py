@@ -77,19 +77,20 @@ def _weights(windows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.Series:
     return frame.select((inside / WINDOW_US).clip(0, 1).alias("weight")).to_series()
 
 
-def meters_due(keys: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
-    """`keys` (customer_no, window_end, unique) with `meters_due`: main meters valid at some time of the window."""
+def meters_due(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
+    """`rows` (customer_no, window_end) with `meters_due`: main meters valid at some time of the window."""
     main = meter_versions.filter(pl.col("role") == "main").select("customer_no", "meter_id", "valid_from", "valid_to")
     start = pl.col("window_end").dt.offset_by(f"-{WINDOW_S}s")
     valid = (pl.col("valid_from") < pl.col("window_end")) & (pl.col("valid_to") > start).fill_null(True)
     counted = (
-        keys.select("customer_no", "window_end")
+        rows.select("customer_no", "window_end")
+        .unique()
         .join(main, on="customer_no")
         .filter(valid)
         .group_by("customer_no", "window_end")
         .agg(pl.col("meter_id").n_unique().cast(pl.Int32).alias("meters_due"))
     )
-    joined = keys.join(counted, on=["customer_no", "window_end"], how="left", maintain_order="left")
+    joined = rows.join(counted, on=["customer_no", "window_end"], how="left", maintain_order="left")
     return joined.with_columns(pl.col("meters_due").fill_null(0))
 
 
@@ -119,7 +120,7 @@ def baselines(
     keys = keys.with_columns(*_placed(settings))
     past = load.join(keys.select("customer_no").unique(), on="customer_no", how="semi").with_columns(*_placed(settings))
     days = _whole_days(past, meter_versions, settings).join(
-        _control_days(found, settings.timezone), on=["customer_no", "date"], how="anti"
+        control_days(found, settings.timezone), on=["customer_no", "date"], how="anti"
     )
     rows = []
     for name, method in settings.control.baseline.items():
@@ -166,7 +167,7 @@ def _whole_days(past: pl.DataFrame, meter_versions: pl.DataFrame, settings: Mete
     return whole.select("customer_no", "date", "off", "mean_kw")
 
 
-def _control_days(found: pl.DataFrame, timezone: str) -> pl.DataFrame:
+def control_days(found: pl.DataFrame, timezone: str) -> pl.DataFrame:
     """customer_no and date of local days with a window under a plan."""
     if found.is_empty():
         return pl.DataFrame(schema={"customer_no": pl.String, "date": pl.Date})

@@ -11,8 +11,7 @@ from datetime import datetime
 import polars as pl
 
 from metering.calendar import local_date
-from metering.control.baseline import DECIMALS, baselines, meters_due
-from metering.control.plans import holding
+from metering.control.baseline import DECIMALS, meters_due
 from metering.settings import MeteringSettings
 from metering.tables.control import LOAD_CONTROL, LOAD_CONTROL_DAILY
 from metering.tables.lake import WINDOW_S
@@ -60,46 +59,32 @@ def judged(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def executed(
-    keys: pl.DataFrame,
-    load: pl.DataFrame,
-    past: pl.DataFrame,
-    found: pl.DataFrame,
-    meter_versions: pl.DataFrame,
-    settings: MeteringSettings,
+    held: pl.DataFrame, load: pl.DataFrame, base: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings
 ) -> pl.DataFrame:
-    """LOAD_CONTROL, final, of `keys` (customer_no, window_end) for each plan with a target that holds then.
+    """LOAD_CONTROL, final, of `held` (`plans.holding` of windows).
 
-    `load`: LOAD_SCHEMA of these windows; `past`: of the days before; `found`: all TARGETS. Of a window that no meter
-    has power of actual_kw is null. `revision`: late readings in the window, and revisions of the plan superseded.
+    `load`: LOAD_SCHEMA of these windows; `base`: BASELINE_SCHEMA of them. Of a window that no meter has power of
+    actual_kw is null. `revision`: late readings in the window, and revisions of the plan superseded.
     """
-    rows = holding(found, keys.select("customer_no", "window_end").unique())
-    based = with_baseline(rows, past, found, meter_versions, settings)
-    known = based.join(load, on=["customer_no", "window_end"], how="left").with_columns(
-        pl.col("meters", "late").fill_null(0), actual_kw=pl.col("p_kw"), projected_kw=pl.col("p_kw")
+    known = (
+        with_baseline(held, base)
+        .join(load, on=["customer_no", "window_end"], how="left")
+        .with_columns(pl.col("meters", "late").fill_null(0), actual_kw=pl.col("p_kw"), projected_kw=pl.col("p_kw"))
     )
-    named = judged(meters_due_of(known, meter_versions)).with_columns(
+    named = judged(meters_due(known, meter_versions)).with_columns(
         revision=pl.col("late") + pl.col("superseded"), as_of=pl.col("window_end")
     )
     return finished(named, "final", settings)
 
 
-def with_baseline(
-    rows: pl.DataFrame, past: pl.DataFrame, found: pl.DataFrame, versions: pl.DataFrame, settings: MeteringSettings
-) -> pl.DataFrame:
-    """Rows of `holding` with baseline, cap and reduction."""
-    base = baselines(rows, past, found, versions, settings)
-    joined = rows.join(base, on=["customer_no", "window_end", "baseline"], how="left", maintain_order="left")
+def with_baseline(held: pl.DataFrame, base: pl.DataFrame) -> pl.DataFrame:
+    """`plans.holding` of windows with baseline, cap and reduction."""
+    joined = held.join(base, on=["customer_no", "window_end", "baseline"], how="left", maintain_order="left")
     return instructed(joined.with_columns(pl.col("baseline_days").fill_null(0)))
 
 
-def meters_due_of(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
-    """Rows with `meters_due`."""
-    due = meters_due(rows.select("customer_no", "window_end").unique(), meter_versions)
-    return rows.join(due, on=["customer_no", "window_end"], how="left", maintain_order="left")
-
-
 def finished(rows: pl.DataFrame, state: str, settings: MeteringSettings) -> pl.DataFrame:
-    """LOAD_CONTROL of judged rows, sorted by key."""
+    """LOAD_CONTROL of judged rows with revision and as_of, sorted by key."""
     date = local_date(pl.col("window_end"), settings.timezone).alias("date")
     named = rows.with_columns(date, pl.lit(state).alias("state"), pl.col("baseline").alias("baseline_method"))
     return LOAD_CONTROL.conform(named).sort(LOAD_CONTROL.key)

@@ -51,9 +51,10 @@ class ControlAlarm:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlSettings:
     """`baseline` are the methods by name, `default_baseline` that of plans that name none. `alarms` by rule:
-    load_control_warning, load_control_violation, demand_warning.
+    load_control_warning, load_control_violation, demand_warning; `ruleset` is published with what they raise.
     """
 
+    ruleset: str = "control-2023"
     default_baseline: str = "last_5"
     baseline: dict[str, BaselineMethod] = field(default_factory=dict)
     alarms: dict[str, ControlAlarm] = field(default_factory=dict)

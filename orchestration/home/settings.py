@@ -79,6 +79,7 @@ class Topics(_Part):
     windows: str = Field(min_length=1)
     violations: str = Field(min_length=1)
     compliance: str = Field(min_length=1)
+    load_control: str = Field(min_length=1)
     rejected: str = Field(min_length=1)
     feedback: str = Field(min_length=1)
     load_control_plans: str = Field(min_length=1)

@@ -45,6 +45,10 @@ class BatchResult:
     committed: tuple[Callable[[], None], ...] = ()
 
 
+LIVE = "load_control_live"
+"""Rows of `load_control` of running windows: they go to the topic, not to the lake."""
+
+
 def nothing() -> dict[str, pl.DataFrame]:
     """The tables of a turn that has no rows."""
     return {name: table.empty() for name, table in LAKE.items()}
@@ -106,6 +110,8 @@ def tables_of(
         "windows": results.windows,
         "violations": results.violations,
         "compliance": results.compliance,
+        "load_control": results.load_control,
+        LIVE: results.load_control_live,
         "gaps": pl.concat([GAPS.empty(), *(_gap(segment, tz) for segment in gaps)]),
     }
 

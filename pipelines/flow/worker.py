@@ -29,7 +29,7 @@ from pipelines.flow.neighbours import Neighbours
 from pipelines.flow.outbox import Outbox, Publisher
 from pipelines.flow.records import RecordBook
 from pipelines.flow.settings import Registry, ResultTopics, StreamSettings
-from pipelines.shard.advance import FRAMES, Results, advance
+from pipelines.shard.advance import FRAMES, TABLES, Results, advance
 from pipelines.shard.state import Naming, Shards, State, dump, load, of_shards, rebased, united
 from pipelines.shard.store import Context, LakePast, naming_of
 from pipelines.shard.windows import OPEN
@@ -194,6 +194,7 @@ class Worker:
             past,
             self._settings.silent_s,
             records.known,
+            self._neighbours.none,
         )
         accepted, rejects = [], [*records.rejects]
         for part in readings:
@@ -256,7 +257,7 @@ class Worker:
             if segment.newest_offset is not None:
                 lag = max(0, segment.newest_offset + 1 - segment.after.get("offset", 0))
                 self._metrics.lag.labels(segment.shard).set(lag)
-        for table in ("windows", "violations", "compliance"):
+        for table in TABLES:
             if height := getattr(results, table).height:
                 self._metrics.results.labels(table).inc(height)
         self._metrics.hold(self._state.shards.names[1:], self._held)

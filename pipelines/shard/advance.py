@@ -1,8 +1,9 @@
 """A turn: accepted readings of all shards move the state on and give what is emitted.
 
-    advance(state, readings) -> (state', windows | violations | compliance)
+    advance(state, readings) -> (state', windows | violations | compliance | load control)
 
-Here: the order of things. Not here: each of them (`meters`, `windows`, `events`, `compliance`), decoding, I/O.
+Here: the order of things. Not here: each of them (`meters`, `windows`, `events`, `compliance`,
+`control`), decoding, I/O.
 
 Everything depends on the readings and their order within each shard alone, never on how the log was cut into turns.
 """
@@ -10,13 +11,13 @@ Everything depends on the readings and their order within each shard alone, neve
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import polars as pl
 
 from metering.calendar import local_date
 from metering.tables.lake import WINDOWS
-from pipelines.shard import checks, compliance, events, meters, windows
+from pipelines.shard import checks, compliance, control, control_live, events, meters, windows
 from pipelines.shard.state import FLOORS, METERS, Frame, State
 from pipelines.shard.store import Context
 
@@ -31,20 +32,26 @@ FRAMES: tuple[Frame, ...] = (
     checks.BASE,
     checks.EVENTS,
     checks.SUSPECTS,
+    control_live.LIVE,
+    control_live.WARNINGS,
 )
 """All that the state is made of."""
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Rows for the lake and the topics, each with its `date`."""
+    """Rows for the lake and the topics, each with its `date`. `load_control_live`, of windows that are running, is for
+    the topic alone.
+    """
 
     windows: pl.DataFrame
     violations: pl.DataFrame
     compliance: pl.DataFrame
+    load_control: pl.DataFrame
+    load_control_live: pl.DataFrame
 
 
-_TABLES = ("windows", "violations", "compliance")
+TABLES = tuple(field.name for field in fields(Results))
 
 
 def advance(
@@ -60,12 +67,12 @@ def advance(
         moved = meters.moved(state, shard, rows, context)
         state, results = _advance(moved, rows, (), context, moved is not state)
         parts.append(results)
-        tables = {name: getattr(results, name) for name in _TABLES}
+        tables = {name: getattr(results, name) for name in TABLES}
         context = replace(context, past=context.past.and_then(rows, tables))
     if ended:
         state, results = _advance(state, accepted.clear(), ended, context)
         parts.append(results)
-    return state, Results(*(pl.concat([getattr(part, name) for part in parts]) for name in _TABLES))
+    return state, Results(*(pl.concat([getattr(part, name) for part in parts]) for name in TABLES))
 
 
 def _advance(
@@ -76,13 +83,17 @@ def _advance(
     state = replace(state, taken_up=False) if state.taken_up else state
     state, violations = events.step(state, turn, context)
     state = meters.heard(state, turn.rows, context)
+    before = state
     done = windows.step(state, turn, context)
     added = compliance.added_by(done.fresh, context)
     state, compliance_rows = compliance.step(done.state, done.fresh, added, turn, context)
     state = windows.emitted(state, done.fresh, added, turn, context)
+    fresh = _dated(done.fresh, context)
+    state, controlled = control.step(before, state, turn, done.fresh.with_columns(fresh["date"]), context)
     state = events.evict(state, done.gone, turn, context)
     state = meters.dismissed(state, FRAMES, turn, context)
-    return state, Results(_dated(done.fresh, context), violations, compliance_rows)
+    told = pl.concat([violations, controlled.violations])
+    return state, Results(fresh, told, compliance_rows, controlled.closed, controlled.live)
 
 
 def _open_blocks(state: State, ended: Collection[int], context: Context) -> pl.DataFrame:

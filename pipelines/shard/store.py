@@ -71,6 +71,9 @@ class Past(Protocol):
     def windows(self, wanted: pl.DataFrame) -> pl.DataFrame:
         """Current windows (columns of `windows`, with `meter` and `version`) of `meter`, `window_end`, if any."""
 
+    def rows(self, table: str, column: str, values: pl.Series, days: Sequence[date]) -> pl.DataFrame:
+        """The table's rows of local days whose `column` has one of some values, all revisions."""
+
     def and_then(self, rows: pl.DataFrame, results: Mapping[str, pl.DataFrame]) -> Past:
         """This past, and what has just come after it: readings (as held, but for `end_us`), what followed from them."""
 
@@ -91,7 +94,7 @@ class Context:
     """What a turn depends on beside its state and readings.
 
     `windows_kept` closed windows are held for late readings. Meters not heard for `silent_s`, by the time of the data,
-    leave the state. `records`: of the kinds that are broadcast, by table.
+    leave the state. `records`: of the kinds that are broadcast, by table. `alone`: no other worker reads telemetry.
     """
 
     naming: Naming
@@ -100,6 +103,7 @@ class Context:
     past: Past
     silent_s: float = 7 * 86_400
     records: Mapping[str, Records] = field(default_factory=dict)
+    alone: bool = True
 
     @property
     def index(self) -> MeterIndex:
@@ -228,6 +232,14 @@ class LakePast:
         rows = rows.with_columns(pl.col("date").dt.month_start().alias("month"))
         rows = rows.join(wanted, on=("meter", "month"), how="semi").sort("revision")
         return remembered(rows.unique(("meter", "date"), keep="last"))
+
+    def rows(self, table: str, column: str, values: pl.Series, days: Sequence[date]) -> pl.DataFrame:
+        theirs, names = pl.col(column).is_in(values.unique().implode()), LAKE[table].names
+        with self._lake.held():
+            kept = self._lake.scan(table, days).filter(theirs).select(names).collect()
+        mine = theirs & pl.col("date").is_in(list(days))
+        coming = [tables[table].filter(mine).select(names) for tables in self._pending if table in tables]
+        return pl.concat([kept, *coming])
 
     def and_then(self, rows: pl.DataFrame, results: Mapping[str, pl.DataFrame]) -> LakePast:
         meter_id = self._index.names.gather(rows["meter"]).alias("meter_id")

@@ -17,7 +17,7 @@ from metering.calendar import quarter_hours
 from metering.control.baseline import LOAD_SCHEMA, baselines, customer_load
 from metering.control.coverage import control_coverage
 from metering.control.execution import control_daily, executed, judged, projected
-from metering.control.plans import ANSWERS, TARGETS, targets
+from metering.control.plans import ANSWERS, TARGETS, holding, targets
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
 from metering.tables.control import LOAD_CONTROL
@@ -132,7 +132,9 @@ def test_a_day_equals_the_account_by_hand(
     keys = pl.DataFrame({"customer_no": ["C1", "C2"]}).join(ends.to_frame(), how="cross")
     start = ends[0] - timedelta(minutes=15)
     of_day = load.filter(pl.col("window_end") > start)
-    done = executed(keys, of_day, load.filter(pl.col("window_end") <= start), found, versions, metering_settings)
+    held = holding(found, keys)
+    base = baselines(held, load.filter(pl.col("window_end") <= start), found, versions, metering_settings)
+    done = executed(held, of_day, base, versions, metering_settings)
     told = {(row["plan_id"], row["customer_no"], row["window_end"]): row for row in done.to_dicts()}
 
     def off(day: date) -> bool:
