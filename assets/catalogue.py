@@ -29,7 +29,7 @@ from assets.kpis import kpis
 from assets.lake import lake_key, lake_specs
 from assets.picture import curve_picture
 from assets.reconciliations import reconciliations
-from assets.violations import violations
+from assets.violations import alarm_handlings, violations
 from metering.errors import UserError
 from metering.tables import Table
 from metering.tables.batch import BATCH
@@ -71,7 +71,8 @@ _COUNTED = (
     Result("daily_load", "daily_load", loads, "load", ("daily_curve", "batch_windows"), ("readings",)),
     Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
     Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("meter_daily", "customers")),
-    Result("violations", "violations", violations, "supply", (), ("violations",)),
+    Result("violations", "violations", violations, "supply", (), ("violations", "feedback")),
+    Result("alarm_handling", "alarm_handling", alarm_handlings, "supply", ("violations", "customers")),
     Result(
         "load_control",
         "load_control",

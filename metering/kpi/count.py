@@ -163,7 +163,7 @@ def _counts(kpis: Mapping[str, Kpi], rows: pl.DataFrame, customers: pl.DataFrame
     parts = rows.filter(pl.col("customer_no") != SCOPE).with_columns(cs.integer().cast(pl.Int64))
     grouped = parts.join(customers.select("customer_no", *GROUPS), on="customer_no", how="left")
     kinds = {kind for kpi in kpis.values() for kind in kpi.scopes}
-    labels = {kind: _label(kind, customers) for kind in GROUPS} | {CUSTOMER: pl.col("customer_no")}
+    labels = {kind: label(kind, customers) for kind in GROUPS} | {CUSTOMER: pl.col("customer_no")}
     wide = [grouped.group_by(labels[kind].alias("scope")).agg(values) for kind in labels if kind in kinds]
     wide.append((parts if own.is_empty() else own).group_by(pl.lit(SCOPE).alias("scope")).agg(values))
     every = pl.concat(wide).filter(pl.col("scope").is_not_null())
@@ -183,7 +183,7 @@ def _of(kpi_id: str, numerator: pl.Expr, denominator: pl.Expr, coverage: pl.Expr
 
 def _scopes(customers: pl.DataFrame) -> pl.DataFrame:
     """scope and kind of everything that `customers` are in."""
-    labels = {CUSTOMER: pl.col("customer_no")} | {kind: _label(kind, customers) for kind in GROUPS}
+    labels = {CUSTOMER: pl.col("customer_no")} | {kind: label(kind, customers) for kind in GROUPS}
     named = [
         customers.select(label.alias("scope"), pl.lit(kind).alias("kind")).drop_nulls().unique()
         for kind, label in labels.items()
@@ -191,7 +191,7 @@ def _scopes(customers: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([pl.DataFrame({"scope": [SCOPE], "kind": [WHOLE]}), *named])
 
 
-def _label(group: str, customers: pl.DataFrame) -> pl.Expr:
+def label(group: str, customers: pl.DataFrame) -> pl.Expr:
     """The scope of a group, such as `voltage_level_kv:10`; null where a customer is in none."""
     text = pl.col(group).cast(pl.String)
     if customers.schema[group].is_float():

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 import polars as pl
 
+from metering.tables.alarms import ALARM_HANDLING, ALARMS
 from metering.tables.control import CONTROL
 from metering.tables.evidence import QUALITY_RESULTS, RECONCILIATION, RESTATEMENTS
-from metering.tables.lake import PHASES, VIOLATIONS
+from metering.tables.lake import PHASES
 from metering.tables.schema import TIMESTAMP, Column, Table
 
 SEGMENTS = ("large", "sme", "important")
@@ -386,13 +387,11 @@ KPI = Table(
     ),
 )
 
-VIOLATIONS_NOW = Table("violations", "Limit violations, last state of each.", VIOLATIONS.key, VIOLATIONS.columns)
-
 
 def warehouse(periods: Sequence[str]) -> dict[str, Table]:
     """All tables of the warehouse; `periods` are the time-of-use periods that the settings name."""
     tables = (
         CUSTOMERS, METERS, DAILY_CURVE, METER_DAILY, _daily_load(periods), VOLTAGE_DAILY, POWER_FACTOR_MONTHLY,
-        VIOLATIONS_NOW, *CONTROL, FORECAST, FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
+        ALARMS, ALARM_HANDLING, *CONTROL, FORECAST, FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
     )  # fmt: skip
     return {t.name: t for t in tables}
