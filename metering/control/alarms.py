@@ -237,8 +237,12 @@ def _row(alarm: Alarm, account: Account, settings: MeteringSettings) -> dict[str
 
 
 _OVER = (
-    "{name}已{ended}，{customer}最高 {value} kW（指标 {limit} kW），{since}–{to}，历时 {minutes} 分钟",
+    "{name}已{ended}，{customer}最高 {value} kW（限值 {limit} kW），{since}–{to}，历时 {minutes} 分钟",
     "{name} {ended}: {customer} was at up to {value} kW ({limit} kW allowed), {since} to {to}, {minutes} min",
+)
+_PAST = (
+    "{name}：{customer}至 {until} 的 15 分钟平均负荷 {value} kW，超出限值 {limit} kW。建议：立即压降负荷",
+    "{name}: {customer} was at {value} kW in the quarter-hour to {until}, above the {limit} kW allowed. Shed load now",
 )
 _ENDED = {CLEARED: ("解除", "has ended"), WITHDRAWN: ("撤销", "is withdrawn")}
 
@@ -268,5 +272,6 @@ def _message(alarm: Alarm, account: Account, row: ControlAlarm, timezone: str, l
         "minutes": f"{(end - alarm.started_at).total_seconds() / 60:.0f}",
         "ended": _ENDED[alarm.state][language] if over else "",
     }
-    text = _OVER[language] if over else (row.text_zh, row.text_en)[language]
+    no_rest = alarm.rule != VIOLATION and alarm.allowed_kw is None
+    text = _OVER[language] if over else _PAST[language] if no_rest else (row.text_zh, row.text_en)[language]
     return text.format_map(values)

@@ -37,8 +37,10 @@ BASELINE_SCHEMA = pl.Schema(
         "baseline": pl.String(),
         "baseline_kw": pl.Float64(),
         "baseline_days": pl.Int32(),
+        "baseline_late": pl.Int32(),
     }
 )
+"""`baseline_late`: late readings of the days that were looked at, whether or not they are among the reference days."""
 LOAD_COLUMNS = ("p_mean_kw", "energy_kwh", "n", "n_expected", "revision")
 """Columns of windows that a load is made of."""
 
@@ -128,7 +130,12 @@ def baselines(
         if of_method.height:
             rows.append(_by(method, of_method, past, days))
     unknown = keys.filter(~pl.col("baseline").is_in(list(settings.control.baseline)))
-    rows.append(unknown.with_columns(baseline_kw=pl.lit(None, pl.Float64), baseline_days=pl.lit(0, pl.Int32)))
+    nothing = pl.lit(0, pl.Int32)
+    rows.append(
+        unknown.with_columns(
+            pl.lit(None, pl.Float64).alias("baseline_kw"), baseline_days=nothing, baseline_late=nothing
+        )
+    )
     return pl.concat(row.select(BASELINE_SCHEMA.names()).cast(BASELINE_SCHEMA) for row in rows)
 
 
@@ -184,10 +191,13 @@ def control_days(found: pl.DataFrame, timezone: str) -> pl.DataFrame:
 def _by(method: BaselineMethod, keys: pl.DataFrame, past: pl.DataFrame, days: pl.DataFrame) -> pl.DataFrame:
     """Baselines of one method."""
     asked = keys.select("customer_no", pl.col("date").alias("day"), "off").unique()
-    near = asked.join(days, on=["customer_no", "off"])
-    near = near.filter(
-        pl.col("date") < pl.col("day"), pl.col("date") >= pl.col("day").dt.offset_by(f"-{method.horizon_days}d")
+    in_reach = (pl.col("date") < pl.col("day")) & (
+        pl.col("date") >= pl.col("day").dt.offset_by(f"-{method.horizon_days}d")
     )
+    near = asked.join(days, on=["customer_no", "off"]).filter(in_reach)
+    of_days = past.group_by("customer_no", "date").agg(pl.col("late").sum())
+    late = asked.select("customer_no", "day").join(of_days, on="customer_no").filter(in_reach)
+    late = late.group_by("customer_no", "day").agg(pl.col("late").sum().cast(pl.Int32).alias("baseline_late"))
     newest = near.sort("date", descending=True).group_by("customer_no", "day", maintain_order=True).head(method.of)
     chosen = (
         newest.sort("mean_kw", "date", descending=True)
@@ -205,4 +215,5 @@ def _by(method: BaselineMethod, keys: pl.DataFrame, past: pl.DataFrame, days: pl
     joined = keys.join(
         means, left_on=["customer_no", "date", "slot"], right_on=["customer_no", "day", "slot"], how="left"
     )
-    return joined.with_columns(pl.col("baseline_days").fill_null(0))
+    joined = joined.join(late, left_on=["customer_no", "date"], right_on=["customer_no", "day"], how="left")
+    return joined.with_columns(pl.col("baseline_days", "baseline_late").fill_null(0))

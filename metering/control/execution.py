@@ -64,7 +64,8 @@ def executed(
     """LOAD_CONTROL, final, of `held` (`plans.holding` of windows).
 
     `load`: LOAD_SCHEMA of these windows; `base`: BASELINE_SCHEMA of them. Of a window that no meter has power of
-    actual_kw is null. `revision`: late readings in the window, and revisions of the plan superseded.
+    actual_kw is null. `revision`: late readings in the window and in the days looked at for its baseline, and revisions
+    of the plan superseded.
     """
     known = (
         with_baseline(held, base)
@@ -72,7 +73,7 @@ def executed(
         .with_columns(pl.col("meters", "late").fill_null(0), actual_kw=pl.col("p_kw"), projected_kw=pl.col("p_kw"))
     )
     named = judged(meters_due(known, meter_versions)).with_columns(
-        revision=pl.col("late") + pl.col("superseded"), as_of=pl.col("window_end")
+        revision=pl.col("late") + pl.col("baseline_late") + pl.col("superseded"), as_of=pl.col("window_end")
     )
     return finished(named, "final", settings)
 
@@ -80,7 +81,7 @@ def executed(
 def with_baseline(held: pl.DataFrame, base: pl.DataFrame) -> pl.DataFrame:
     """`plans.holding` of windows with baseline, cap and reduction."""
     joined = held.join(base, on=["customer_no", "window_end", "baseline"], how="left", maintain_order="left")
-    return instructed(joined.with_columns(pl.col("baseline_days").fill_null(0)))
+    return instructed(joined.with_columns(pl.col("baseline_days", "baseline_late").fill_null(0)))
 
 
 def finished(rows: pl.DataFrame, state: str, settings: MeteringSettings) -> pl.DataFrame:

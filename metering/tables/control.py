@@ -52,7 +52,7 @@ LOAD_CONTROL = Table(
         Column("as_of", TIMESTAMP, "Up to when readings count; of one revision the later row is newer", "UTC",
                nullable=False),
         Column("plan_revision", pl.Int32, "The plan's revision that holds", nullable=False, minimum=0),
-        Column("revision", pl.Int32, "Higher replaces lower: late readings folded in, and plan revisions superseded",
+        Column("revision", pl.Int32, "Late readings folded in, those of days looked at for the baseline too, and plan revisions superseded",
                nullable=False, minimum=0),
         Column("date", pl.Date, "Local calendar date of the interval that the row ends", nullable=False),
     ),

@@ -61,9 +61,11 @@ WARNINGS = Frame(
     ),
     stays=pl.col("state") != "watched",
 )
-"""Warnings that are open; and customers near their contract demand, `watched` up to the end of the window `until`."""
+"""Warnings that are open; and customers near their contract demand, `watched` up to the end of the window `until`, with
+so many meters as `revision` says."""
 
 _MINUTE_US = 60_000_000
+_MANY = 1 << 30
 _WATCHED = "watched"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOOKS = pl.Schema(
@@ -195,19 +197,19 @@ def _looks(
     def look(key: tuple[str, int], again: bool) -> None:
         customer, end_us = key
         at_us = min(tally.newest_us for tally in tallies[key].values()) // _MINUTE_US * _MINUTE_US
-        last_us = looked.get(key, end_us - WINDOW_US)
-        if at_us < last_us or (at_us == last_us and not (again and key in looked)):
+        here, last = (at_us, len(tallies[key])), looked.get(key, (end_us - WINDOW_US, _MANY))
+        if (here < last and here[1] <= last[1]) or (here == last and not again):
             return
         known = [value for tally in tallies[key].values() if (value := tally.until(at_us, end_us)) is not None]
         if known:
-            looked[key] = at_us
+            looked[key] = here
             mean, heading = (round(sum(values), DECIMALS) for values in zip(*known, strict=True))
             found.append((customer, _time(end_us), _time(at_us), mean, heading, len(known)))
 
-    for key in take(rows):
-        look(key, again=False)
     for key in [key for key in tallies if key[0] in anyway]:
         look(key, again=True)
+    for key in take(rows):
+        look(key, again=False)
     return pl.DataFrame(found, schema=_LOOKS, orient="row")
 
 
@@ -227,12 +229,15 @@ def _open_readings(
     return pl.concat([found.filter(wanted), of_rows])
 
 
-def _looked_until(state: State) -> dict[tuple[str, int], int]:
-    seen: dict[tuple[str, int], int] = {}
-    for frame, end, at in ((LIVE, "window_end", "as_of"), (WARNINGS, "until", "at")):
-        rows = state.frame(frame)
-        for customer, end_us, at_us in rows.select("customer_no", pl.col(end, at).to_physical()).iter_rows():
-            seen[customer, end_us] = max(at_us, seen.get((customer, end_us), at_us))
+def _looked_until(state: State) -> dict[tuple[str, int], tuple[int, int]]:
+    """Up to when each customer's window was looked at last, and with how many meters."""
+    live = state.frame(LIVE).select("customer_no", "window_end", "as_of", "meters")
+    watched = state.frame(WARNINGS).filter(pl.col("state") == _WATCHED)
+    watched = watched.select("customer_no", window_end="until", as_of="at", meters="revision")
+    seen: dict[tuple[str, int], tuple[int, int]] = {}
+    rows = pl.concat([live, watched]).with_columns(pl.col("window_end", "as_of").to_physical())
+    for customer, end_us, at_us, meters in rows.iter_rows():
+        seen[customer, end_us] = max((at_us, meters), seen.get((customer, end_us), (at_us, meters)))
     return seen
 
 
@@ -250,7 +255,9 @@ def _live_rows(looks: pl.DataFrame, force: InForce, past: Past, context: Context
         return LOAD_CONTROL.empty().with_columns(look=pl.lit(None, pl.UInt32))
     held = held.with_columns(local_date(pl.col("window_end"), context.settings.timezone).alias("date"))
     based = with_baseline(held, force.baselines(held, past))
-    known = judged(meters_due(based, context.meter_versions)).with_columns(revision=pl.col("superseded"))
+    known = judged(meters_due(based, context.meter_versions)).with_columns(
+        revision=pl.col("baseline_late") + pl.col("superseded")
+    )
     rows = finished(known, "live", context.settings)
     keys = known.select(*LOAD_CONTROL.key, "as_of", "look")
     return rows.join(keys, on=[*LOAD_CONTROL.key, "as_of"], how="left").sort("look", "plan_id")
@@ -290,6 +297,8 @@ def _dated(rows: pl.DataFrame, context: Context) -> pl.DataFrame:
 # --- warnings -------------------------------------------------------------------------------------------------------
 
 _Key = tuple[str, str, str]
+_Watch = tuple[datetime, datetime, int]
+"""When a customer was looked at last, in which window, with how many meters."""
 
 
 def _warned(
@@ -306,7 +315,12 @@ def _warned(
     for row in live.iter_rows(named=True):
         of_look.setdefault(row["look"], []).append(row)
     watched = dict(_watched(state))
-    for number, (customer, end, at, mean, heading, _) in enumerate(looks.iter_rows()):
+    due = meters_due(looks, context.meter_versions)["meters_due"]
+    for number, (customer, end, at, mean, heading, meters) in enumerate(looks.iter_rows()):
+        if DEMAND in settings and customer in demand:
+            watched[customer] = (at, end, meters)
+        if meters < due[number]:
+            continue  # what is not known neither raises nor clears
         elapsed_s = (at - end).total_seconds() + WINDOW_US / 1e6
         for row in of_look.get(number, ()):
             cap = row["cap_kw"]
@@ -321,7 +335,6 @@ def _warned(
             key = (DEMAND, "", customer)
             alarm, tell = warned(alarms.get(key), seen, settings[DEMAND], *key)
             _put(alarms, key, alarm, told, tell)
-            watched[customer] = (at, end)
     for key, alarm in list(alarms.items()):
         if key[0] == WARNING and (over := _over(alarm, turn, force)) is not None:
             told.append(ended(alarm, max(alarm.at, over)))
@@ -362,21 +375,19 @@ def _alarms(state: State) -> dict[_Key, Alarm]:
     return {(alarm.rule, alarm.plan_id, alarm.customer_no): alarm for alarm in alarms}
 
 
-def _watched(state: State) -> Iterator[tuple[str, tuple[datetime, datetime]]]:
+def _watched(state: State) -> Iterator[tuple[str, _Watch]]:
     rows = state.frame(WARNINGS).filter(pl.col("state") == _WATCHED)
-    for customer, at, until in rows.select("customer_no", "at", "until").iter_rows():
-        yield customer, (at, until)
+    for customer, at, until, meters in rows.select("customer_no", "at", "until", "revision").iter_rows():
+        yield customer, (at, until, meters)
 
 
-def _kept(
-    alarms: dict[_Key, Alarm], watched: dict[str, tuple[datetime, datetime]], force: InForce, context: Context
-) -> pl.DataFrame:
-    newest = max((at for at, _ in watched.values()), default=None)
+def _kept(alarms: dict[_Key, Alarm], watched: dict[str, _Watch], force: InForce, context: Context) -> pl.DataFrame:
+    newest = max((at for at, *_ in watched.values()), default=None)
     rows: list[dict[str, object]] = [asdict(alarm) for alarm in alarms.values()]
-    for customer, (at, until) in watched.items():
+    for customer, (at, until, meters) in watched.items():
         if newest is not None and until > newest - timedelta(seconds=context.settings.lateness_s):
             watch = {"rule": DEMAND, "plan_id": "", "customer_no": customer, "at": at, "until": until}
-            rows.append({**watch, "state": _WATCHED})
+            rows.append({**watch, "state": _WATCHED, "revision": meters})
     schema = {name: dtype for name, dtype in WARNINGS.schema.items() if name != "meter"}
     frame = pl.DataFrame(rows, schema=schema).join(force.first, on="customer_no")
     return frame.select(WARNINGS.schema.names()).sort("customer_no", "rule", "plan_id", "state")
