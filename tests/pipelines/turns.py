@@ -59,6 +59,7 @@ class Turns:
     tables: list[dict[str, pl.DataFrame]] = field(default_factory=list)
     offsets: dict[int, int] = field(default_factory=dict)
     records: dict[str, Records] = field(default_factory=dict)
+    alone: bool = True
 
     @property
     def naming(self) -> Naming:
@@ -68,7 +69,7 @@ class Turns:
     def context(self) -> Context:
         naming = self.naming
         past = LakePast(LakeReader(self.lake), naming, self.figures, self.tables)
-        return Context(naming, self.figures, self.kept, past, self.silent_s, dict(self.records))
+        return Context(naming, self.figures, self.kept, past, self.silent_s, dict(self.records), self.alone)
 
     def hear(self, name: str, rows: Sequence[Row]) -> None:
         """Records of a kind arrive with the next turn."""

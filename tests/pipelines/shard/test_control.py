@@ -151,11 +151,98 @@ def test_it_ends_the_same_however_the_log_is_cut_and_whenever_plans_are_learned_
     cuts = data.draw(st.lists(positions, max_size=6))
     cut = run(make_turns(), log, [(0, one) for one in SCENARIO], [at for at in cuts if at < len(log)], restarts)
     for name, rows in whole.items():
-        assert rows.equals(cut[name]), name
+        if name != "violations" or not lateness:  # a late reading may come between what is told of a run
+            assert rows.equals(cut[name]), name
     learned = [(data.draw(positions), one) for one in SCENARIO]
     found = run(make_turns(), log, learned, [at for at in cuts if at < len(log)], restarts)
     assert found["windows"].equals(whole["windows"])
     same(found["load_control"], wanted)
-    compared = whole["violations"].filter(pl.col("rule") == "load_control_violation", pl.col("state") != "withdrawn")
-    again = found["violations"].filter(pl.col("rule") == "load_control_violation", pl.col("state") != "withdrawn")
-    assert again.drop("revision").equals(compared.drop("revision"))
+    compared, again = (_violations(tables).drop("revision") for tables in (whole, found))
+    assert again.equals(compared)
+
+
+def _violations(found: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    rows = found["violations"]
+    return rows.filter(pl.col("rule") == "load_control_violation", pl.col("state") != "withdrawn")
+
+
+# --- running windows ------------------------------------------------------------------------------------------------
+
+
+def _reading(meter: str, hour: float, p_kw: float) -> dict[str, Any]:
+    return {"meter_id": meter, "ts": _at(hour), "p_kw": p_kw}
+
+
+def _live(results: Any) -> list[tuple[Any, ...]]:
+    columns = ("state", "actual_kw", "projected_kw", "cap_kw", "headroom_kw", "compliant", "plan_revision")
+    return results.load_control_live.select(columns).rows()
+
+
+def test_a_running_window_is_followed_and_so_is_its_plan(make_turns: Callable[[], Turns]) -> None:
+    turns = make_turns()
+    turns.turn([(0, _reading("330300000003", 10 - n / 12, 500.0)) for n in range(24, -1, -1)])
+    turns.hear("load_control_plans", [plan(-10, customers=["C2"])])
+    assert _live(turns.turn([(0, _reading("330300000003", 10 + 1 / 12, 600.0))])) == [
+        ("live", 600.0, 600.0, 700.0, 100.0, True, 1)
+    ]
+    assert _live(turns.turn([(0, _reading("330300000003", 10 + 1 / 12, 600.0))])) == [], "nothing new"
+    warned = turns.turn([(0, _reading("330300000003", 10 + 2 / 12, 840.0))])
+    assert _live(warned) == [("live", 720.0, 760.0, 700.0, -60.0, False, 1)]
+    (told,) = warned.violations.to_dicts()
+    assert (told["rule"], told["state"], told["value"], told["limit_value"]) == (
+        "load_control_warning", "raised", 760.0, 700.0,
+    )  # fmt: skip
+    assert told["message_zh"] == (
+        "有序用电（P-1）：Rolling mill预计 10:15 止 15 分钟平均负荷 760 kW，将超出指标 700 kW。"
+        "建议：余下 5 分钟平均负荷压到 660 kW 以内"
+    )
+    turns.restart()
+    turns.hear("load_control_plans", [plan(10.2, 2, customers=["C2"], cap_kw=800)])
+    eased = turns.turn([])
+    assert _live(eased) == [("live", 720.0, 760.0, 800.0, 40.0, True, 2)]
+    assert [row["state"] for row in eased.violations.to_dicts()] == ["cleared"]
+    turns.hear("load_control_plans", [plan(10.21, 3, customers=["C2"], state="withdrawn")])
+    assert [row[0] for row in _live(turns.turn([]))] == ["withdrawn"]
+    assert turns.turn([(0, _reading("330300000003", 11, 900.0))]).load_control.is_empty()
+
+
+def test_projected_demand_above_the_contract_is_told(make_turns: Callable[[], Turns]) -> None:
+    turns = make_turns()
+    quiet = ((1, 700.0), (2, 850.0), (3, 1000.0))
+    assert turns.turn([(0, _reading("330300000003", 9 + n / 12, p)) for n, p in quiet]).violations.is_empty()
+    (told,) = turns.turn([(0, _reading("330300000003", 9 + 4 / 12, 1000.0))]).violations.to_dicts()
+    assert (told["rule"], told["state"], told["limit_value"], told["severity"]) == (
+        "demand_warning", "raised", 900.0, "warning",
+    )  # fmt: skip
+    assert told["message_zh"] == (
+        "Rolling mill预计 09:30 止 15 分钟需量 1000 kW，将超出合同需量 900 kW。"
+        "建议：余下 10 分钟平均负荷压到 850 kW 以内"
+    )
+    over = turns.turn([(0, _reading("330300000003", 9 + n / 12, 500.0)) for n in (5, 6)])
+    assert over.violations["state"].to_list() == ["cleared"]
+
+
+def test_a_customer_without_all_of_its_meters_has_rows_but_no_verdict(make_turns: Callable[[], Turns]) -> None:
+    turns = make_turns()
+    turns.hear("load_control_plans", [plan(-10)])
+    turns.turn([(0, _reading("330300000001", 10 + n / 12, 900.0)) for n in range(1, 12)])
+    rows = turns.final()["load_control"]
+    assert rows.select("customer_no", "meters", "meters_due", "compliant").unique().rows() == [("C1", 1, 2, None)]
+    assert turns.final()["violations"].filter(pl.col("rule").str.starts_with("load_control")).is_empty()
+
+
+def test_several_workers_speak_once_for_a_customer(make_turns: Callable[[], Turns]) -> None:
+    """The one that hears the first meter; the other's windows come from the lake, once they are there."""
+    first, second = make_turns(), make_turns()
+    for turns, meter in ((first, "330300000001"), (second, "330300000002")):
+        turns.alone = False
+        turns.hear("load_control_plans", [plan(-10, customers=["C1"])])
+        turns.turn([(0, _reading(meter, 9.75 + n / 12, 300.0)) for n in range(12)])
+    assert second.final()["load_control"].is_empty()
+    assert first.final()["load_control"].select("meters", "meters_due").unique().rows() == [(1, 2)]
+    first.tables += [
+        {name: rows if name == "windows" else rows.clear() for name, rows in tables.items()} for tables in second.tables
+    ]
+    first.turn([(0, _reading("330300000001", 10.75 + n / 12, 300.0)) for n in range(6)])
+    rows = first.final()["load_control"].filter(pl.col("window_end") <= MIDNIGHT + timedelta(hours=10.5))
+    assert rows.select("meters", "actual_kw", "compliant").unique().rows() == [(2, 600.0, True)]
