@@ -97,8 +97,8 @@ RESULTS = (
         "reconciliation",
         reconciliations,
         "quality",
-        ("batch_windows",),
-        ("readings", "windows", "compliance"),
+        ("batch_windows", "load_control"),
+        ("readings", "windows", "compliance", "load_control"),
     ),
 )
 

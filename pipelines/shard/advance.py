@@ -17,7 +17,7 @@ import polars as pl
 
 from metering.calendar import local_date
 from metering.tables.lake import WINDOWS
-from pipelines.shard import checks, compliance, control, control_live, events, meters, windows
+from pipelines.shard import checks, compliance, control, control_live, control_warnings, events, meters, windows
 from pipelines.shard.state import FLOORS, METERS, Frame, State
 from pipelines.shard.store import Context
 
@@ -33,7 +33,7 @@ FRAMES: tuple[Frame, ...] = (
     checks.EVENTS,
     checks.SUSPECTS,
     control_live.LIVE,
-    control_live.WARNINGS,
+    control_warnings.WARNINGS,
 )
 """All that the state is made of."""
 

@@ -1,7 +1,8 @@
-"""Running quarter-hours: what customers are heading for, minute by minute, and warnings of it.
+"""Running quarter-hours: what customers are heading for, minute by minute.
 
-Here: the frames LIVE and WARNINGS, and looks at the readings of the few customers that are under a plan or near their
-contract demand, one reading after the other in the order of the log. Not here: windows that have closed (`control`).
+Here: the frame LIVE, and looks at the readings of the few customers that are under a plan or near their contract
+demand, one reading after the other in the order of the log. Not here: what is warned of (`control_warnings`), windows
+that have closed (`control`).
 
 A customer is looked at once a minute of its own time: when all of its meters that have spoken in the window have come
 so far. Each meter goes on as at its last reading; the customer is their sum.
@@ -10,13 +11,13 @@ so far. Each meter goes on as at its last reading; the customer is their sum.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import polars as pl
 
 from metering.calendar import local_date
-from metering.control.alarms import CLEARED, DEMAND, WARNING, Alarm, Look, ended, warned
+from metering.control.alarms import Alarm
 from metering.control.baseline import DECIMALS, meters_due
 from metering.control.execution import finished, judged, with_baseline
 from metering.control.plans import holding
@@ -25,7 +26,9 @@ from metering.readings.slots import WINDOW_US
 from metering.registry.meter_versions import OFF_GRID_US
 from metering.tables.control import LOAD_CONTROL
 from metering.tables.schema import TIMESTAMP, no_rows
+from pipelines.shard import control_warnings
 from pipelines.shard.control_plans import InForce
+from pipelines.shard.control_warnings import WARNINGS, WATCHED, time_of
 from pipelines.shard.meters import Turn
 from pipelines.shard.state import Frame, State
 from pipelines.shard.store import Context, Past
@@ -37,36 +40,8 @@ LIVE = Frame(
     pl.Schema({"meter": pl.UInt32(), **{n: dtype for n, dtype in LOAD_CONTROL.schema.items() if n != "date"}}),
 )
 """What was emitted last of running windows, by the customer's first main meter."""
-WARNINGS = Frame(
-    "control_warnings",
-    1,
-    pl.Schema(
-        {
-            "meter": pl.UInt32(),
-            "rule": pl.String(),
-            "plan_id": pl.String(),
-            "customer_no": pl.String(),
-            "kind": pl.String(),
-            "started_at": TIMESTAMP,
-            "at": TIMESTAMP,
-            "until": TIMESTAMP,
-            "value": pl.Float64(),
-            "limit_value": pl.Float64(),
-            "told_kw": pl.Float64(),
-            "allowed_kw": pl.Float64(),
-            "state": pl.String(),
-            "revision": pl.Int32(),
-            "ended_at": TIMESTAMP,
-        }
-    ),
-    stays=pl.col("state") != "watched",
-)
-"""Warnings that are open; and customers near their contract demand, `watched` up to the end of the window `until`, with
-so many meters as `revision` says."""
-
 _MINUTE_US = 60_000_000
 _MANY = 1 << 30
-_WATCHED = "watched"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOOKS = pl.Schema(
     {
@@ -101,9 +76,10 @@ def step(
         customers |= set(state.frame(LIVE)["customer_no"])
     if not customers and state.frame(LIVE).is_empty() and state.frame(WARNINGS).is_empty():
         return Looked(state, LOAD_CONTROL.empty(), [])
-    looks = _looks(before, rows, customers if changed else set(), state, force, context)
+    anyway = handled(pl.Series("customer_no", sorted(customers), pl.String), state, force, context) if changed else []
+    looks = _looks(before, rows, set(anyway), state, force, context)
     live = _live_rows(looks, force, past, context)
-    state, alarms = _warned(state, looks, live, turn, force, context)
+    state, alarms = control_warnings.step(state, looks, live, turn, force, context)
     state, emitted = _emitted(state, live, turn, force, context)
     return Looked(state, emitted, alarms)
 
@@ -204,7 +180,7 @@ def _looks(
         if known:
             looked[key] = here
             mean, heading = (round(sum(values), DECIMALS) for values in zip(*known, strict=True))
-            found.append((customer, _time(end_us), _time(at_us), mean, heading, len(known)))
+            found.append((customer, time_of(end_us), time_of(at_us), mean, heading, len(known)))
 
     for key in [key for key in tallies if key[0] in anyway]:
         look(key, again=True)
@@ -232,17 +208,13 @@ def _open_readings(
 def _looked_until(state: State) -> dict[tuple[str, int], tuple[int, int]]:
     """Up to when each customer's window was looked at last, and with how many meters."""
     live = state.frame(LIVE).select("customer_no", "window_end", "as_of", "meters")
-    watched = state.frame(WARNINGS).filter(pl.col("state") == _WATCHED)
+    watched = state.frame(WARNINGS).filter(pl.col("state") == WATCHED)
     watched = watched.select("customer_no", window_end="until", as_of="at", meters="revision")
     seen: dict[tuple[str, int], tuple[int, int]] = {}
     rows = pl.concat([live, watched]).with_columns(pl.col("window_end", "as_of").to_physical())
     for customer, end_us, at_us, meters in rows.iter_rows():
         seen[customer, end_us] = max((at_us, meters), seen.get((customer, end_us), (at_us, meters)))
     return seen
-
-
-def _time(us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=us)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -292,102 +264,3 @@ def _emitted(
 
 def _dated(rows: pl.DataFrame, context: Context) -> pl.DataFrame:
     return rows.with_columns(local_date(pl.col("window_end"), context.settings.timezone).alias("date"))
-
-
-# --- warnings -------------------------------------------------------------------------------------------------------
-
-_Key = tuple[str, str, str]
-_Watch = tuple[datetime, datetime, int]
-"""When a customer was looked at last, in which window, with how many meters."""
-
-
-def _warned(
-    state: State, looks: pl.DataFrame, live: pl.DataFrame, turn: Turn, force: InForce, context: Context
-) -> tuple[State, list[Alarm]]:
-    """Warnings after the looks; and after plans that hold no more, which end theirs."""
-    alarms = _alarms(state)
-    if looks.is_empty() and not alarms:
-        return state, []
-    told: list[Alarm] = []
-    settings = context.settings.control.alarms
-    demand = _contract_demand(looks, force)
-    of_look: dict[int, list[dict[str, object]]] = {}
-    for row in live.iter_rows(named=True):
-        of_look.setdefault(row["look"], []).append(row)
-    watched = dict(_watched(state))
-    due = meters_due(looks, context.meter_versions)["meters_due"]
-    for number, (customer, end, at, mean, heading, meters) in enumerate(looks.iter_rows()):
-        if DEMAND in settings and customer in demand:
-            watched[customer] = (at, end, meters)
-        if meters < due[number]:
-            continue  # what is not known neither raises nor clears
-        elapsed_s = (at - end).total_seconds() + WINDOW_US / 1e6
-        for row in of_look.get(number, ()):
-            cap = row["cap_kw"]
-            if isinstance(cap, float) and WARNING in settings:
-                seen = Look(at=at, until=end, projected_kw=heading, limit_kw=cap, elapsed_s=elapsed_s, used_kw=mean)
-                key = (WARNING, str(row["plan_id"]), customer)
-                alarm, tell = warned(alarms.get(key), seen, settings[WARNING], *key, str(row["kind"]))
-                _put(alarms, key, alarm, told, tell)
-        limit = demand.get(customer)
-        if limit is not None and DEMAND in settings:
-            seen = Look(at=at, until=end, projected_kw=heading, limit_kw=limit, elapsed_s=elapsed_s, used_kw=mean)
-            key = (DEMAND, "", customer)
-            alarm, tell = warned(alarms.get(key), seen, settings[DEMAND], *key)
-            _put(alarms, key, alarm, told, tell)
-    for key, alarm in list(alarms.items()):
-        if key[0] == WARNING and (over := _over(alarm, turn, force)) is not None:
-            told.append(ended(alarm, max(alarm.at, over)))
-            del alarms[key]
-    return state.having({WARNINGS: _kept(alarms, watched, force, context)}), told
-
-
-def _put(alarms: dict[_Key, Alarm], key: _Key, alarm: Alarm | None, told: list[Alarm], tell: bool) -> None:
-    if alarm is not None and tell:
-        told.append(alarm)
-    if alarm is None or alarm.state == CLEARED:
-        alarms.pop(key, None)
-    else:
-        alarms[key] = alarm
-
-
-def _over(alarm: Alarm, turn: Turn, force: InForce) -> datetime | None:
-    """When the plan of a warning ended for its customer; None: it has not yet."""
-    customer = pl.col("customer_no") == alarm.customer_no
-    last = force.targets.filter(pl.col("plan_id") == alarm.plan_id, customer)["last_us"].max()
-    if not isinstance(last, int):
-        return alarm.at
-    closed_us = turn.after.of(force.first.filter(customer)["meter"]).max()
-    over = _time(last) < alarm.until or (isinstance(closed_us, int) and closed_us >= last)
-    return _time(last) if over else None
-
-
-def _contract_demand(looks: pl.DataFrame, force: InForce) -> dict[str, float]:
-    versions = force.index.meter_versions.filter(pl.col("role") == "main", pl.col("contract_demand_kw").is_not_null())
-    theirs = versions.join(looks.select("customer_no").unique(), on="customer_no", how="semi").sort("valid_from")
-    return dict(theirs.select("customer_no", "contract_demand_kw").iter_rows())
-
-
-def _alarms(state: State) -> dict[_Key, Alarm]:
-    names = [f.name for f in fields(Alarm)]
-    rows = state.frame(WARNINGS).filter(pl.col("state") != _WATCHED)
-    alarms = [Alarm(**row) for row in rows.select(names).iter_rows(named=True)]
-    return {(alarm.rule, alarm.plan_id, alarm.customer_no): alarm for alarm in alarms}
-
-
-def _watched(state: State) -> Iterator[tuple[str, _Watch]]:
-    rows = state.frame(WARNINGS).filter(pl.col("state") == _WATCHED)
-    for customer, at, until, meters in rows.select("customer_no", "at", "until", "revision").iter_rows():
-        yield customer, (at, until, meters)
-
-
-def _kept(alarms: dict[_Key, Alarm], watched: dict[str, _Watch], force: InForce, context: Context) -> pl.DataFrame:
-    newest = max((at for at, *_ in watched.values()), default=None)
-    rows: list[dict[str, object]] = [asdict(alarm) for alarm in alarms.values()]
-    for customer, (at, until, meters) in watched.items():
-        if newest is not None and until > newest - timedelta(seconds=context.settings.lateness_s):
-            watch = {"rule": DEMAND, "plan_id": "", "customer_no": customer, "at": at, "until": until}
-            rows.append({**watch, "state": _WATCHED, "revision": meters})
-    schema = {name: dtype for name, dtype in WARNINGS.schema.items() if name != "meter"}
-    frame = pl.DataFrame(rows, schema=schema).join(force.first, on="customer_no")
-    return frame.select(WARNINGS.schema.names()).sort("customer_no", "rule", "plan_id", "state")

@@ -28,7 +28,7 @@ from metering.supply import compliance
 from metering.tables.records import KINDS
 from metering.tables.schema import no_rows
 from pipelines.shard import compliance as days_of
-from pipelines.shard import windows
+from pipelines.shard import control_warnings, windows
 from pipelines.shard.advance import FRAMES
 from pipelines.shard.blocks import ends_of, last_ends, windows_of
 from pipelines.shard.checks import BASE, EVENTS, RUNS, in_reach, judged, suspected
@@ -151,7 +151,7 @@ def state_of(past: LakePast, context: Context) -> State:
         }
     )
     state = _with_sums(state, rows.filter(is_closed), past, context)
-    return _with_checks(state, rows, held_from, past, context)
+    return control_warnings.recalled(_with_checks(state, rows, held_from, past, context), past, context)
 
 
 def _meters(last: pl.DataFrame, context: Context) -> pl.DataFrame:

@@ -219,6 +219,12 @@ class LakePast:
         newest = rows.sort("revision").unique(KEY, keep="last")
         return newest.select("meter", "version", *WINDOWS.names)
 
+    def open_violations(self, rules: Sequence[str]) -> pl.DataFrame:
+        """Current rows of `violations` of some rules that are not over."""
+        rows = self._of("violations", None, self._dates("violations"), pl.col("rule").is_in(list(rules)))
+        last = rows.sort("revision").unique("violation_id", keep="last", maintain_order=True)
+        return last.filter(pl.col("state").is_in(["raised", "updated"]))
+
     def events(self, meters: pl.Series | None, since: datetime) -> pl.DataFrame:
         rows = self._of("violations", meters, self._days_since("violations", since))
         checks = self._naming.checks.select("code", "rule", "phase")
