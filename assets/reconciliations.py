@@ -104,7 +104,9 @@ def _compliance(batch: Batch, day: date, unfinished: pl.DataFrame) -> pl.DataFra
     coded = closed.with_columns(meter=index.code(closed["meter_id"]))
     of_version = coded.with_columns(version=index.version_of_window(coded["meter"], coded["window_end"]))
     nothing = pl.DataFrame(schema=DAYS_SCHEMA)
-    _, computed = advance(nothing, contributions(of_version, batch.settings), nothing, meter_versions)
+    _, computed = advance(
+        nothing, contributions(of_version, batch.settings), nothing, meter_versions, batch.settings.timezone
+    )
     return reconcile("compliance", stream, computed, COMPLIANCE.key, _DAY_VALUES, day)
 
 

@@ -1,5 +1,5 @@
 """Limit violations as the warehouse shows them: the last state of each, from the whole lake, and what people said of
-them; and how alarms were handled.
+them; and storms of them.
 
 Those that retention has taken out of the lake stay as they were last published.
 """
@@ -12,8 +12,9 @@ from datetime import date
 import polars as pl
 
 from assets.batch import Batch, Part
-from metering.events.feedback import SAID, doubts, with_feedback
-from metering.kpi.alarms import alarm_handling
+from metering.calendar import local_date
+from metering.events.feedback import SAID, doubts, with_feedback, with_raising
+from metering.events.grouping import storms, with_storms
 from metering.tables import LAKE
 from metering.tables.alarms import ALARMS
 from sinks.lake.reader import current
@@ -26,12 +27,11 @@ def violations(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
         told = lake.scan("violations").collect()
         feedback = lake.scan("feedback").collect()
         gone = pl.lit(False) if lake.taken_until is None else pl.col("date") <= lake.taken_until
-    raised = told.filter(state="raised").group_by("violation_id").agg(raised_at=pl.col("at").min())
-    now = current(told.lazy(), table.key).collect().join(raised, on=table.key, how="left", maintain_order="left")
+    now = with_raising(current(told.lazy(), table.key).collect(), told)
     published = batch.marts.scan(ALARMS, [CURRENT]).collect()
     rows = pl.concat([published.filter(gone).select(now.columns), now])
     last = current(rows.lazy(), table.key).collect()
-    said = with_feedback(last, feedback)
+    said = with_feedback(with_storms(last, batch.settings.alarms), feedback)
     if lake.taken_until is not None:
         said = _as_published(said, published, feedback)
     new = feedback.join(feedback.filter(pl.col("date").is_in(list(days))), on="violation_id", how="semi")
@@ -48,7 +48,8 @@ def _as_published(rows: pl.DataFrame, published: pl.DataFrame, feedback: pl.Data
     )
 
 
-def alarm_handlings(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
-    """Of all alarms, since a word on one may come long after it."""
-    alarms = batch.marts.scan(ALARMS, [CURRENT]).collect()
-    yield Part(CURRENT, alarm_handling(alarms, batch.registry.customers, batch.settings.timezone), days[-1])
+def storms_of(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    """Storms of all violations there are, with the customers as they were on the last of the days."""
+    members = batch.marts.scan(LAKE["violations"], [CURRENT]).collect()
+    date_of = local_date(pl.col("started_at") + pl.duration(microseconds=1), batch.settings.timezone)
+    yield Part(CURRENT, storms(members, batch.registry.customers_on(days[-1]), date_of), days[-1])

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import polars as pl
 
-from metering.events.catalogue import FIELDS
 from metering.events.measures import BASES, MEASURES, NO_BASE
+from metering.events.rows import FIELDS, PLACEHOLDERS
 from metering.kpi.catalogue import METER_DAYS, from_days, sources
 from metering.settings import Kpi, Override, Rule
 from metering.settings.rules import ALWAYS
@@ -199,6 +199,8 @@ def _rules(settings: Settings) -> str:
     for rule in book.rules:
         said.setdefault((rule.text_zh, rule.text_en), []).append(f"`{rule.id}`")
     texts = _grid(("message_zh", "message_en", "rules"), ([*text, ", ".join(ids)] for text, ids in said.items()))
+    taken_back = {(rule.withdrawn_zh, rule.withdrawn_en) for rule in book.rules}
+    texts += f"\n{_grid(('message_zh of one withdrawn', 'message_en of one withdrawn'), sorted(taken_back))}"
     own = [[f"`{o.rule}`", _whom(o), _since(o), _said(o), o.version] for o in book.overrides]
     grid = _grid(("rule", "for", "from", "values", "version"), own)
     overrides = f"\n## Overrides\n\nThe last row that fits a meter and a day counts.\n\n{grid}"
@@ -214,6 +216,8 @@ def _rules(settings: Settings) -> str:
         "a new rule. To retire a rule set its start to 0: its violations stay where they are. `[[rulesets]]` of older "
         "homes go on to be read.\n\n"
         f"{_grid(('key', 'meaning'), ([f'`{key}`', meaning] for key, meaning in FIELDS.items()))}"
+        f"\n### What texts may name\n\n"
+        f"{_grid(('placeholder', 'stands for'), ([f'`{{{n}}}`', meaning] for n, meaning in PLACEHOLDERS.items()))}"
         f"\n### What rules look at: `measure`\n\n{_grid(('measure', 'unit', 'phases', 'meaning'), measures)}"
         "\n### What limits are fractions of: `base`\n\n"
         f"{_grid(('base', 'meaning'), ([f'`{name}`', meaning] for name, meaning in BASES.items()))}"

@@ -41,29 +41,37 @@ def said_of(feedback: pl.DataFrame) -> pl.DataFrame:
     ).sort("violation_id")
 
 
+def with_raising(violations: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
+    """`violations` with `raised_at`: the event time of the reading that raised each first, by all `changes` of them."""
+    raised = changes.filter(state="raised").group_by("violation_id").agg(raised_at=pl.col("at").min())
+    return violations.join(raised, on="violation_id", how="left", maintain_order="left")
+
+
 def with_feedback(violations: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
     """`violations`, one row for each, with SAID."""
     return violations.join(said_of(feedback), on="violation_id", how="left", maintain_order="left")
 
 
 def doubts(feedback: pl.DataFrame, violations: pl.DataFrame) -> pl.DataFrame:
-    """FINDINGS of feedback that speaks of no violation in `violations` (violation_id, meter_id, started_at), or in an
-    order that cannot be: a step before the one it follows, or before the alarm began; confirmed, and refuted.
+    """FINDINGS of feedback that speaks of no violation in `violations` (violation_id, meter_id, started_at,
+    raised_at), or in an order that cannot be: a step before the one it follows, or before the alarm was raised;
+    confirmed, and refuted.
     """
     last = current(feedback, FEEDBACK).select("violation_id", "action", "at")
-    known = last.join(violations.select("violation_id", "meter_id", "started_at"), on="violation_id", how="left")
-    unknown = known.filter(pl.col("started_at").is_null()).select(
+    since = pl.coalesce("raised_at", "started_at").alias("since")
+    known = last.join(violations.select("violation_id", "meter_id", since), on="violation_id", how="left")
+    unknown = known.filter(pl.col("since").is_null()).select(
         "violation_id",
         meter_id=pl.lit(None, pl.String),
         window_end="at",
         rule=pl.lit(UNKNOWN),
         detail=filled("there is no alarm {} that could be {}", "violation_id", "action"),
     )
-    known = known.filter(pl.col("started_at").is_not_null())
-    began = known.filter(pl.col("action").is_in(_WAY), pl.col("at") < pl.col("started_at"))
+    known = known.filter(pl.col("since").is_not_null())
+    began = known.filter(pl.col("action").is_in(_WAY), pl.col("at") < pl.col("since"))
     found = [
         unknown,
-        _found(began, ORDER, filled("alarm {} was {} before it began", "violation_id", "action")),
+        _found(began, ORDER, filled("alarm {} was {} before it was raised", "violation_id", "action")),
     ]
     for before, after in pairwise(_WAY):
         earlier = known.filter(action=before).select("violation_id", before_at="at")

@@ -7,7 +7,7 @@ Here: a new kind of measurement is one row of MEASURES, a new base one of BASES.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import polars as pl
@@ -17,18 +17,24 @@ from metering.tables.lake import MEASURED, PHASES
 
 TOTAL = "total"
 _P, _Q = pl.col("p_kw"), pl.col("q_kvar")
+_PF = power_factor(_P, _Q)
+_NOTHING = pl.lit(None, pl.Float64)
 
 
 @dataclass(frozen=True, eq=False)
 class Measure:
     """A measure in its unit ("1": a pure number): for each phase, or for `total`, an expression over a reading.
 
-    Of phases that a meter's wiring has not, voltages and currents are null when they are looked at.
+    Of phases that a meter's wiring has not, voltages and currents are null when they are looked at. `whole`: of several
+    phases; there is none where a value of one that the meter has is missing. `near`: by side, a plainer measure that is
+    beyond a limit (on some phase) wherever this one is.
     """
 
     unit: str
     meaning: str
     values: Mapping[str, pl.Expr]
+    whole: bool = False
+    near: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def phases(self) -> tuple[str, ...]:
@@ -47,21 +53,66 @@ class Measure:
 
 
 def _root(value: pl.Expr) -> str:
-    return value.meta.root_names()[0]
+    return next(iter(value.meta.root_names()), "")
 
 
 def _by_phase(template: str) -> dict[str, pl.Expr]:
     return {phase: pl.col(template.format(phase)) for phase in PHASES}
 
 
+def _all(template: str) -> list[str]:
+    return [template.format(phase) for phase in PHASES]
+
+
+def _of_others(template: str) -> dict[str, pl.Expr]:
+    return {phase: pl.max_horizontal(template.format(other) for other in PHASES if other != phase) for phase in PHASES}
+
+
+def _unbalance(template: str) -> pl.Expr:
+    """(max - min) / max of the phases; none where all are 0."""
+    highest, lowest = pl.max_horizontal(_all(template)), pl.min_horizontal(_all(template))
+    return pl.when(highest > 0).then((highest - lowest) / highest)
+
+
+_HIGHEST_U, _HIGHEST_I = pl.max_horizontal(_all("u{}_v")), pl.max_horizontal(_all("i{}_a"))
+_ANY_U, _ANY_I, _PF_NEAR = (
+    dict.fromkeys(("above", "below"), "u"),
+    dict.fromkeys(("above", "below"), "i"),
+    {"below": "pf"},
+)
+
 MEASURES: dict[str, Measure] = {
     "u": Measure("V", "voltage of a phase, meter side (three-wire: a is uab, c is ucb)", _by_phase("u{}_v")),
     "i": Measure("A", "current of a phase, meter side", _by_phase("i{}_a")),
     "p_kw": Measure("kW", "active power, import positive", {TOTAL: _P}),
+    "p_export_kw": Measure("kW", "active power, export positive", {TOTAL: -_P}),
     "q_kvar": Measure("kvar", "reactive power, import positive", {TOTAL: _Q}),
     "s_kva": Measure("kVA", "apparent power, sqrt(P^2 + Q^2)", {TOTAL: (_P.pow(2) + _Q.pow(2)).sqrt()}),
-    "pf": Measure("1", "power factor, |P| / sqrt(P^2 + Q^2); none at P = Q = 0", {TOTAL: power_factor(_P, _Q)}),
-}
+    "pf": Measure("1", "power factor, |P| / sqrt(P^2 + Q^2); none at P = Q = 0", {TOTAL: _PF}),
+    "pf_lagging": Measure(
+        "1", "power factor while reactive power is drawn (Q > 0), else 1; none at P = Q = 0",
+        {TOTAL: pl.when(_Q > 0).then(_PF).when(_PF.is_not_null()).then(1.0)}, near=_PF_NEAR,
+    ),
+    "pf_leading": Measure(
+        "1", "power factor while reactive power is fed back (Q < 0), else 1; none at P = Q = 0",
+        {TOTAL: pl.when(_Q < 0).then(_PF).when(_PF.is_not_null()).then(1.0)}, near=_PF_NEAR,
+    ),
+    "u_max": Measure("V", "highest voltage of the phases, meter side", {TOTAL: _HIGHEST_U}, whole=True, near=_ANY_U),
+    "u_other": Measure(
+        "V", "highest voltage of the other phases, meter side", _of_others("u{}_v"), whole=True, near={"above": "u"}
+    ),
+    "i_max": Measure("A", "highest current of the phases, meter side", {TOTAL: _HIGHEST_I}, whole=True, near=_ANY_I),
+    "i_other": Measure(
+        "A", "highest current of the other phases, meter side", _of_others("i{}_a"), whole=True, near={"above": "i"}
+    ),
+    "u_unbalance": Measure(
+        "1", "unbalance of the voltages as meters tell it, (max - min) / max", {TOTAL: _unbalance("u{}_v")}, whole=True
+    ),
+    "i_unbalance": Measure(
+        "1", "unbalance of the currents as meters tell it, (max - min) / max", {TOTAL: _unbalance("i{}_a")}, whole=True
+    ),
+    "missing": Measure("1", "slots without a reading in a row: no reading tells, the stream counts", {TOTAL: _NOTHING}),
+}  # fmt: skip
 
 NO_BASE = "none"
 BASES: dict[str, str] = {
@@ -70,6 +121,8 @@ BASES: dict[str, str] = {
     "max_a": "maximum current of the meter, meter side",
     "contract_capacity_kva": "contract capacity of the customer",
     "contract_demand_kw": "contract demand of the customer",
+    "base_kva": "power of the meter at its rated current and nominal voltage, primary side",
+    "max_kva": "power of the meter at its maximum current and nominal voltage, primary side",
     "pf_standard": "power-factor standard of the customer",
     NO_BASE: "nothing: limits are in the measure's own unit",
 }

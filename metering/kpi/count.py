@@ -13,6 +13,7 @@ import polars as pl
 import polars.selectors as cs
 
 from metering.calendar import day_bounds
+from metering.events.observable import rules_by_meter
 from metering.kpi.catalogue import (
     CUSTOMER,
     DAY_COLUMN,
@@ -67,7 +68,8 @@ def meter_days(
     )
     volts = voltage.filter(pl.col("date") == day).group_by("meter_id").agg(pl.col(_VOLTAGE).sum())
     rows = expected_intervals(of_day, known, day, settings, until).join(measured, on="meter_id", how="left")
-    for values in (volts, energies(daily.filter(pl.col("date") == day), by="meter_id")):
+    seen = rules_by_meter(meters_on(known, day, settings), day, settings)
+    for values in (volts, energies(daily.filter(pl.col("date") == day), by="meter_id"), seen):
         rows = rows.join(values, on="meter_id", how="left")
     return METER_DAYS.conform(rows, date=day).sort(METER_DAYS.key)  # sums of floats depend on the order
 

@@ -19,10 +19,16 @@ from metering.settings.dated import in_force as in_force
 from metering.settings.forecast import ForecastSettings as ForecastSettings
 from metering.settings.kpis import GROUPS as GROUPS
 from metering.settings.kpis import Kpi as Kpi
+from metering.settings.meter_events import MeterEventCode as MeterEventCode
+from metering.settings.meter_events import MeterEventSettings as MeterEventSettings
+from metering.settings.meter_events import MeteringFaultSettings as MeteringFaultSettings
 from metering.settings.readings import PlausibilitySettings as PlausibilitySettings
 from metering.settings.readings import SlotSettings as SlotSettings
 from metering.settings.rules import ABOVE as ABOVE
 from metering.settings.rules import BELOW as BELOW
+from metering.settings.rules import USUAL_ALARMS as USUAL_ALARMS
+from metering.settings.rules import AlarmSettings as AlarmSettings
+from metering.settings.rules import Condition as Condition
 from metering.settings.rules import Guard as Guard
 from metering.settings.rules import Override as Override
 from metering.settings.rules import Rule as Rule

@@ -30,14 +30,18 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+import metering.events
 import metering.kpi
 from metering.errors import SettingsError
 from metering.events.catalogue import rulebook
 from metering.events.lifecycle import LOOK_BACK, RUN_UP
 from metering.kpi.catalogue import problems
 from metering.settings import (
+    AlarmSettings,
     ControlSettings,
     ForecastSettings,
+    MeterEventSettings,
+    MeteringFaultSettings,
     MeteringSettings,
     PlausibilitySettings,
     PowerFactorAdjustment,
@@ -65,6 +69,7 @@ OTHER_VARIABLES = frozenset({"KILOWATCH_HOME", "KILOWATCH_LOG_LEVEL", "KILOWATCH
 """Environment variables of the product, and of its tests, that are no settings."""
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 _KPI_MUST = [field.name for field in fields(Kpi) if field.default is MISSING]
+CODES = Path(metering.events.__file__).with_name("meter_events.toml")
 KPIS = Path(metering.kpi.__file__).with_name("kpis.toml")
 
 
@@ -164,6 +169,9 @@ class Settings(BaseSettings):
     vee: VeeSettings
     slots: SlotSettings
     plausibility: PlausibilitySettings
+    meter_events: MeterEventSettings
+    metering_faults: MeteringFaultSettings
+    alarms: AlarmSettings
     rules: tuple[dict[str, Any], ...] = ()
     rulesets: tuple[dict[str, Any], ...] = ()
     voltage: tuple[VoltageLimits, ...]
@@ -245,7 +253,7 @@ class Settings(BaseSettings):
                 )
         return value
 
-    @field_validator("slots", "plausibility")
+    @field_validator("slots", "plausibility", "alarms")
     @classmethod
     def _not_negative(cls, value: Any) -> Any:
         for name, figure in asdict(value).items():
@@ -349,7 +357,7 @@ def load_settings(home: Path) -> Settings:
     """Settings of `home`. Raises SettingsError naming the file and the key, or the variable."""
     _refuse_unknown_variables(os.environ)
     own = home / "kilowatch.toml"
-    product = _read(DEFAULTS) | {"kpi": _read(KPIS)}
+    product = _merged(_read(DEFAULTS), {"kpi": _read(KPIS), "meter_events": {"codes": _read(CODES)}})
     values = _merged(product, _read(own) if own.exists() else {})
     try:
         settings = Settings(**values)

@@ -92,6 +92,14 @@ def replay_at_rest(home: Path, settings: Settings, kafka: dict[str, str] | None,
     _stream(home, quiet, AtRest(settings.topics.readings, files=kafka is None), kafka, run, ALONE)
 
 
+def stream_records(home: Path, settings: Settings, run: Run) -> None:
+    """Take the home's files of records into the lake, without any telemetry. Raises KilowatchError."""
+    quiet = settings.model_copy(update={"stream": replace(settings.stream, metrics_port=-1)})
+    with_records = partial(WithRecords, home=home, batch_rows=settings.stream.batch_rows)
+    source = AtRest(settings.topics.readings, files=True)
+    _stream(home, quiet, source, None, run, ALONE, with_records=with_records)
+
+
 def _stream(
     home: Path,
     settings: Settings,

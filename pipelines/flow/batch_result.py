@@ -51,7 +51,7 @@ LIVE = "load_control_live"
 
 def nothing() -> dict[str, pl.DataFrame]:
     """The tables of a turn that has no rows."""
-    return {name: table.empty() for name, table in LAKE.items()}
+    return {name: table.empty() for name, table in LAKE.items()} | {LIVE: LAKE["load_control"].empty()}
 
 
 def placed(rows: pl.DataFrame, batch: Batch, numbers: Mapping[str, int]) -> pl.DataFrame:

@@ -64,6 +64,11 @@ class RecordBook:
                 arrived.setdefault(kind.table.name, []).append(rows)
         return Taken({name: pl.concat(rows) for name, rows in tables.items()}, rejects, self._known(arrived))
 
+    @property
+    def known(self) -> Mapping[str, Records]:
+        """What a turn may know without any records of its own."""
+        return self._known({})
+
     def _known(self, arrived: Mapping[str, Sequence[pl.DataFrame]]) -> Mapping[str, Records]:
         known: dict[str, Records] = {}
         for name, before in self._current.items():

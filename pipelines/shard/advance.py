@@ -16,8 +16,20 @@ from dataclasses import dataclass, fields, replace
 import polars as pl
 
 from metering.calendar import local_date
+from metering.events.texts import tell
 from metering.tables.lake import WINDOWS
-from pipelines.shard import checks, compliance, control, control_live, control_warnings, events, meters, windows
+from pipelines.shard import (
+    checks,
+    compliance,
+    control,
+    control_live,
+    control_warnings,
+    events,
+    meters,
+    silence,
+    windows,
+)
+from pipelines.shard.chunks import NEVER
 from pipelines.shard.state import FLOORS, METERS, Frame, State
 from pipelines.shard.store import Context
 
@@ -32,10 +44,15 @@ FRAMES: tuple[Frame, ...] = (
     checks.BASE,
     checks.EVENTS,
     checks.SUSPECTS,
+    silence.MISSING,
     control_live.LIVE,
     control_warnings.WARNINGS,
 )
 """All that the state is made of."""
+
+
+NOT_YET: silence.CaughtUp = {}
+"""No shard has been read to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,43 +72,60 @@ TABLES = tuple(field.name for field in fields(Results))
 
 
 def advance(
-    state: State, accepted: pl.DataFrame, context: Context, ended: Collection[int] = ()
+    state: State,
+    accepted: pl.DataFrame,
+    context: Context,
+    ended: Collection[int] = (),
+    caught_up: silence.CaughtUp = NOT_YET,
 ) -> tuple[State, Results]:
     """Take accepted readings into the state: columns as held (`store.HELD_SCHEMA`) but `end_us`, and `shard` (number),
-    those of a shard in the order of its log. Of shards in `ended` every window closes: nothing follows, for now.
+    those of a shard in the order of its log. Of shards in `ended` every window closes: nothing follows, for now. Those
+    and the ones that are `caught_up` are looked at for readings that are due and have not come.
     """
     if not meters.any_moved(state, accepted, context):
-        return _advance(state, accepted, ended, context)
+        return _advance(state, accepted, ended, caught_up, context)
     parts: list[Results] = []
     for shard, rows in meters.segments(accepted):  # what moves between shards is taken one after the other
         moved = meters.moved(state, shard, rows, context)
-        state, results = _advance(moved, rows, (), context, moved is not state)
+        state, results = _advance(moved, rows, (), NOT_YET, context, moved is not state)
         parts.append(results)
         tables = {name: getattr(results, name) for name in TABLES}
         context = replace(context, past=context.past.and_then(rows, tables))
-    if ended:
-        state, results = _advance(state, accepted.clear(), ended, context)
+    if ended or caught_up:
+        state, results = _advance(state, accepted.clear(), ended, caught_up, context)
         parts.append(results)
     return state, Results(*(pl.concat([getattr(part, name) for part in parts]) for name in TABLES))
 
 
 def _advance(
-    state: State, accepted: pl.DataFrame, ended: Collection[int], context: Context, moved: bool = False
+    state: State,
+    accepted: pl.DataFrame,
+    ended: Collection[int],
+    caught_up: silence.CaughtUp,
+    context: Context,
+    moved: bool = False,
 ) -> tuple[State, Results]:
     state, turn = meters.place(state, accepted, ended, _open_blocks(state, ended, context), context)
     turn = meters.closing(turn) if moved or state.taken_up else turn
     state = replace(state, taken_up=False) if state.taken_up else state
     state, violations = events.step(state, turn, context)
-    state = meters.heard(state, turn.rows, context)
-    before = state
+    heard_us = meters.recalled(state, turn.rows, context)
+    state = meters.heard(state, turn.rows, heard_us, context)
+    looked_at = {**dict.fromkeys(ended, NEVER), **caught_up}
+    state, missing = silence.step(state, heard_us, turn, looked_at, context)
+    opened = state
     done = windows.step(state, turn, context)
     added = compliance.added_by(done.fresh, context)
     state, compliance_rows = compliance.step(done.state, done.fresh, added, turn, context)
     state = windows.emitted(state, done.fresh, added, turn, context)
     fresh = _dated(done.fresh, context)
-    state, controlled = control.step(before, state, turn, done.fresh.with_columns(fresh["date"]), context)
+    state, controlled = control.step(opened, state, turn, done.fresh.with_columns(fresh["date"]), context)
     state = events.evict(state, done.gone, turn, context)
+    before = state
     state = meters.dismissed(state, FRAMES, turn, context)
+    state = silence.left(state, before, context)
+    if missing.height:
+        violations = pl.concat([violations, tell(missing, context.meter_versions, context.settings)])
     told = pl.concat([violations, controlled.violations])
     return state, Results(fresh, told, compliance_rows, controlled.closed, controlled.live)
 

@@ -1,14 +1,14 @@
 """Meters whose readings do not all come in order: judged one by one, in the order of the log, by the plain machine.
 
 Here: what has to be known of them before (from the state, or from the lake), letting the machines run, and what they
-say as frames. Not here: who is disputed (`events`), the machine itself (`metering.events.plain`).
+say. Not here: machines as frames (`machines`), who is disputed (`events`), the machine (`metering.events.plain`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -21,17 +21,18 @@ from metering.events.lifecycle import (
     LOOK_BACK,
     PAIR,
     RUN_UP,
-    STATE_SCHEMA,
     last_emitted,
     of_consequence,
 )
+from metering.events.stories import Change, Judged
 from metering.load.windows import latest
 from metering.readings.slots import WINDOW_US, answering, at_slots
 from metering.tables.lake import WINDOW_S
-from metering.tables.schema import TIMESTAMP, no_rows
+from metering.tables.schema import no_rows
 from pipelines.shard.blocks import last_ends, next_ends
 from pipelines.shard.checks import BASE, EVENTS, RUNS, SUSPECTS, in_reach, judged, met
 from pipelines.shard.chunks import Chunks
+from pipelines.shard.machines import EPOCH, Machines, PairKey, changes_of, emitted_of, run_of, states, us_of
 from pipelines.shard.meters import Turn
 from pipelines.shard.state import Frame, State
 from pipelines.shard.store import HELD_SCHEMA, Context
@@ -40,8 +41,6 @@ from pipelines.shard.windows import CLOSED, OPEN
 _SETTLED = RUN_UP / 2
 _ORDER = ("stamp_us", "source_partition", "log_offset", "source_row", "logged_at")
 """What tells which of several readings of a slot counts."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +75,8 @@ def one_by_one(
     held_from = turn.before.less(context.windows_kept * WINDOW_US)
     meters = pl.Series([meter for meter, _ in machines], dtype=pl.UInt32)
     horizons = dict(zip(machines, last_ends(meters, held_from.of(meters), context).to_list(), strict=True))
-    now = _states({pair: machine.now for pair, machine in machines.items()}, machines)
-    at_base = _states({pair: machine.at(horizons[pair]) for pair, machine in machines.items()}, machines)
+    now = states({pair: machine.now for pair, machine in machines.items()}, machines)
+    at_base = states({pair: machine.at(horizons[pair]) for pair, machine in machines.items()}, machines)
     events = last_emitted(pl.concat([events, changes])) if changes.height else events
     changed: dict[Frame, pl.DataFrame | Chunks] = {
         RUNS: pl.concat([runs.join(pairs, on=PAIR, how="anti"), now]).sort(PAIR),
@@ -186,32 +185,31 @@ def _anchors(late: pl.DataFrame, emitted: pl.DataFrame) -> pl.DataFrame:
         found = moved.drop("earlier")
 
 
-_Pair = tuple[int, int]
-_Machines = dict[_Pair, plain.Pair]
-
-
-def _machines(before: _Before, pairs: pl.DataFrame, context: Context) -> _Machines:
+def _machines(before: _Before, pairs: pl.DataFrame, context: Context) -> Machines:
     """A machine for each pair, with the readings before this turn."""
     sides = dict(context.naming.checks.select("code", "side").iter_rows())
-    machines: _Machines = {}
+    machines: Machines = {}
     for meter, code in pairs.select(PAIR).iter_rows():
         settled_us = before.settled.get(meter, -(1 << 62))
-        machines[meter, code] = plain.Pair(int(sides[code]), context.settings.gap_intervals, None, {}, settled_us)
+        figures = context.settings
+        machines[meter, code] = plain.Pair(
+            int(sides[code]), figures.gap_intervals, None, {}, settled_us, figures.alarms
+        )
     for row in before.base.iter_rows(named=True):
         if (row["meter"], row["code"]) in machines:
             machine = machines[row["meter"], row["code"]]
-            machine.base = _run_of(row, machine.side)
+            machine.base = run_of(row, machine.side)
     for row in before.events.iter_rows(named=True):
         if (row["meter"], row["code"]) in machines:
             machine = machines[row["meter"], row["code"]]
-            machine.emitted[_us(row["started_at"])] = _emitted_of(row, machine.side)
+            machine.emitted[us_of(row["started_at"])] = emitted_of(row, machine.side)
     for pair, readings in _by_time(before.rows, pairs, context):
         machines[pair].start(readings)
     return machines
 
 
 def _run(
-    machines: _Machines,
+    machines: Machines,
     rows: pl.DataFrame,
     late: pl.Series,
     known: pl.DataFrame,
@@ -225,10 +223,10 @@ def _run(
     alone = ~position.is_in(doubled["position"].drop_nulls().implode())
     counting = rows.filter(~position.is_in(outdone)) if outdone else rows
     counting = counting.with_columns(alone=alone, timely=alone & ~position.is_in(late.implode()))
-    said: dict[_Pair, dict[int, plain.Judged]] = {}
-    for pair, by_position in _by_position(counting, pairs, context):
+    said: dict[PairKey, dict[int, Judged]] = {}
+    for pair, by_position in _by_position(counting, pairs, machines, context):
         said[pair] = dict(by_position)
-    found: dict[_Pair, list[plain.Change]] = {}
+    found: dict[PairKey, list[Change]] = {}
     for (meter, code), machine in machines.items():
         readings = said.get((meter, code), {})
         unsaid = [(at, ts_us) for at, ts_us in replacing.get(meter, ()) if at not in readings]
@@ -239,7 +237,7 @@ def _run(
             changes = [change for one in readings.values() for change in machine.put(one.ts_us, one)]
         if changes:
             found[meter, code] = changes
-    return _changes(found, machines)
+    return changes_of(found, machines)
 
 
 def _doubled(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
@@ -275,116 +273,33 @@ def _counts_more(one: Sequence[Any], other: Sequence[Any]) -> bool:
     one, other = one[1:], other[1:]
     if one[0] == other[0] and (one[3] is None) == (other[3] is None):
         return tuple(one[1:3]) >= tuple(other[1:3])
-    return (one[3] or _EPOCH, one[0]) > (other[3] or _EPOCH, other[0])
+    return (one[3] or EPOCH, one[0]) > (other[3] or EPOCH, other[0])
 
 
-def _by_time(
-    rows: pl.DataFrame, pairs: pl.DataFrame, context: Context
-) -> Iterator[tuple[_Pair, Iterator[plain.Judged]]]:
+def _by_time(rows: pl.DataFrame, pairs: pl.DataFrame, context: Context) -> Iterator[tuple[PairKey, Iterator[Judged]]]:
     """What readings say to each pair, in order of time."""
     said = _with_interval(judged(rows, pairs, context), context)
     for pair, group in groupby(said.select(*PAIR, *_JUDGED).iter_rows(), itemgetter(0, 1)):
-        yield pair, (plain.Judged._make(row[2:]) for row in group)
+        yield pair, (Judged._make(row[2:]) for row in group)
 
 
 def _by_position(
-    rows: pl.DataFrame, pairs: pl.DataFrame, context: Context
-) -> Iterator[tuple[_Pair, Iterator[tuple[int, plain.Judged]]]]:
+    rows: pl.DataFrame, pairs: pl.DataFrame, machines: Machines, context: Context
+) -> Iterator[tuple[PairKey, Iterator[tuple[int, Judged]]]]:
     """What the turn's readings say to each pair, in the order of the log, each with its position; but for those that
     change nothing.
     """
     said = _with_interval(judged(rows, pairs, context, ("position", "alone", "timely")), context)
+    for meter, code, heard_us in said.group_by(PAIR).agg(pl.col("ts").max().to_physical()).iter_rows():
+        machines[meter, code].heard_us = heard_us
     telling = of_consequence(said, context.settings.gap_intervals, pl.col("timely"), pl.col("alone"))
     said = said.filter(telling).sort(*PAIR, "position")
     for pair, group in groupby(said.select(*PAIR, "position", *_JUDGED).iter_rows(), itemgetter(0, 1)):
-        yield pair, ((row[2], plain.Judged._make(row[3:])) for row in group)
+        yield pair, ((row[2], Judged._make(row[3:])) for row in group)
 
 
-_JUDGED = (pl.col("ts").to_physical(), *plain.Judged._fields[1:])
+_JUDGED = (pl.col("ts").to_physical(), *Judged._fields[1:])
 
 
 def _with_interval(said: pl.DataFrame, context: Context) -> pl.DataFrame:
     return said.with_columns(context.meter_versions["interval_s"].gather(said["version"]).alias("interval_s"))
-
-
-# --- values for rows, and back --------------------------------------------------------------------------------------
-
-
-def _us(at: datetime) -> int:
-    return (at - _EPOCH) // _MICROSECOND
-
-
-def _run_of(row: dict[str, Any], side: int) -> plain.Run:
-    active = row["active"]
-    return plain.Run(
-        plain.Violation(_us(row["started_at"]), row["limit_value"], row["ruleset"]) if active else None,
-        row["value"] * side if active else 0.0,
-        row["run"],
-        _us(row["run_start"]),
-        row["run_s"],
-        row["run_value"] * side,
-        _us(row["last_ts"]),
-    )
-
-
-def _emitted_of(row: dict[str, Any], side: int) -> plain.Emitted:
-    ended = None if row["ended_at"] is None else _us(row["ended_at"])
-    story = plain.Story(ended, row["value"] * side, row["limit_value"], row["ruleset"])
-    return plain.Emitted(row["state"], row["revision"], story, row["version"])
-
-
-def _states(runs: dict[_Pair, plain.Run | None], machines: _Machines) -> pl.DataFrame:
-    """Runs as STATE_SCHEMA."""
-    rows = []
-    for (meter, code), run in runs.items():
-        if run is None:
-            continue
-        machine = machines[meter, code]
-        started_us, limit_value, ruleset = run.named
-        told = machine.emitted.get(started_us) if run.active else None
-        rows.append(
-            {
-                "meter": meter,
-                "code": code,
-                "active": run.active,
-                "started_at": started_us if run.active else None,
-                "value": run.extreme * machine.side if run.active else None,
-                "limit_value": limit_value if run.active else None,
-                "ruleset": ruleset if run.active else None,
-                "revision": told.revision if told else 0,
-                "run": run.verdict,
-                "run_start": run.run_start_us,
-                "run_s": run.run_s,
-                "run_value": run.run_extreme * machine.side,
-                "last_ts": run.last_us,
-            }
-        )
-    return _timed(rows, STATE_SCHEMA)
-
-
-def _changes(found: dict[_Pair, list[plain.Change]], machines: _Machines) -> pl.DataFrame:
-    """Changes as CHANGE_SCHEMA."""
-    rows = [
-        {
-            "meter": meter,
-            "code": code,
-            "version": change.version,
-            "state": change.state,
-            "revision": change.revision,
-            "started_at": change.started_us,
-            "ended_at": change.story.ended_us,
-            "value": change.story.extreme * machines[meter, code].side,
-            "limit_value": change.story.limit_value,
-            "ruleset": change.story.ruleset,
-            "at": change.at_us,
-        }
-        for (meter, code), changes in found.items()
-        for change in plain.coalesced(changes)
-    ]
-    return _timed(rows, CHANGE_SCHEMA)
-
-
-def _timed(rows: list[dict[str, Any]], schema: pl.Schema) -> pl.DataFrame:
-    """Rows whose times are microseconds."""
-    physical = {name: pl.Int64() if dtype == TIMESTAMP else dtype for name, dtype in schema.items()}
-    return pl.DataFrame(rows, schema=physical, orient="row").cast(schema)

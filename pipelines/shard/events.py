@@ -137,4 +137,4 @@ def _on(
     rows: pl.DataFrame, pairs: pl.DataFrame, runs: pl.DataFrame, context: Context
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     said = judged(rows, pairs, context)
-    return advance(said, runs, context.meter_versions, context.settings.gap_intervals)
+    return advance(said, runs, context.meter_versions, context.settings.gap_intervals, context.settings.alarms)

@@ -20,7 +20,7 @@ import structlog
 
 from metering.calendar import month_of
 from metering.events import judge
-from metering.events.lifecycle import NAME, PAIR, RUN_UP, STATE_SCHEMA, advance
+from metering.events.lifecycle import LOOK_BACK, NAME, PAIR, RUN_UP, STATE_SCHEMA, advance
 from metering.load.windows import latest
 from metering.readings.slots import WINDOW_US, answering, at_slots
 from metering.settings import MeteringSettings
@@ -28,7 +28,7 @@ from metering.supply import compliance
 from metering.tables.records import KINDS
 from metering.tables.schema import no_rows
 from pipelines.shard import compliance as days_of
-from pipelines.shard import control_warnings, windows
+from pipelines.shard import control_warnings, silence, windows
 from pipelines.shard.advance import FRAMES
 from pipelines.shard.blocks import ends_of, last_ends, windows_of
 from pipelines.shard.checks import BASE, EVENTS, RUNS, in_reach, judged, suspected
@@ -151,7 +151,10 @@ def state_of(past: LakePast, context: Context) -> State:
         }
     )
     state = _with_sums(state, rows.filter(is_closed), past, context)
-    return control_warnings.recalled(_with_checks(state, rows, held_from, past, context), past, context)
+    state = _with_checks(state, rows, held_from, past, context)
+    told_of = _at(max(newest.values())) - LOOK_BACK
+    missing = silence.remade(state, past.slots_by_day(told_of), past.silences(), context)
+    return control_warnings.recalled(state.having({silence.MISSING: missing}), past, context)
 
 
 def _meters(last: pl.DataFrame, context: Context) -> pl.DataFrame:
@@ -216,9 +219,10 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
     rows = past_rows(past_of(pl.DataFrame([meters, begin]), known, context), meters, context)
     said = judged(at_slots(answering(latest(rows))), pairs, context)
     old = said["ts"].to_physical() <= last_ends(said["meter"], held_from.of(said["meter"]), context)
-    versions, gap = context.meter_versions, context.settings.gap_intervals
-    base, _ = advance(said.filter(old), no_rows(STATE_SCHEMA), versions, gap)
-    now, _ = advance(said.filter(~old), base, versions, gap)
+    settings = context.settings
+    figures = (context.meter_versions, settings.gap_intervals, settings.alarms)
+    base, _ = advance(said.filter(old), no_rows(STATE_SCHEMA), *figures)
+    now, _ = advance(said.filter(~old), base, *figures)
     frames = {RUNS: _counted(now, known), BASE: _counted(base, known)}
     state = state.having(frames)
     reached = in_reach(known, now, base, held_from, context)
@@ -226,8 +230,9 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
 
 
 def _counted(runs: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """An open violation goes on counting from the revision that it was last emitted with."""
+    """A violation goes on counting from the revision that it was last emitted with."""
     counted = known.select(*NAME, emitted="revision")
     joined = runs.join(counted, on=NAME, how="left", nulls_equal=True, maintain_order="left")
-    revision = pl.when("active").then(pl.coalesce("emitted", "revision")).otherwise(0).cast(pl.Int32)
+    named = pl.when(pl.col("started_at").is_not_null())
+    revision = named.then(pl.coalesce("emitted", "revision")).otherwise(0).cast(pl.Int32)
     return joined.with_columns(revision=revision).select(runs.columns).sort(PAIR)

@@ -8,7 +8,7 @@ A meter is a meter: it is not asked from which source or partition its past came
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
@@ -18,6 +18,7 @@ import polars as pl
 from metering.calendar import local_date, local_dates
 from metering.events.catalogue import check_frame, values_read
 from metering.events.lifecycle import CHANGE_SCHEMA, last_emitted
+from metering.events.silence import RULE as SILENT
 from metering.load.windows import USED
 from metering.readings.slots import blocks_at, on_grid
 from metering.readings.slots import placed as placed_in_slots
@@ -228,8 +229,28 @@ class LakePast:
     def events(self, meters: pl.Series | None, since: datetime) -> pl.DataFrame:
         rows = self._of("violations", meters, self._days_since("violations", since))
         checks = self._naming.checks.select("code", "rule", "phase")
+        rows = rows.filter(pl.col("rule") != SILENT)  # no reading was judged for it
+        return self._changes(rows, checks)
+
+    def silences(self) -> pl.DataFrame:
+        """What was emitted last (CHANGE_SCHEMA) of each gap that has been told of."""
+        silent = pl.col("rule") == SILENT
+        rows = self._of("violations", None, self._dates("violations"), silent)
+        return self._changes(rows, self._naming.checks.select("code", "rule", "phase"))
+
+    def _changes(self, rows: pl.DataFrame, checks: pl.DataFrame) -> pl.DataFrame:
         emitted = self._coded(rows, "at", of_window=True).join(checks, on=("rule", "phase"))
+        emitted = emitted.with_columns(pl.col("occurrences").fill_null(1))  # older than the column
         return last_emitted(emitted.select(CHANGE_SCHEMA.names()).cast(CHANGE_SCHEMA))
+
+    def slots_by_day(self, since: datetime) -> Iterator[pl.DataFrame]:
+        """`meter`, `version`, `slot_us` of all readings, a local day after the other, from that of `since` on."""
+        for day in self._days_since("readings", since):
+            with self._lake.held():
+                rows = self._lake.scan("readings", [day]).select("meter_id", "ts").collect()
+            coded = self._coded(rows, "ts")
+            placed = placed_in_slots(coded, self._index.meter_versions, self._settings.timezone)
+            yield placed.select("meter", "version", "slot_us")
 
     def days(self, wanted: pl.DataFrame) -> pl.DataFrame:
         months = set(wanted["month"])

@@ -112,6 +112,8 @@ class TopicRecords:
                     found[topic, partition % self._workers == self._worker][partition].add(run)
             if len(messages) < _AT_ONCE:
                 break
+        if found:
+            self._give_up_at = time.monotonic() + _START_TIMEOUT_S  # there may be very many
         if self._forbidden is not None:
             raise OperationError(f"Kafka denies access: {self._forbidden}; check the [kafka] settings")
         if time.monotonic() >= self._look_at:

@@ -6,10 +6,11 @@ What has been read is on its way into a lake that is empty: so looks at the past
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -34,6 +35,15 @@ Row = dict[str, Any]
 Sent = tuple[int, Row]
 """The partition of a topic that a reading came in, and the reading."""
 TOPIC = "meter.readings.v1"
+
+
+def standing(violations: pl.DataFrame) -> pl.DataFrame:
+    """Violations that are not withdrawn, without messages, and without the worst value of those that are open: up to a
+    step of 1 % of the limit, what is told of it depends on what came first.
+    """
+    ended = pl.when(pl.col("ended_at").is_not_null())
+    stands = violations.filter(pl.col("state") != "withdrawn").drop("message_zh", "message_en")
+    return stands.with_columns(ended.then(name).alias(name) for name in ("value", "percent", "duration_s"))
 
 
 @dataclass(frozen=True)
@@ -80,10 +90,12 @@ class Turns:
         arrived = kind.table.conform(dated, source=name, source_partition=0)
         self.records[name] = Records(arrived, broadcast(pl.concat([before, arrived]), kind))
 
-    def turn(self, sent: Sequence[Sent], ended: Collection[int] = ()) -> Results:
-        """Read these; all windows of partitions in `ended` close."""
+    def turn(
+        self, sent: Sequence[Sent], ended: Collection[int] = (), caught_up: Mapping[int, int] = MappingProxyType({})
+    ) -> Results:
+        """Read these; all windows of partitions in `ended` close, those `caught_up` (by the clock) are looked at."""
         segments, values, offsets, logged = [], [], [], []
-        for partition in sorted({partition for partition, _ in sent} | set(ended)):
+        for partition in sorted({partition for partition, _ in sent} | set(ended) | set(caught_up)):
             rows = [row for other, row in sent if other == partition]
             first = self.offsets.get(partition, 0)
             self.offsets[partition] = first + len(rows)
@@ -101,7 +113,8 @@ class Turns:
         context = self.context
         taken = rows.select(*context.arriving_columns, "shard")
         over = {numbers[segment.shard] for segment in segments if segment.end}
-        self.state, results = advance(replace(self.state, shards=shards), taken, context, over)
+        looked_at = {numbers[partition_shard(TOPIC, number)]: clock for number, clock in caught_up.items()}
+        self.state, results = advance(replace(self.state, shards=shards), taken, context, over, looked_at)
         tables = tables_of(rows, REJECTS.empty(), results, (), self.index, self.figures.timezone)
         self.tables.append(tables)
         self.records = {name: replace(known, arrived=known.arrived.clear()) for name, known in self.records.items()}

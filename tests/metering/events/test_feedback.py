@@ -30,9 +30,9 @@ def feedback(*words: tuple[str, str, int]) -> pl.DataFrame:
 def alarms(**started: int) -> pl.DataFrame:
     """Violations that began so many minutes after T0."""
     rows = [(name, f"3101052000{name}", T0 + timedelta(minutes=minute)) for name, minute in started.items()]
-    return pl.DataFrame(rows, schema=["violation_id", "meter_id", "started_at"], orient="row").with_columns(
-        pl.col("started_at").cast(pl.Datetime("us", "UTC"))
-    )
+    frame = pl.DataFrame(rows, schema=["violation_id", "meter_id", "started_at"], orient="row")
+    began = pl.col("started_at").cast(pl.Datetime("us", "UTC"))
+    return frame.with_columns(began, raised_at=pl.when(pl.col("violation_id") != "B").then(began))
 
 
 @given(st.lists(_WORD, max_size=12), st.randoms(use_true_random=False))
@@ -73,10 +73,10 @@ def test_what_cannot_be_is_told_and_does_no_harm() -> None:
     found = doubts(words, alarms(A=5, B=5, C=2))
     assert [(row["meter_id"], row["rule"], row["detail"]) for row in found.to_dicts()] == [
         ("3101052000B", "confirmed_and_false", "alarm B was confirmed, and refuted: the later word counts"),
-        ("3101052000B", "impossible_order", "alarm B was closed before it began"),
+        ("3101052000B", "impossible_order", "alarm B was closed before it was raised"),
         ("3101052000B", "impossible_order", "alarm B was closed before it was handled"),
         ("3101052000B", "impossible_order", "alarm B was handled before it was acknowledged"),
-        ("3101052000C", "impossible_order", "alarm C was acknowledged before it began"),
+        ("3101052000C", "impossible_order", "alarm C was acknowledged before it was raised"),
         (None, "unknown_alarm", "there is no alarm D that could be closed"),
     ]
     assert doubts(feedback(), alarms(A=5)).is_empty()

@@ -14,8 +14,9 @@ from metering.kpi.count import daily_kpis, meter_days, monthly_kpis
 from metering.settings import MeteringSettings
 from metering.settings.kpis import Kpi
 from metering.supply.power_factor import power_factor_monthly
+from metering.tables.kpi import KPI
 from metering.tables.lake import MOST_KW, VIOLATIONS, WINDOWS
-from metering.tables.warehouse import FORECAST_ACCURACY, KPI, METER_DAILY, VOLTAGE_DAILY
+from metering.tables.warehouse import FORECAST_ACCURACY, METER_DAILY, VOLTAGE_DAILY
 from tests.metering.kpi.conftest import nothing
 
 Builder = Callable[..., pl.DataFrame]

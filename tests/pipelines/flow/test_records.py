@@ -169,9 +169,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Context]:
     contexts: list[Context] = []
     inner = worker.advance
 
-    def advance(state: Any, accepted: Any, context: Context, ended: Any = ()) -> Any:
+    def advance(state: Any, accepted: Any, context: Context, *more: Any, **named: Any) -> Any:
         contexts.append(context)
-        return inner(state, accepted, context, ended)
+        return inner(state, accepted, context, *more, **named)
 
     monkeypatch.setattr(worker, "advance", advance)
     return contexts
@@ -231,7 +231,7 @@ def test_what_another_worker_commits_is_known_and_not_committed_twice(
     assert rows.sort("source_partition", "source_offset").select("plan_id", "revision").rows() == [
         ("P0", 0), ("P0", 1), ("P1", 0), ("P1", 1),
     ]  # fmt: skip
-    known = RecordBook(LakeReader(tmp_path), "Asia/Shanghai").take([]).known["load_control_plans"].current
+    known = RecordBook(LakeReader(tmp_path), "Asia/Shanghai").known["load_control_plans"].current
     assert known.select("plan_id", "revision").rows() == [("P0", 0), ("P0", 1), ("P1", 0), ("P1", 1)]
 
 
