@@ -95,6 +95,7 @@ FIELDS = {
     "advice_en": "what to do, in English",
     "by_wiring": '`{ "3p3w" = { name_zh = ... } }`: names, texts and advice for meters of a wiring',
     "clause": "where the rule comes from",
+    "meaning": "what it says of the supply or the metering, in one sentence",
     "fault": "what simulated faults do: two factors of start, or `{ measure = [least, most] }`, factors of that "
     "condition's start or fractions of what is rated; default: no faults",
     "version": "published as `ruleset`; default: the row's date and scope, or `home`",

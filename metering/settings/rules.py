@@ -116,6 +116,7 @@ class Rule:
     advice_en: str = ""
     by_wiring: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
     clause: str = ""
+    meaning: str = ""
     fault: tuple[tuple[str, float, float], ...] = ()
 
     @property
@@ -140,6 +141,10 @@ class Rule:
             clear_margin=self.clear_margin,
         )
         return (first, *self.also)
+
+    def observable(self, interval_s: float) -> bool:
+        """Whether readings that are so far apart [s] can show what lasts no longer than the hold time."""
+        return interval_s <= max(self.hold_s, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,7 +112,7 @@ def _measured(reading: Row, measure: str, phase: str) -> float | None:
         return (max(values) - min(values)) / max(values) if max(values) > 0 else None
     if p is not None and measure in ("p_kw", "p_export_kw"):
         return p if measure == "p_kw" else -p
-    if p is None or q is None:
+    if p is None or q is None or measure == "missing":
         return None
     s = float((p * p + q * q) ** 0.5)
     if measure == "s_kva" or s == 0:
