@@ -106,6 +106,7 @@ def _customer_checks(settings: MeteringSettings) -> list[Check]:
             filled("overlaps the validity of {} on line {}", number, pl.col("before")),
         ),
         Check("suspended_kva", suspended < 0, filled("{} is below 0", suspended)),
+        Check("protected_kw", pl.col("protected_kw") < 0, filled("{} is below 0", pl.col("protected_kw"))),
         Check(
             "suspended_kva",
             suspended > pl.col("contract_capacity_kva"),

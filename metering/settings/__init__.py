@@ -11,6 +11,9 @@ from metering.settings.charges import PowerFactorStep as PowerFactorStep
 from metering.settings.charges import Tariff as Tariff
 from metering.settings.charges import TariffHours as TariffHours
 from metering.settings.charges import periods_of as periods_of
+from metering.settings.control import BaselineMethod as BaselineMethod
+from metering.settings.control import ControlAlarm as ControlAlarm
+from metering.settings.control import ControlSettings as ControlSettings
 from metering.settings.dated import Dated as Dated
 from metering.settings.dated import in_force as in_force
 from metering.settings.forecast import ForecastSettings as ForecastSettings

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from metering.tables.control import LOAD_CONTROL
 from metering.tables.notices import NOTICES
 from metering.tables.notices import SEVERITIES as SEVERITIES
 from metering.tables.records import KINDS
@@ -344,6 +345,6 @@ GAPS = Table(
 
 RECORDS: dict[str, Table] = {name: kind.table for name, kind in KINDS.items()}
 LAKE: dict[str, Table] = {
-    **{t.name: t for t in (READINGS, WINDOWS, VIOLATIONS, COMPLIANCE, REJECTS, GAPS, NOTICES)},
+    **{t.name: t for t in (READINGS, WINDOWS, VIOLATIONS, COMPLIANCE, LOAD_CONTROL, REJECTS, GAPS, NOTICES)},
     **RECORDS,
 }

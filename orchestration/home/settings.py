@@ -38,6 +38,7 @@ from metering.events.lifecycle import LOOK_BACK, RUN_UP
 from metering.kpi.catalogue import problems
 from metering.settings import (
     AlarmSettings,
+    ControlSettings,
     ForecastSettings,
     MeterEventSettings,
     MeteringFaultSettings,
@@ -85,8 +86,8 @@ class Topics(_Part):
     windows: str = Field(min_length=1)
     violations: str = Field(min_length=1)
     compliance: str = Field(min_length=1)
-    rejected: str = Field(min_length=1)
     load_control: str = Field(min_length=1)
+    rejected: str = Field(min_length=1)
     notices: str = Field(min_length=1)
     feedback: str = Field(min_length=1)
     load_control_plans: str = Field(min_length=1)
@@ -168,6 +169,7 @@ class Settings(BaseSettings):
     retention: Retention
     notify: NoticeSettings
     forecast: ForecastSettings
+    control: ControlSettings
     vee: VeeSettings
     slots: SlotSettings
     plausibility: PlausibilitySettings
@@ -235,6 +237,24 @@ class Settings(BaseSettings):
                 raise ValueError(f"validation.{name}: threshold must be a number from 0")
         if value.reference_days < 1 or value.history_days < 1 or min(value.register_gap_days, value.linear_gap_min) < 0:
             raise ValueError("reference_days and history_days must be at least 1, gaps at least 0")
+        return value
+
+    @field_validator("control")
+    @classmethod
+    def _usable_control(cls, value: ControlSettings) -> ControlSettings:
+        if value.default_baseline not in value.baseline:
+            raise ValueError(
+                f"default_baseline: there is no baseline '{value.default_baseline}'; there are "
+                f"{', '.join(sorted(value.baseline))}"
+            )
+        for name, row in value.baseline.items():
+            if not 1 <= row.min_days <= row.days <= row.of <= row.horizon_days:
+                raise ValueError(f"baseline.{name}: it must be 1 <= min_days <= days <= of <= horizon_days")
+        for name, alarm in value.alarms.items():
+            if not (0 <= alarm.start < inf and 0 <= alarm.clear_margin < 1 and 0 <= alarm.after_s < 900):
+                raise ValueError(
+                    f"alarms.{name}: start must be at least 0, clear_margin from 0 to below 1, after_s from 0 to 899"
+                )
         return value
 
     @field_validator("slots", "plausibility", "alarms")

@@ -28,7 +28,7 @@ from metering.supply import compliance
 from metering.tables.records import KINDS
 from metering.tables.schema import no_rows
 from pipelines.shard import compliance as days_of
-from pipelines.shard import silence, steps, windows
+from pipelines.shard import control_warnings, silence, steps, windows
 from pipelines.shard.advance import FRAMES
 from pipelines.shard.blocks import ends_of, last_ends, windows_of
 from pipelines.shard.checks import BASE, EVENTS, RUNS, in_reach, judged, suspected
@@ -154,7 +154,7 @@ def state_of(past: LakePast, context: Context) -> State:
     state = _with_checks(_with_last(state, rows, past, context), rows, held_from, past, context)
     told_of = _at(max(newest.values())) - LOOK_BACK
     missing = silence.remade(state, past.slots_by_day(told_of), past.silences(), context)
-    return state.having({silence.MISSING: missing})
+    return control_warnings.recalled(state.having({silence.MISSING: missing}), past, context)
 
 
 def _meters(last: pl.DataFrame, context: Context) -> pl.DataFrame:
