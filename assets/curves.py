@@ -25,7 +25,7 @@ from metering.tables import TIMESTAMP
 from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
 from metering.tables.lake import REGISTERS, VOLTAGES
 from metering.tables.warehouse import METER_DAILY
-from metering.vee.expected import SLOT
+from metering.vee.expected import SLOT, adding_up
 from metering.vee.meter_curve import (
     ESTIMATED,
     MISSING,
@@ -148,34 +148,41 @@ def _beside(batch: Batch, day: date, of_day: pl.DataFrame, known: _Dailies) -> B
     )
 
 
-def reopened(batch: Batch, first: date, last: date) -> date:
-    """The first day that `first` to `last` change: one before them, where a gap reached out of it that has ended now.
+def ended_gaps(batch: Batch, first: date, last: date) -> dict[date, list[str]]:
+    """Days before `first` that `first` to `last` change, latest first, with the meters whose gap has ended.
 
     Such a gap was filled without the registers after it, which the days from `first` on have read.
     """
-    marts, day = batch.marts, first
-    for _ in range(batch.settings.vee.register_gap_days):
-        before = day - timedelta(days=1)
-        curve = marts.read(METER_CURVE, [before], ("meter_id", "point", "status", "reason"))
+    found: dict[date, list[str]] = {}
+    for n in range(1, batch.settings.vee.register_gap_days + 1):
+        before = first - timedelta(days=n)
+        curve = batch.marts.read(METER_CURVE, [before], ("meter_id", "point", "status", "reason"))
         at_end = curve.filter(pl.col("point") == pl.col("point").max(), pl.col("status").is_in([ESTIMATED, MISSING]))
         unscaled = at_end.filter(~pl.col("reason").str.contains("registers"))["meter_id"]
-        if unscaled.is_empty() or not batch.lake.whole(before) or not _heard(batch, unscaled, first, last):
+        if unscaled.is_empty() or not batch.lake.whole(before):
             break
-        day = before
-    return day
+        heard = _heard(batch, unscaled, first, last)
+        if not heard:
+            break
+        found[before] = heard
+    return found
 
 
-def _heard(batch: Batch, meters: pl.Series, first: date, last: date) -> bool:
+def _heard(batch: Batch, meters: pl.Series, first: date, last: date) -> list[str]:
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     with batch.lake.held():
         rows = batch.lake.scan("readings", days).filter(pl.col("meter_id").is_in(meters.implode()))
-        return bool(rows.select(pl.len() > 0).collect().item())
+        return rows.select(pl.col("meter_id").unique().sort()).collect().to_series().to_list()
 
 
 def curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     for day in days:
-        meters = batch.marts.read(METER_CURVE, [day])
+        meters = _adding_up(batch, batch.marts.read(METER_CURVE, [day]), [day])
         yield Part(day_partition(day), daily_curve(meters, batch.registry.customers_on(day), day), day)
+
+
+def _adding_up(batch: Batch, rows: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
+    return adding_up(rows, batch.registry.meter_versions, days, batch.settings)
 
 
 def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
@@ -209,7 +216,7 @@ def _believed(batch: Batch, lot: Sequence[date], columns: Sequence[str]) -> pl.D
 def power_factors(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     """Each month to date: of the days of it that have been materialised."""
     for month in months(days):
-        rows = batch.marts.read(METER_DAILY, days_of_month(month))
+        rows = _adding_up(batch, batch.marts.read(METER_DAILY, days_of_month(month)), days_of_month(month))
         customers = batch.registry.customers_on(last_of(days, month), month)
         table = power_factor_monthly(rows, customers, month, batch.settings)
         yield Part(month_partition(month), table, last_of(days, month))

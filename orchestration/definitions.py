@@ -25,6 +25,7 @@ def build_definitions(home: Path, progress: Callable[[str, int, int], None] | No
     """
     from assets.batch import Batch
     from assets.catalogue import batch_assets, partitions
+    from assets.curves import ended_gaps
     from assets.maintenance import UPKEEP, upkeep_asset
     from orchestration.batch.automation import after_dependencies, automation_sensor, with_readings
     from orchestration.batch.maintenance import keep_up, upkeep_schedule
@@ -43,7 +44,7 @@ def build_definitions(home: Path, progress: Callable[[str, int, int], None] | No
         ],
         jobs=[dg.define_asset_job(JOB, selection=results)],
         schedules=[upkeep_schedule()],
-        sensors=[lake_sensor(home, days), automation_sensor()],
+        sensors=[lake_sensor(home, days, lambda day: ended_gaps(batch, day, day)), automation_sensor()],
         resources={"batch": batch},
         executor=dg.in_process_executor,
     )

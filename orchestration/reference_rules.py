@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from metering.events.measures import BASES, MEASURES, NO_BASE, TOTAL
-from metering.events.rows import FIELDS
+from metering.events.rows import FIELDS, PLACEHOLDERS
 from metering.settings import Condition, Override, Rule, Rulebook
 from metering.settings.rules import ABOVE, ALWAYS
 
@@ -71,6 +71,8 @@ def _page(rule: Rule) -> str:
         "Ends": f"{_or(over)}, for {rule.clear_hold_s:g} s",
         "Only where": f"{_guard(rule)}; elsewhere a reading says nothing" if rule.guard else "",
         "Told as": f"{rule.severity}, {rule.event_class}",
+        "Comes back": f"up to {rule.flicker_s:g} s after it was cleared it is the same one" if rule.flicker_s else "",
+        "Storm": f"with others of `{rule.storm}` on its feeder" if rule.storm else "",
         "What to do": rule.advice_en,
         "处理建议": rule.advice_zh,
         "Readings that show it": _observed(rule),
@@ -83,7 +85,12 @@ def _texts(book: Rulebook) -> str:
     said: dict[tuple[str, str], list[str]] = {}
     for rule in book.rules:
         said.setdefault((rule.text_zh, rule.text_en), []).append(f"`{rule.id}`")
-    return grid(("message_zh", "message_en", "rules"), ([*text, ", ".join(ids)] for text, ids in said.items()))
+    taken_back = sorted({(rule.withdrawn_zh, rule.withdrawn_en) for rule in book.rules})
+    return (
+        grid(("message_zh", "message_en", "rules"), ([*text, ", ".join(ids)] for text, ids in said.items()))
+        + f"\n{grid(('message_zh of one withdrawn', 'message_en of one withdrawn'), taken_back)}"
+        + f"\n{grid(('placeholder', 'stands for'), ([f'`{{{n}}}`', text] for n, text in PLACEHOLDERS.items()))}"
+    )
 
 
 def _of_phase(rule: Rule) -> str:

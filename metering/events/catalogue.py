@@ -28,6 +28,7 @@ from metering.tables.lake import MEASURED
 from metering.tables.warehouse import SEGMENTS
 
 ROWS = Path(__file__).with_name("rules.toml")
+_TEXTS = ("text_zh", "text_en", "withdrawn_zh", "withdrawn_en")
 _OLD = {"limit": None, "hold_s": 60.0, "clear_hold_s": 60.0, "clear_margin": 0.02, "min_load": 0.0,
         "severity": "warning", "clause": ""}  # fmt: skip
 """A rule in `[[rulesets]]`, with the values of what it leaves out."""
@@ -76,7 +77,7 @@ def values_read(settings: MeteringSettings) -> tuple[str, ...]:
 def _checks(rules: Rulebook) -> tuple[Check, ...]:
     named = [(rule, phase) for rule in rules.rules for phase in rule.phases]
     return tuple(
-        Check(code, rule.id, phase, MEASURES[rule.measure].unit, rule.sign)
+        Check(code, rule.id, phase, MEASURES[rule.measure].unit_of(phase), rule.sign)
         for code, (rule, phase) in enumerate(named, 1)
     )
 
@@ -99,13 +100,13 @@ def rulebook(rows: Sequence[Row], rulesets: Sequence[Row]) -> Rulebook:
     Raises SettingsError naming the row and the key.
     """
     brought = tomllib.loads(ROWS.read_text("utf-8"))
-    defaults = {key: brought[key] for key in ("version", "text_zh", "text_en")}
+    defaults = {key: brought[key] for key in ("version", *_TEXTS)}
     book = _Book({}, [])
     for number, row in enumerate(brought["rules"], 1):
         book.take(GivenRow(f"{ROWS.name}: rules {number}", row), defaults, own=False)
     for given, version in _of_rulesets(rulesets, book.rules):
         book.take(given, {"version": version}, own=True)
-    texts = {key: defaults[key] for key in ("text_zh", "text_en")}
+    texts = {key: defaults[key] for key in _TEXTS}
     for number, row in enumerate(rows, 1):
         book.take(GivenRow(f"rules {number}", row), {"version": _version(row), **texts}, own=True)
     return book.closed()

@@ -54,6 +54,7 @@ class Figures:
     guard: pl.Expr | float
     hold_s: pl.Expr | float
     clear_hold_s: pl.Expr | float
+    flicker_s: pl.Expr | float
     version: pl.Expr | str
     unless: tuple[Figures, ...] = ()
 
@@ -132,6 +133,7 @@ def _of_rules(rules: Sequence[Rule], by_case: bool) -> Figures:
         guard=figure([rule.guard.limit if rule.guard else 0.0 for rule in rules]),
         hold_s=figure([rule.hold_s for rule in rules]),
         clear_hold_s=figure([rule.clear_hold_s for rule in rules]),
+        flicker_s=figure([rule.flicker_s for rule in rules]),
         version=figure([rule.version for rule in rules]),
     )
 

@@ -18,8 +18,34 @@ from metering.events.measures import BASES, MEASURES, TOTAL
 from metering.settings import ABOVE, Condition, Guard, Rule
 from metering.settings.rules import ALSO, SIDES
 from metering.tables.lake import SEVERITIES
+from metering.tables.warehouse import WIRINGS
 
-PLACEHOLDERS = ("meter_id", "phase", "name", "state", "value", "limit", "unit", "since")
+PLACEHOLDERS = {
+    "who": "customer, voltage level and feeder",
+    "customer": "customer's name",
+    "feeder": "feeder",
+    "meter_id": "meter",
+    "quantity": "what is measured, where the name does not say it: `AB 线电压`",
+    "phase": "phase",
+    "name": "the rule's name",
+    "state": "empty while it goes on; that it is over, or withdrawn",
+    "extent": "how bad it is: worst value, in percent of nominal, and limit",
+    "worst": "highest or lowest",
+    "value": "worst value",
+    "unit": "its unit",
+    "percent": "worst value in percent of what limits are fractions of",
+    "limit": "limit, in the unit",
+    "when": "since when and for how long; from when to when",
+    "since": "start, in local time",
+    "until": "end, in local time",
+    "duration": "how long it has lasted",
+    "times": "how often it came, if more than once",
+    "advice": "what to do, while it goes on",
+}
+"""What a text may name, each in braces."""
+LONGEST_FLICKER_S = 21_601
+"""Judging anew starts a day before what it is about: what was cleared long before is not opened again."""
+TEXTS = ("name_zh", "name_en", "text_zh", "text_en", "withdrawn_zh", "withdrawn_en", "advice_zh", "advice_en")
 
 Row = Mapping[str, Any]
 
@@ -28,7 +54,18 @@ SCOPE = ("segment", "voltage_level_kv", "meter_id")
 SCOPED = (*SCOPE, "effective_from")
 NEEDED = ("name_zh", "name_en", "measure", "side", "base", "start")
 _FIXED = ("measure", "side", "base", "phases")
-_BY_SCOPE = ("start", "clear", "clear_margin", "also", "guard", "hold_s", "clear_hold_s", "severity", "clause")
+_BY_SCOPE = (
+    "start",
+    "clear",
+    "clear_margin",
+    "also",
+    "guard",
+    "hold_s",
+    "clear_hold_s",
+    "flicker_s",
+    "severity",
+    "clause",
+)
 FIELDS = {
     "id": "name of the rule, as published",
     "name_zh": "name in Chinese, as messages say it",
@@ -46,12 +83,17 @@ FIELDS = {
     "guard": "judged only where `{ measure, side, base, limit }` holds; an override gives `{ limit }`",
     "hold_s": "seconds that a violation must last to be raised; default 60",
     "clear_hold_s": "seconds that it must be over to be cleared; default 60",
+    "flicker_s": "back so soon after it was cleared, and held, it is the same violation; default 900, 0: another",
     "severity": "`info`, `warning` or `critical`; default warning",
     "event_class": "class of the message; default limit_warning",
-    "text_zh": "what is said in Chinese, with {meter_id}, {phase}, {name}, {state}, {value}, {limit}, {unit}, {since}",
+    "storm": "group of rules whose violations, at one time on one feeder, have one cause; default: none",
+    "text_zh": "what is said in Chinese, with the placeholders below",
     "text_en": "what is said in English",
+    "withdrawn_zh": "what is said in Chinese where a violation is taken back",
+    "withdrawn_en": "the same in English",
     "advice_zh": "what to do, in Chinese",
     "advice_en": "what to do, in English",
+    "by_wiring": '`{ "3p3w" = { name_zh = ... } }`: names, texts and advice for meters of a wiring',
     "clause": "where the rule comes from",
     "meaning": "what it says of the supply or the metering, in one sentence",
     "fault": "what simulated faults do: two factors of start, or `{ measure = [least, most] }`, factors of that "
@@ -206,6 +248,20 @@ class GivenRow:
             raise self.wrong(key, "must be a list of ids of rules")
         return tuple(value)
 
+    def by_wiring(self) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+        value = self.row["by_wiring"]
+        if not isinstance(value, Mapping) or not all(isinstance(own, Mapping) for own in value.values()):
+            raise self.wrong("by_wiring", 'must be { "3p3w" = { name_zh = ... } }')
+        if unknown := sorted({*value} - {*WIRINGS}):
+            raise self.wrong("by_wiring", f"there is no wiring '{unknown[0]}'; there are {', '.join(WIRINGS)}")
+        found = []
+        for wiring, own in value.items():
+            row = GivenRow(f"{self.where}: by_wiring {wiring}", own)
+            if unknown := sorted({*own} - {*TEXTS}):
+                raise row.wrong(unknown[0], f"there is no such key; there are {', '.join(TEXTS)}")
+            found.append((wiring, tuple((key, str(row.value(key))) for key in own)))
+        return tuple(found)
+
     def template(self, key: str) -> str | None:
         value = self.text(key)
         if value is not None and (unknown := set(re.findall(r"{(.*?)}", value)) - set(PLACEHOLDERS)):
@@ -223,9 +279,13 @@ class GivenRow:
                 return self.one_of(key, SEVERITIES)
             case "fault":
                 return self.fault()
+            case "flicker_s":
+                return self.number(key, below=LONGEST_FLICKER_S)
+            case "by_wiring":
+                return self.by_wiring()
             case "unless":
                 return self.names(key)
-            case "text_zh" | "text_en":
+            case "text_zh" | "text_en" | "withdrawn_zh" | "withdrawn_en":
                 return self.template(key)
             case _:
                 return self.text(key)

@@ -17,7 +17,7 @@ from metering.load.curve import SCOPE, scope_curve
 from metering.settings import MeteringSettings
 from metering.tables.lake import MOST_KW
 from metering.tables.schema import finite
-from metering.tables.warehouse import warehouse
+from metering.tables.warehouse import MAIN, warehouse
 from metering.vee.expected import due_until, expected_intervals, meters_on
 
 SLIDING, BLOCK = "sliding", "block"
@@ -85,7 +85,8 @@ def sliding_demand(
     meter in its 15 min is there; it reaches back over midnight where `readings` (meter_id, p_kw, and what they answer
     for: slot_end, slot_s) go back that far. Customers without one full mean (within MOST_KW) have no row.
     """
-    meters = meters_on(meter_versions, day, settings).select("meter_id", "customer_no", "interval_s")
+    meters = meters_on(meter_versions, day, settings).filter(pl.col("role") == MAIN)
+    meters = meters.select("meter_id", "customer_no", "interval_s")
     fine = (_SLIDE_S % pl.col("interval_s") == 0).all().over("customer_no")
     due = meters.filter(fine).with_columns(
         (_SLIDE_S // pl.col("interval_s")).sum().over("customer_no").alias("due"),

@@ -20,7 +20,11 @@ METER_VERSIONS = pl.Schema(
     {
         "meter_id": pl.String(),
         "customer_no": pl.String(),
+        "customer_name": pl.String(),
+        "feeder": pl.String(),
+        "manager": pl.String(),
         "wiring": pl.String(),
+        "role": pl.String(),
         "interval_s": pl.Int32(),
         "nominal_v": pl.Float64(),
         "register_modulus": pl.Float64(),
@@ -54,6 +58,7 @@ METER_VERSIONS = pl.Schema(
         "grid_us": pl.Int64(),
         "block_us": pl.Int64(),
         "chain": pl.UInt32(),
+        "protected_kw": pl.Float64(),
     }
 )
 
@@ -61,10 +66,20 @@ DAY_S = 86_400
 OFF_GRID_US = 1 << 62
 """`grid_us` of a version that has windows not made of its whole slots: after all times."""
 
-_OF_CUSTOMER = ("segment", "voltage_level_kv", "contract_capacity_kva", "contract_demand_kw", "pf_standard")
+_OF_CUSTOMER = (
+    "feeder",
+    "manager",
+    "segment",
+    "voltage_level_kv",
+    "contract_capacity_kva",
+    "contract_demand_kw",
+    "pf_standard",
+    "protected_kw",
+)
 _VOLTAGES_OF_RATING = {"3p4w": 3.0, "3p3w": 3.0**0.5, "1p": 1.0}
 """Rated power over nominal voltage (line to line for three wires) and maximum current."""
 _LEAST_COUNT_KWH = 1.0
+_ANY_KWH = float("inf")
 _WINDOW_US = WINDOW_S * 1_000_000
 _BLOCKS_US = {s: lcm(s, WINDOW_S) * 1_000_000 for s in range(1, DAY_S + 1) if DAY_S % s == 0}
 
@@ -82,7 +97,8 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
     supply-voltage deviation, `u_spread_limit` that on |+dev| + |-dev| (fraction of nominal; 0: none) of the meter's
     class of connection (GB/T 12325-2008), `u_band_*_v` [V] the band of monitored voltage; null where no class covers a
     meter. `*_most_*`: beyond it no value is believed, and no register step in that time (kWh an hour); a step is within
-    `step_tolerance` (fraction) of power's integral, or `step_count_kwh`; `multiplier` are the ratios' product.
+    `step_tolerance` (fraction) of power's integral, or `step_count_kwh` (any, of snapshots); `multiplier`
+    is the ratios' product.
     """
     chains = meters.with_row_index("chain").with_columns(validity(settings.timezone))
     known = _of_customers(chains.with_columns(valid_from="valid_from_at", valid_to="valid_to_at"), customers, settings)
@@ -92,7 +108,9 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
         for part, start, stop in zip(limits, _starts(limits, settings), _stops(limits, settings), strict=True)
     ]
     judged = pl.concat(parts).with_columns(
-        (10.0 ** pl.col("register_digits")).alias("register_modulus"), *_plausible(settings), *_slots(settings)
+        (10.0 ** pl.col("register_digits")).alias("register_modulus"),
+        *_plausible(settings),
+        *_slots(settings),
     )
     ordered = judged.sort("meter_id", "valid_from").with_columns(_stamps())
     return ordered.select(pl.col(name).cast(dtype) for name, dtype in METER_VERSIONS.items())
@@ -103,6 +121,7 @@ def _of_customers(meters: pl.DataFrame, customers: pl.DataFrame, settings: Meter
     periods = customers.select(
         "customer_no",
         *_OF_CUSTOMER,
+        pl.col("name").alias("customer_name"),
         instant(pl.col("valid_from"), settings.timezone).alias("period_from"),
         instant(pl.col("valid_to").dt.offset_by("1d"), settings.timezone).alias("period_to"),
     )
@@ -175,6 +194,7 @@ def _plausible(settings: MeteringSettings) -> list[pl.Expr]:
     figures = settings.plausibility
     ratios = pl.col("pt_ratio") * pl.col("ct_ratio")
     voltages = pl.col("wiring").replace_strict(_VOLTAGES_OF_RATING, return_dtype=pl.Float64)
+    count_kwh = (ratios * figures.count_kwh).clip(lower_bound=_LEAST_COUNT_KWH)
     kw_per_a = voltages * pl.col("nominal_v") * ratios / 1000
     rated_kw = kw_per_a * pl.col("max_a")
     return [
@@ -187,7 +207,8 @@ def _plausible(settings: MeteringSettings) -> list[pl.Expr]:
         (rated_kw * figures.step_factor).alias("step_most_kw"),
         pl.lit(figures.power_tolerance).alias("step_tolerance"),
         ratios.alias("multiplier"),
-        (ratios * figures.count_kwh).clip(lower_bound=_LEAST_COUNT_KWH).alias("step_count_kwh"),
+        # what snapshots of power add up to says nothing of the energy between them
+        pl.when(pl.col("sampling") == "snapshot").then(_ANY_KWH).otherwise(count_kwh).alias("step_count_kwh"),
     ]
 
 

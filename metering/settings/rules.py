@@ -19,6 +19,31 @@ ALSO = "also."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmSettings:
+    """How often a violation is told, and what is one storm.
+
+    An update is told where the worst value has moved on by a step of `update_step` (fraction of the limit), at most one
+    in each span of `update_s` seconds of event time. At least `storm_members` meters of a feeder, each at most
+    `storm_gap_s` after the one before it, are a storm; `storm_id` names it by the span of `storm_span_s` that it began
+    in.
+    """
+
+    update_step: float = 0.01
+    update_s: float = 60.0
+    storm_gap_s: float = 900.0
+    storm_members: int = 3
+    storm_span_s: float = 3600.0
+
+    @property
+    def update_us(self) -> int:
+        """`update_s` in whole microseconds, at least one."""
+        return max(1, round(self.update_s * 1e6))
+
+
+USUAL_ALARMS = AlarmSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
     """A rule is judged only where `measure` is beyond `limit`, a fraction of `base`, on `side` (above, below)."""
 
@@ -54,7 +79,10 @@ class Rule:
     (`also`). `start` 0 disables the rule.
 
     Raised once all conditions have held for `hold_s`; cleared once any has been over for `clear_hold_s`, or once one of
-    the rules `unless` has begun, which says it better. `phases`: those that are judged, of the first measure's.
+    the rules `unless` has begun, which says it better. What comes back up to `flicker_s` after it was cleared, and
+    holds, is the same violation (0: another one). `phases`: those that are judged, of the first measure's.
+    `storm`: violations of rules of one such group, at one time on one feeder, have one cause (none: they have not).
+    `by_wiring`: names, texts and advice that are others for meters of a wiring.
     `fault`: what simulated faults set, each a measure with the least and the most of it: factors of the start of the
     rule's condition on it, or fractions of what such a measure is rated at; empty: there are none. `version` is
     published as `ruleset` with every violation.
@@ -76,12 +104,17 @@ class Rule:
     guard: Guard | None = None
     hold_s: float = 60.0
     clear_hold_s: float = 60.0
+    flicker_s: float = 900.0
     severity: str = "warning"
     event_class: str = "limit_warning"
+    storm: str = ""
     text_zh: str = ""
     text_en: str = ""
+    withdrawn_zh: str = ""
+    withdrawn_en: str = ""
     advice_zh: str = ""
     advice_en: str = ""
+    by_wiring: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
     clause: str = ""
     meaning: str = ""
     fault: tuple[tuple[str, float, float], ...] = ()
@@ -90,6 +123,11 @@ class Rule:
     def sign(self) -> int:
         """ABOVE or BELOW."""
         return SIDES[self.side]
+
+    def said(self, wiring: str, field: str) -> str:
+        """A name, text or advice, as it is for meters of a wiring."""
+        own = dict(dict(self.by_wiring).get(wiring, ()))
+        return own.get(field, str(getattr(self, field)))
 
     @property
     def conditions(self) -> tuple[Condition, ...]:

@@ -47,7 +47,7 @@ def of_faults(plan: pl.DataFrame, fleet: Fleet, begin: datetime, interval_s: int
         .then(filled("arrives at {}", at))
         .when(pl.col("kind") == faults.CORRECTION)
         .then(filled("{} kW too high at first, sent again at {}", pl.col("strength").round(4), at))
-        .when(pl.col("kind") == faults.GLITCH)
+        .when(pl.col("kind").is_in(list(faults.GLITCHES)))
         .then(filled("import_kwh shows {}", pl.col("strength").cast(pl.Int64)))
         .otherwise(pl.lit("never arrives"))
     )

@@ -7,12 +7,14 @@ the newest watermark: what is not due yet is neither expected nor missing. Not h
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, datetime
 
 import polars as pl
 
 from metering.calendar import day_bounds, quarter_hours
 from metering.settings import MeteringSettings
+from metering.tables.warehouse import MAIN
 
 SLOT = ("n", "n_expected")
 """Slots of a window that have a reading, and that were due."""
@@ -32,6 +34,22 @@ def meters_on(meter_versions: pl.DataFrame, day: date, settings: MeteringSetting
     """Rows of the registry's meter_versions valid at any moment of the local `day`: each meter's last, by meter_id."""
     start, end = day_bounds(day, settings.timezone)
     return _valid(meter_versions, start, end).unique("meter_id", keep="last", maintain_order=True).sort("meter_id")
+
+
+def adding_up(
+    rows: pl.DataFrame, meter_versions: pl.DataFrame, days: Iterable[date], settings: MeteringSettings
+) -> pl.DataFrame:
+    """`rows` (meter_id, date, ...) of main meters: check and sub meters do not add up to their customer's sums.
+
+    A meter has the role of its last version of the local day; rows of days that are not among `days` are left out.
+    """
+    main = pl.col("role") == MAIN
+    whose = [meters_on(meter_versions, day, settings).filter(main).select("meter_id", date=day) for day in days]
+    return (
+        rows.join(pl.concat(whose), on=("meter_id", "date"), how="semi", maintain_order="left")
+        if whose
+        else rows.clear()
+    )
 
 
 def _valid(meter_versions: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:

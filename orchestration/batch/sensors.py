@@ -1,11 +1,12 @@
 """Noticing what the stream has put into the lake, and reporting it to Dagster.
 
 Here: the sensor over the lake's parts. Each day of a table with new parts becomes one materialisation event without a
-run, which is what automation reacts to. Not here: what then runs (`automation`).
+run, which is what automation reacts to; so does a day before it, where a gap reached out of that and has ended now. Not
+here: what then runs (`automation`).
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -28,7 +29,12 @@ class Seen:
     newest: str | None = None
 
 
-def lake_sensor(home: Path, days: dg.PartitionsDefinition) -> dg.SensorDefinition:
+EndedGaps = Callable[[date], Mapping[date, Sequence[str]]]
+"""Given a day with new readings, the days before it that these change, and the meters whose gap has ended."""
+_GAPS = "ended gaps"
+
+
+def lake_sensor(home: Path, days: dg.PartitionsDefinition, ended_gaps: EndedGaps) -> dg.SensorDefinition:
     """Reports new parts of the lake of `home`, each once. The cursor holds what has been seen of each day.
 
     Parts that were merged hold the same rows, so they are no news; nor are late rows of a day whose other rows
@@ -42,8 +48,10 @@ def lake_sensor(home: Path, days: dg.PartitionsDefinition) -> dg.SensorDefinitio
         description="Reports new parts of the lake's tables: rows, newest event time, lag.",
     )
     def lake_parts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        cursor = {key: Seen(*seen) for key, seen in json.loads(context.cursor or "{}").items()}
-        events = []
+        known = json.loads(context.cursor or "{}")
+        gaps: dict[str, list[str]] = known.pop(_GAPS, {})
+        cursor = {key: Seen(*seen) for key, seen in known.items()}
+        events: list[dg.AssetMaterialization] = []
         lake = LakeReader(home)
         for key, table, day, seen in changes(lake, cursor):
             before = cursor.get(key, Seen())
@@ -52,9 +60,11 @@ def lake_sensor(home: Path, days: dg.PartitionsDefinition) -> dg.SensorDefinitio
             elif days.has_partition_key(day.isoformat()):
                 events.append(_event(table, day, seen, before))
                 cursor[key] = seen
-            if len(events) == EVENTS_PER_TICK:
+                if table == "readings":
+                    events += _of_gaps(ended_gaps(day), day, gaps)
+            if len(events) >= EVENTS_PER_TICK:
                 break
-        written = json.dumps({key: astuple(seen) for key, seen in cursor.items()})
+        written = json.dumps({**{key: astuple(seen) for key, seen in cursor.items()}, _GAPS: gaps})
         return dg.SensorResult(asset_events=events, cursor=written)
 
     return lake_parts
@@ -71,6 +81,18 @@ def changes(lake: LakeReader, cursor: dict[str, Seen]) -> Iterator[tuple[str, st
                 now = _seen(parts, before, time_column)
             if now != before:
                 yield key, table, day, now
+
+
+def _of_gaps(
+    ended: Mapping[date, Sequence[str]], day: date, reported: dict[str, list[str]]
+) -> Iterator[dg.AssetMaterialization]:
+    """Days before `day` that have to run again; `reported`: for each day the meters for which it has been asked."""
+    for before, meters in ended.items():
+        known = reported.setdefault(before.isoformat(), [])
+        if fresh := sorted(set(meters) - set(known)):
+            known += fresh
+            metadata = {"gap_ended_on": day.isoformat(), "meters": ", ".join(fresh)}
+            yield dg.AssetMaterialization(lake_key("readings"), partition=before.isoformat(), metadata=metadata)
 
 
 def _seen(parts: list[tuple[int, Path]], before: Seen, time_column: str) -> Seen:

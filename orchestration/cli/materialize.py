@@ -31,7 +31,7 @@ def command(home: Path, first: datetime, last: datetime) -> None:
 def materialize(home: Path, first: date, last: date) -> None:
     """What the command does; `kilowatch demo` does it too."""
     from assets.batch import Batch
-    from assets.curves import reopened
+    from assets.curves import ended_gaps
     from orchestration.home.registry_files import load
     from orchestration.home.settings import load_settings
     from sinks.lake.calendar import check_timezone
@@ -46,7 +46,7 @@ def materialize(home: Path, first: date, last: date) -> None:
         raise UserError(f"no readings in {home / 'lake'} yet: run `kilowatch stream` first")
     _check_not_ahead(last, until, settings.timezone)
     batch = Batch(home, settings.metering, lambda: load(home, settings))
-    earliest = reopened(batch, first, last)
+    earliest = min(ended_gaps(batch, first, last), default=first)
     if earliest < first:
         click.echo(f"from {earliest} on: gaps that reached out of the days before {first} have ended since", err=True)
     _show(_run(home, earliest, last), earliest, last)

@@ -31,6 +31,8 @@ _CUSTOMER = {
     "controllable": False,
 }
 _METER = {
+    "role": "main",
+    "sampling": "mean",
     "wiring": "3p4w",
     "nominal_v": 220.0,
     "pt_ratio": 100.0,

@@ -8,16 +8,19 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from assets.catalogue import RESULTS
 from metering.errors import SettingsError
-from metering.tables import warehouse
+from metering.tables import LAKE, warehouse
+from metering.tables.batch import METER_CURVE
 from orchestration.definitions import build_definitions
+from sinks.marts import Marts, day_partition
 
 ROOT = Path(__file__).parents[2]
 DAY = date(2026, 3, 2)
@@ -51,9 +54,7 @@ def test_every_table_of_the_warehouse_has_an_asset_with_a_blocking_check(tmp_pat
     checked = {key.asset_key.to_user_string() for key in graph.asset_check_keys if graph.get(key).blocking}
     assert checked == {result.asset for result in RESULTS}
     assert graph.get(dg.AssetKey("warehouse")).parent_keys == {dg.AssetKey(name) for name in checked}
-    assert {key.to_user_string() for key in graph.external_asset_keys} == {
-        f"lake/{name}" for name in ("readings", "windows", "violations", "compliance", "rejects", "gaps")
-    }
+    assert {key.to_user_string() for key in graph.external_asset_keys} == {f"lake/{name}" for name in LAKE}
 
 
 def test_settings_that_cannot_be_used_are_said(tmp_path: Path) -> None:
@@ -121,6 +122,25 @@ def test_new_parts_are_reported_once_with_rows_newest_time_and_lag(watch: Watch,
 
     (folder / "7.parquet").unlink()  # as when parts are merged: counted anew
     assert watch.notice()["lake/readings", "2026-03-03"]["dagster/row_count"] == 96 + 1440
+
+
+def test_a_gap_that_has_ended_asks_for_the_day_that_it_reached_out_of_once(watch: Watch, tmp_path: Path) -> None:
+    watch.notice()
+    stage = Marts(tmp_path / "home").stage()
+    curve = pl.DataFrame({
+        "meter_id": ["M1", "M2"], "customer_no": ["C1", "C2"], "point": [96, 96], "status": ["estimated", "validated"],
+        "window_end": [datetime(2026, 3, 2, 16, tzinfo=UTC)] * 2, "reason": ["mean of reference days", None],
+    })  # fmt: skip
+    stage.write(METER_CURVE, day_partition(DAY), METER_CURVE.conform(curve, date=DAY), None)
+    stage.publish()
+    assert watch.notice() == {}
+    folder = tmp_path / "home" / "lake" / "readings" / "date=2026-03-03"
+    for name in ("7.parquet", "8.parquet"):  # the second brings no meter whose gap has not been told of
+        shutil.copy(folder / "0.parquet", folder / name)
+        reported = watch.notice()
+        told = reported.pop(("lake/readings", "2026-03-02"), None)
+        assert set(reported) == {("lake/readings", "2026-03-03")}
+        assert told == ({"gap_ended_on": "2026-03-03", "meters": "M1"} if name == "7.parquet" else None)
 
 
 def test_new_parts_lead_to_the_whole_graph_for_their_days_and_no_others(watch: Watch, tmp_path: Path) -> None:

@@ -104,6 +104,8 @@ def _measured(reading: Row, measure: str, phase: str) -> float | None:
         has = phase in PHASES[METERS[reading["meter"]][1]]
         value: float | None = reading[f"{measure}{phase}_{'v' if measure == 'u' else 'a'}"]
         return value if has else None
+    if measure.startswith("register_"):
+        return None  # these meters report none
     if measure in OVER_PHASES:
         others = "abc".replace(phase, "") if measure.endswith("other") else "abc"
         values = _phases(reading, measure[0], others)
@@ -112,7 +114,7 @@ def _measured(reading: Row, measure: str, phase: str) -> float | None:
         return (max(values) - min(values)) / max(values) if max(values) > 0 else None
     if p is not None and measure in ("p_kw", "p_export_kw"):
         return p if measure == "p_kw" else -p
-    if p is None or q is None:
+    if p is None or q is None or measure == "missing":
         return None
     s = float((p * p + q * q) ** 0.5)
     if measure == "s_kva" or s == 0:

@@ -333,3 +333,13 @@ def test_what_is_drawn_and_what_is_fed_in_are_summed_apart(
         assert (rows[customer]["energy_kwh"], rows[customer]["export_kwh"]) == (48 * 2 + 48 * 25.0, 48 * 12.0)
         by_period = sum(rows[customer][f"energy_{p}_kwh"] for p in metering_settings.periods)
         assert by_period == pytest.approx(rows[customer]["energy_kwh"])
+
+
+def test_check_and_sub_meters_do_not_add_to_demand(
+    metering_settings: MeteringSettings, customers: pl.DataFrame, make_meter_versions: Builder
+) -> None:
+    fine = {"customer_no": "A", "interval_s": 60}
+    meters = {"a1": fine, "a2": {**fine, "role": "check"}, "a3": {**fine, "role": "sub", "interval_s": 900}}
+    readings = pl.concat([minutes("a1", [700.0] * 60), minutes("a2", [698.0] * 60)])
+    found = sliding_demand(readings, make_meter_versions(customers, meters), DAY, metering_settings)
+    assert found.rows() == [("A", pytest.approx(700.0))]

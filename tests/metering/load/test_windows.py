@@ -245,6 +245,23 @@ def test_nothing_gives_nothing(meter_versions: Frame) -> None:
     assert windows(latest(_frame([])), meter_versions, ZONE).is_empty()
 
 
+def test_snapshots_of_power_say_nothing_of_the_energy_between_them(
+    make_customers: Callable[..., Frame], make_meter_versions: Callable[..., Frame]
+) -> None:
+    rows: list[Row] = [
+        {"minute": 0, "import_kwh": 100.0, "p_kw": 999.0},
+        {"minute": 15, "import_kwh": 103.0, "p_kw": 9e3},
+    ]
+    customers = make_customers({"C1": {}})
+
+    def window(**given: str) -> Row:
+        return _one(rows, make_meter_versions(customers, {"A": {"customer_no": "C1", "interval_s": 900, **given}}))
+
+    snapshot, mean = window(sampling="snapshot"), window()
+    assert (snapshot["energy_kwh"], snapshot["energy_basis"]) == (3.0, "registers")
+    assert (mean["energy_kwh"], mean["energy_basis"]) == (2250.0, "power")
+
+
 # --- an independent oracle ------------------------------------------------------------------------------------------
 
 ORACLE = """

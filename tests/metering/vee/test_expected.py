@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.settings import MeteringSettings
-from metering.vee.expected import due_points, due_until, expected_intervals, meters_on
+from metering.vee.expected import adding_up, due_points, due_until, expected_intervals, meters_on
 
 Builder = Callable[..., pl.DataFrame]
 DAY = date(2026, 7, 1)
@@ -133,3 +133,17 @@ def test_days_with_23_and_25_hours(
     settings = replace(metering_settings, timezone="Europe/Berlin")
     versions = make_meter_versions(make_customers({"A": {}}), {"a1": {"customer_no": "A"}}, settings)
     assert due_points(versions, day, settings)["point"].to_list() == list(range(1, points + 1))
+
+
+def test_check_and_sub_meters_do_not_add_up_to_their_customer(
+    metering_settings: MeteringSettings, make_customers: Builder, make_meter_versions: Builder
+) -> None:
+    of_a = {"customer_no": "A"}
+    versions = make_meter_versions(
+        make_customers({"A": {}}), {"m": of_a, "check": {**of_a, "role": "check"}, "sub": {**of_a, "role": "sub"}}
+    )
+    rows = pl.DataFrame({"meter_id": ["m", "check", "sub", "m"], "date": [DAY, DAY, DAY, DAY + timedelta(days=1)]})
+    days = [DAY, DAY + timedelta(days=1)]
+    assert adding_up(rows, versions, days, metering_settings).rows() == [("m", day) for day in days]
+    assert adding_up(rows, versions, days[:1], metering_settings).rows() == [("m", DAY)]
+    assert adding_up(rows, versions, [], metering_settings).is_empty()

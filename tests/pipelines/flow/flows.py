@@ -15,6 +15,7 @@ from metering.registry.index import MeterIndex
 from metering.tables.lake import LAKE
 from metering.tables.warehouse import CUSTOMERS, METERS
 from sinks.lake.reader import LakeReader, current
+from tests.pipelines.turns import standing
 
 START = datetime(2026, 1, 1, 10, tzinfo=UTC)
 REVISED = ("windows", "violations", "compliance")
@@ -99,7 +100,7 @@ def final_of(home: Path) -> dict[str, pl.DataFrame]:
         rows = lake.scan(name).collect()
         assert rows.select(*LAKE[name].key, "revision").is_unique().all(), f"{name} hold a revision twice"
         last = current(rows.lazy(), LAKE[name].key).collect()
-        found[name] = (last.filter(pl.col("state") != "withdrawn") if name == "violations" else last).select(columns)
+        found[name] = (standing(last) if name == "violations" else last).select(columns)
     for name in APPENDED:
         assert lake.scan(name).select(LAKE[name].key).collect().is_unique().all(), f"{name} hold a row twice"
     return found

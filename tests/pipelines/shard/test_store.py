@@ -48,7 +48,8 @@ def test_however_the_log_is_cut_violations_end_the_same(
     log = late_log(5)
     cuts = [sorted(random.Random(seed).sample(range(1, len(log)), 12)) for seed in range(2)]
     ends = [stream_log(tmp_path / f"{i}", index, log, cut, 1, 100) for i, cut in enumerate(([], *cuts))]
-    assert {"raised", "cleared", "withdrawn"} <= set(ends[0]["violations"]["state"])
+    assert {"cleared", "withdrawn"} < set(ends[0]["violations"]["state"])  # and some that are open
+    assert ends[0]["violations"]["occurrences"].max() > 1
     for end in ends[1:]:
         for name, frame in end.items():
             assert frame.equals(ends[0][name]), name
