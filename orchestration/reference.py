@@ -10,9 +10,12 @@ from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+import polars as pl
+
 from metering.kpi.catalogue import METER_DAYS, from_days, sources
 from metering.settings import Kpi
-from metering.tables import LAKE, Table, warehouse
+from metering.tables import LAKE, TIMESTAMP, Table, warehouse
+from metering.tables.records import FIGURES, KINDS, MONEY, NAMES, Field, RecordKind
 from orchestration.home.settings import Settings, explained_defaults, load_settings
 from orchestration.reference_rules import NOTE, grid, rules_page
 from sinks import schemas
@@ -20,6 +23,30 @@ from sinks import schemas
 DOCS = Path(__file__).parents[1] / "docs"
 
 
+_RECORDS_HEAD = """# Records: what is read besides telemetry
+
+A record is a JSON object. With `kilowatch stream --kafka` records come from topics (compacted; missing ones are
+created; their names are settings, `[topics]`), one to a message or several by newlines; and at each start, in
+either mode, from the `*.ndjson`, `*.jsonl` and `*.json` files of the home's folders below, each read on from where
+it was left. What is there at a start comes before any reading.
+
+Types are strict: a number where a string belongs is a reject, times are RFC 3339 with an offset or epoch
+milliseconds, money is decimal text. Fields that are not listed are left out. A bad line is rejected alone, with
+reason and bytes, into `rejects`: `missing_field`, `bad_value`, `unknown_type` beside those of readings. A tombstone
+is housekeeping of its topic, and no record.
+
+Each record is in the lake once, whatever ends the stream: the place in its log is committed together with it. A
+record may come late, twice and out of order. All of them stay in the lake's table; of several with one key the last
+counts, by its own revision or time, then by its place in the log. Where a topic no longer holds the next offset, or
+was made anew, it is read from its beginning: a topic of records says how things are, and nothing in it is missed by
+that.
+
+Plans and outages are known to every process of a stream, whichever partition they are in.
+
+Of feedback, the batch joins the last word of each kind to `violations`; `alarm_handling` and two KPIs follow. What
+speaks of no alarm, or in an order that cannot be, is told in `quality_results`: `unknown_alarm`,
+`impossible_order`, `confirmed_and_false`.
+"""
 _KPI_HEAD = (
     "# KPIs\n\nTable `kpi`: numerator, denominator, value, target, status and coverage, for each day and month, in "
     "each scope. No data is never a pass: its status is `no_data`.\n\nThe table's rows are `metering/kpi/kpis.toml`; a "
@@ -90,6 +117,7 @@ def pages(settings: Settings) -> dict[str, str]:
         "kpi.md": _kpis(settings),
         "rules.md": rules_page(settings.rulebook),
         "settings.md": _settings(),
+        "records.md": _records(),
     }
 
 
@@ -149,6 +177,39 @@ def _kpi_keys() -> Iterable[tuple[str, str, str]]:
 
 def _toml(value: object) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _records() -> str:
+    return f"{NOTE}{_RECORDS_HEAD}{''.join(map(_record_kind, KINDS.values()))}"
+
+
+def _record_kind(kind: RecordKind) -> str:
+    rows = (
+        [f"`{f.name}`", f"`{f.column.name}`", _shape(f), "required" if f.required else "", f.column.comment]
+        for f in kind.fields
+    )
+    listed = grid(("field", "column", "type", "", "meaning"), rows)
+    variants = [
+        [f"`{name}`", ", ".join(f"**`{field}`**" if must else f"`{field}`" for field, must in own.items())]
+        for name, own in kind.variants.items()
+    ]
+    of_types = f"\nFields of each `{kind.variant}` (bold: required):\n\n{grid((kind.variant, 'fields'), variants)}"
+    return (
+        f"\n## {kind.table.name}: topic `{kind.topic}`, folder `<home>/{kind.folder}/`\n\n{kind.table.meaning} "
+        f"Message key: `{'/'.join(kind.key)}`. [JSON Schema](../sinks/schemas/{kind.file}).\n\n"
+        f"{listed}{of_types if variants else ''}"
+    )
+
+
+def _shape(field: Field) -> str:
+    if field.month:
+        return "YYYY-MM"
+    shapes = {
+        pl.String(): "string", pl.Float64(): "number", pl.Int32(): "integer", pl.Boolean(): "true, false",
+        TIMESTAMP: "time", pl.Date(): "YYYY-MM-DD", NAMES: "strings", FIGURES: "number, or numbers by name",
+        MONEY: "decimal text",
+    }  # fmt: skip
+    return next(said for dtype, said in shapes.items() if dtype == field.column.dtype)
 
 
 def _settings() -> str:

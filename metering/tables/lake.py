@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import polars as pl
 
-from metering.tables.schema import TIMESTAMP, Column, Table
+from metering.tables.control import LOAD_CONTROL
+from metering.tables.notices import NOTICES
+from metering.tables.notices import SEVERITIES as SEVERITIES
+from metering.tables.records import KINDS
+from metering.tables.schema import SOURCE, TIMESTAMP, Column, Table
 
 PHASES = ("a", "b", "c")
 VOLTAGES = ("ua_v", "ub_v", "uc_v")
@@ -28,24 +32,6 @@ _METER = Column("meter_id", pl.String, "Meter, as in the registry", nullable=Fal
 _CUSTOMER = Column("customer_no", pl.String, "Customer number, the only key of a customer", nullable=False)
 _DATE = Column("date", pl.Date, "Local calendar date of the interval that the row ends", nullable=False)
 _REVISION = Column("revision", pl.Int32, "Higher replaces lower for the same key", nullable=False, minimum=0)
-_SOURCE = (
-    Column("source", pl.String, "Topic or file the row came from", nullable=False),
-    Column(
-        "source_partition",
-        pl.Int32,
-        "Kafka partition; number of the sub-folder, 0: none, for files",
-        nullable=False,
-        minimum=0,
-    ),
-    Column("source_offset", pl.Int64, "Kafka offset; row number, from 0, for files", nullable=False, minimum=0),
-    Column("source_row", pl.Int32, "Row within the Kafka message, from 0; 0 for files", nullable=False, minimum=0),
-    Column(
-        "log_offset",
-        pl.Int64,
-        "Place in the shard's log: the Kafka offset; number among all rows of a folder's files (null: older than this)",
-        minimum=0,
-    ),
-)
 
 
 def _measured() -> tuple[Column, ...]:
@@ -76,22 +62,21 @@ READINGS = Table(
         *_measured(),
         Column("status", pl.Int64, "Status bit field of the meter; bit 16 (65,536): an estimate"),
         _CUSTOMER,
-        Column("logged_at", TIMESTAMP, "The Kafka message's own timestamp; null for files", "UTC"),
-        *_SOURCE,
+        *SOURCE,
         _DATE,
     ),
 )
 
 REJECTS = Table(
     "rejects",
-    "Every reading that was not accepted, with its original bytes and the reason. One that was replayed since stays here, "
-    "and stands in readings under the same key.",
+    "Every reading or record that was not accepted, with its original bytes and the reason. A reading that was replayed "
+    "since stays here, and stands in readings under the same key.",
     ("source", "source_partition", "source_offset", "source_row"),
     (
         Column(
             "reason",
             pl.String,
-            "Why the reading was rejected",
+            "Why it was rejected",
             nullable=False,
             allowed=(
                 "unparsable",
@@ -102,6 +87,9 @@ REJECTS = Table(
                 "unknown_meter",
                 "future_time",
                 "non_finite",
+                "missing_field",
+                "bad_value",
+                "unknown_type",
             ),
         ),
         Column("detail", pl.String, "What exactly was wrong", nullable=False),
@@ -110,8 +98,7 @@ REJECTS = Table(
         Column("payload", pl.Binary, "The original bytes", nullable=False),
         Column("content_type", pl.String, "How the payload is encoded", nullable=False),
         Column("message_key", pl.Binary, "Key of the Kafka message"),
-        Column("logged_at", TIMESTAMP, "The Kafka message's own timestamp; null for files", "UTC"),
-        *_SOURCE,
+        *SOURCE,
         _DATE,
     ),
 )
@@ -204,8 +191,6 @@ WINDOWS = Table(
     ),
 )
 
-SEVERITIES = ("info", "warning", "critical")
-
 VIOLATIONS = Table(
     "violations",
     "State changes of limit violations. Append-only; the highest revision of a violation_id is current.",
@@ -221,7 +206,7 @@ VIOLATIONS = Table(
         ),
         _REVISION,
         Column("rule", pl.String, "The rule that was broken, as listed in docs/rules.md", nullable=False),
-        Column("phase", pl.String, "Phase, or total", nullable=False, allowed=(*PHASES, "total")),
+        Column("phase", pl.String, "Phase, register, or total", nullable=False, allowed=(*PHASES, "total", *REGISTERS)),
         Column("started_at", TIMESTAMP, "Start of the first interval of the run that raised it", "UTC", nullable=False),
         Column("ended_at", TIMESTAMP, "Start of the first interval of the run that cleared it", "UTC"),
         Column("value", pl.Float64, "Most extreme value since started_at, in `unit`", nullable=False),
@@ -358,4 +343,8 @@ GAPS = Table(
     ),
 )
 
-LAKE: dict[str, Table] = {t.name: t for t in (READINGS, WINDOWS, VIOLATIONS, COMPLIANCE, REJECTS, GAPS)}
+RECORDS: dict[str, Table] = {name: kind.table for name, kind in KINDS.items()}
+LAKE: dict[str, Table] = {
+    **{t.name: t for t in (READINGS, WINDOWS, VIOLATIONS, COMPLIANCE, LOAD_CONTROL, REJECTS, GAPS, NOTICES)},
+    **RECORDS,
+}

@@ -46,8 +46,8 @@ def of_findings(findings: pl.DataFrame, table: str, day: date, timezone: str) ->
     """QUALITY_RESULTS of FINDINGS of validations; times are said in `timezone`."""
     at = pl.col("window_end").dt.convert_time_zone(timezone).dt.strftime("%Y-%m-%d %H:%M")
     said = pl.concat_str(
-        pl.lit("meter "), "meter_id", pl.when(at.is_not_null()).then(pl.lit(" at ") + at).otherwise(pl.lit("")),
-        pl.lit(": "), "detail",
+        pl.coalesce(pl.lit("meter ") + pl.col("meter_id"), pl.lit("no meter")),
+        pl.when(at.is_not_null()).then(pl.lit(" at ") + at).otherwise(pl.lit("")), pl.lit(": "), "detail",
     )  # fmt: skip
     counted = (
         findings.sort("meter_id", "window_end")

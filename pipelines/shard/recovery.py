@@ -19,15 +19,16 @@ import polars as pl
 import structlog
 
 from metering.calendar import month_of
-from metering.events import judge
+from metering.events import judge, registers
 from metering.events.lifecycle import LOOK_BACK, NAME, PAIR, RUN_UP, STATE_SCHEMA, advance
 from metering.load.windows import latest
 from metering.readings.slots import WINDOW_US, answering, at_slots
 from metering.settings import MeteringSettings
 from metering.supply import compliance
+from metering.tables.records import KINDS
 from metering.tables.schema import no_rows
 from pipelines.shard import compliance as days_of
-from pipelines.shard import silence, windows
+from pipelines.shard import control_warnings, silence, steps, windows
 from pipelines.shard.advance import FRAMES
 from pipelines.shard.blocks import ends_of, last_ends, windows_of
 from pipelines.shard.checks import BASE, EVENTS, RUNS, in_reach, judged, suspected
@@ -94,7 +95,7 @@ def _positions(lake: LakeReader) -> dict[str, dict[str, Any]]:
             .group_by(place)
             .agg(pl.col("source_offset").max(), pl.coalesce("log_offset", "source_offset").max().alias("log"))
             .collect()
-            for table in ("readings", "rejects")
+            for table in ("readings", "rejects", *KINDS)
         ]
     last = pl.concat(frames).group_by(place).agg(pl.all().max()).sort(place)
     found: dict[str, dict[str, Any]] = {}
@@ -150,10 +151,10 @@ def state_of(past: LakePast, context: Context) -> State:
         }
     )
     state = _with_sums(state, rows.filter(is_closed), past, context)
-    state = _with_checks(state, rows, held_from, past, context)
+    state = _with_checks(_with_last(state, rows, past, context), rows, held_from, past, context)
     told_of = _at(max(newest.values())) - LOOK_BACK
     missing = silence.remade(state, past.slots_by_day(told_of), past.silences(), context)
-    return state.having({silence.MISSING: missing})
+    return control_warnings.recalled(state.having({silence.MISSING: missing}), past, context)
 
 
 def _meters(last: pl.DataFrame, context: Context) -> pl.DataFrame:
@@ -202,6 +203,20 @@ def _with_sums(state: State, closed: pl.DataFrame, past: LakePast, context: Cont
     return state.having({windows.EMITTED: sums.sort(KEY), days_of.DAYS: past.days(months)})
 
 
+def _with_last(state: State, rows: pl.DataFrame, past: LakePast, context: Context) -> State:
+    """With the last reading of each meter: of what is held, or else of so long before that a step is told of it."""
+    newest = rows.select(pl.col("ts").max()).item() or _FIRST
+    since = newest - timedelta(days=context.settings.plausibility.step_days)
+    older = past.last_since(since, rows["meter"].unique())
+    every = _by_meter([rows, older], context)
+    told = registers.steps(every, context.meter_versions, context.settings)
+    return state.having({steps.LAST: steps.with_last(steps.LAST.empty(), told)})
+
+
+def _by_meter(parts: list[pl.DataFrame], context: Context) -> pl.DataFrame:
+    return steps.one_a_slot(parts, context).sort("meter", "slot_us")
+
+
 def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakePast, context: Context) -> State:
     """Judged anew are meters with a violation that is open or recent, and those that may be about to have one."""
     known = past.events(None, _FIRST)
@@ -209,6 +224,9 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
     ended = known["ended_at"].to_physical()
     known = known.filter((ended > starts).fill_null(True))  # what ended before may have been cleared after
     suspects = judge.starts(rows, context.meter_versions, context.settings)
+    told = registers.steps(_by_meter([rows], context), context.meter_versions, context.settings)
+    by_steps = judge.step_starts(told, context.meter_versions, context.settings)
+    suspects = pl.concat([suspects, by_steps])
     state = suspected(state, rows.with_columns(held=pl.lit(True)), suspects)
     pairs = pl.concat([known.select(PAIR), suspects.select(PAIR)]).unique().sort(PAIR)
     if pairs.is_empty():

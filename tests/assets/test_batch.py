@@ -17,6 +17,7 @@ from assets.batch import Batch, Part, gated
 from assets.picture import curve_picture
 from assets.violations import storms_of, violations
 from metering.tables import LAKE
+from metering.tables.alarms import ALARMS
 from metering.vee.findings import FINDINGS
 from sinks.marts import day_partition
 
@@ -116,7 +117,7 @@ def test_violations_are_the_last_state_of_each_over_the_whole_lake(empty: Batch)
         rows.drop("date").write_parquet(folder / "0.parquet")
     (part,) = violations(empty, [D1])
     assert part.rows.select("violation_id", "state", "revision", "date").rows() == [("v", "cleared", 1, D2)]
-    assert part.rows.schema == LAKE["violations"].schema
+    assert part.rows.schema == ALARMS.schema
 
 
 def test_losses_of_one_feeder_are_a_storm_and_a_lone_one_is_none(empty: Batch) -> None:
@@ -172,9 +173,9 @@ def test_violations_that_retention_took_out_of_the_lake_stay_as_they_were_publis
         rows.drop("date").write_parquet(folder / f"{name}.parquet")
 
     def published() -> list[tuple[str, int]]:
-        outcome = gated(empty, LAKE["violations"], [D2], violations(empty, [D2]))
+        outcome = gated(empty, ALARMS, [D2], violations(empty, [D2]))
         outcome.stage.publish()
-        return sorted(empty.marts.scan(LAKE["violations"]).select("violation_id", "revision").collect().rows())
+        return sorted(empty.marts.scan(ALARMS).select("violation_id", "revision").collect().rows())
 
     told(D1, "over", 0)
     told(D1, "goes on", 0)
