@@ -326,7 +326,7 @@ class Worker:
             return
         start = time.monotonic()
         with self._metrics.stage("lake"):
-            frames = parts({table: [result.tables[table] for result in self._pending] for table in LAKE})
+            frames = parts({table: [r.tables[table] for r in self._pending if table in r.tables] for table in LAKE})
         with self._metrics.stage("snapshot"):
             state = dump(self._state, FRAMES, self._naming)
         with self._metrics.stage("lake"):
