@@ -11,6 +11,7 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
+from assets import control
 from assets.alarms import alarm_handlings, meter_events, metering_faulted, observabilities
 from assets.batch import Batch, Outcome, Part, gated
 from assets.curves import (
@@ -77,6 +78,18 @@ _COUNTED = (
     Result("metering_faults", "metering_faults", metering_faulted, "supply", ("violations", "meter_curve")),
     Result("rule_observability", "rule_observability", observabilities, "supply", ("meters",)),
     Result("alarm_handling", "alarm_handling", alarm_handlings, "supply", ("violations", "customers")),
+    Result(
+        "load_control",
+        "load_control",
+        control.load_control,
+        "control",
+        ("batch_windows",),
+        ("windows", "load_control_plans", "service_events"),
+    ),
+    Result("load_control_daily", "load_control_daily", control.dailies, "control", ("load_control",)),
+    Result(
+        "load_control_coverage", "load_control_coverage", control.coverages, "control", ("daily_curve", "customers")
+    ),
     Result("forecast", "forecast", forecasts, "forecast", ("daily_curve",)),
     Result("forecast_accuracy", "forecast_accuracy", accuracies, "forecast", ("forecast", "daily_curve")),
 )
@@ -89,8 +102,8 @@ RESULTS = (
         "reconciliation",
         reconciliations,
         "quality",
-        ("batch_windows",),
-        ("readings", "windows", "compliance"),
+        ("batch_windows", "load_control"),
+        ("readings", "windows", "compliance", "load_control"),
     ),
 )
 

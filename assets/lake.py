@@ -14,6 +14,7 @@ EVENT_TIME = {
     "windows": "window_end",
     "violations": "at",
     "compliance": "as_of",
+    "load_control": "window_end",
     "rejects": "ts",
     "gaps": "accepted_at",
     **{name: kind.time for name, kind in KINDS.items()},

@@ -6,6 +6,8 @@ own word first. Not here: reading them (`decode`).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 
 from metering.tables.records import RecordKind
@@ -17,3 +19,9 @@ def current(rows: pl.DataFrame, kind: RecordKind) -> pl.DataFrame:
     """
     ordered = rows.sort(*kind.key, *kind.order_in_log, "source", "source_partition", nulls_last=False)
     return ordered.unique(list(kind.key), keep="last", maintain_order=True)
+
+
+def broadcast(rows: pl.DataFrame, kind: RecordKind) -> pl.DataFrame:
+    """What every worker knows of a broadcast kind: its `current` rows, and all of its revisions where it has some."""
+    told = rows.filter(pl.col(kind.variant).is_in(kind.told)) if kind.told else rows
+    return current(told, replace(kind, key=(*kind.key, *kind.revisions)))

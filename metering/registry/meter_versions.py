@@ -57,6 +57,7 @@ METER_VERSIONS = pl.Schema(
         "grid_us": pl.Int64(),
         "block_us": pl.Int64(),
         "chain": pl.UInt32(),
+        "protected_kw": pl.Float64(),
     }
 )
 
@@ -72,6 +73,7 @@ _OF_CUSTOMER = (
     "contract_capacity_kva",
     "contract_demand_kw",
     "pf_standard",
+    "protected_kw",
 )
 _VOLTAGES_OF_RATING = {"3p4w": 3.0, "3p3w": 3.0**0.5, "1p": 1.0}
 """Rated power over nominal voltage (line to line for three wires) and maximum current."""
@@ -105,7 +107,9 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
         for part, start, stop in zip(limits, _starts(limits, settings), _stops(limits, settings), strict=True)
     ]
     judged = pl.concat(parts).with_columns(
-        (10.0 ** pl.col("register_digits")).alias("register_modulus"), *_plausible(settings), *_slots(settings)
+        (10.0 ** pl.col("register_digits")).alias("register_modulus"),
+        *_plausible(settings),
+        *_slots(settings),
     )
     ordered = judged.sort("meter_id", "valid_from").with_columns(_stamps())
     return ordered.select(pl.col(name).cast(dtype) for name, dtype in METER_VERSIONS.items())

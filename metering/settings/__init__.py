@@ -11,6 +11,9 @@ from metering.settings.charges import PowerFactorStep as PowerFactorStep
 from metering.settings.charges import Tariff as Tariff
 from metering.settings.charges import TariffHours as TariffHours
 from metering.settings.charges import periods_of as periods_of
+from metering.settings.control import BaselineMethod as BaselineMethod
+from metering.settings.control import ControlAlarm as ControlAlarm
+from metering.settings.control import ControlSettings as ControlSettings
 from metering.settings.dated import Dated as Dated
 from metering.settings.dated import in_force as in_force
 from metering.settings.forecast import ForecastSettings as ForecastSettings
@@ -19,6 +22,7 @@ from metering.settings.kpis import Kpi as Kpi
 from metering.settings.meter_events import MeterEventCode as MeterEventCode
 from metering.settings.meter_events import MeterEventSettings as MeterEventSettings
 from metering.settings.meter_events import MeteringFaultSettings as MeteringFaultSettings
+from metering.settings.notices import NoticeSettings as NoticeSettings
 from metering.settings.readings import PlausibilitySettings as PlausibilitySettings
 from metering.settings.readings import SlotSettings as SlotSettings
 from metering.settings.rules import ABOVE as ABOVE

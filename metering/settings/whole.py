@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from metering.settings.charges import PowerFactorAdjustment, Tariff, periods_of
+from metering.settings.control import ControlSettings
 from metering.settings.forecast import ForecastSettings
 from metering.settings.kpis import Kpi
 from metering.settings.meter_events import MeterEventSettings, MeteringFaultSettings
@@ -39,6 +40,7 @@ class MeteringSettings:
     workdays: Mapping[date, str]
     kpi: dict[str, Kpi]
     forecast: ForecastSettings = field(default_factory=ForecastSettings)
+    control: ControlSettings = field(default_factory=ControlSettings)
     vee: VeeSettings = field(default_factory=VeeSettings)
     slots: SlotSettings = field(default_factory=SlotSettings)
     alarms: AlarmSettings = field(default_factory=AlarmSettings)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import polars as pl
 
+from metering.tables.control import LOAD_CONTROL
+from metering.tables.notices import NOTICES
+from metering.tables.notices import SEVERITIES as SEVERITIES
 from metering.tables.records import KINDS
 from metering.tables.schema import SOURCE, TIMESTAMP, Column, Table
 
@@ -188,8 +191,6 @@ WINDOWS = Table(
     ),
 )
 
-SEVERITIES = ("info", "warning", "critical")
-
 VIOLATIONS = Table(
     "violations",
     "State changes of limit violations. Append-only; the highest revision of a violation_id is current.",
@@ -343,4 +344,7 @@ GAPS = Table(
 )
 
 RECORDS: dict[str, Table] = {name: kind.table for name, kind in KINDS.items()}
-LAKE: dict[str, Table] = {t.name: t for t in (READINGS, WINDOWS, VIOLATIONS, COMPLIANCE, REJECTS, GAPS)} | RECORDS
+LAKE: dict[str, Table] = {
+    **{t.name: t for t in (READINGS, WINDOWS, VIOLATIONS, COMPLIANCE, LOAD_CONTROL, REJECTS, GAPS, NOTICES)},
+    **RECORDS,
+}

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from metering.tables.control import LOAD_CONTROL
 from metering.tables.lake import COMPLIANCE, MEASURED, READINGS, REJECTS, VIOLATIONS, WINDOWS
+from metering.tables.notices import NOTICES
 from metering.tables.records import FIGURES, KINDS, MONEY, NAMES, Field, RecordKind
 from metering.tables.schema import TIMESTAMP, Column, Table
 
@@ -54,8 +56,10 @@ class MessageType:
 WINDOW = MessageType("load.windows", 1, WINDOWS, "meter_id/window_end")
 VIOLATION = MessageType("limit.violations", 1, VIOLATIONS, "violation_id")
 SUPPLY = MessageType("supply.compliance", 1, COMPLIANCE, "meter_id/date")
+CONTROL = MessageType("load.control", 1, LOAD_CONTROL, "plan_id/customer_no/window_end")
 REJECTED = MessageType("readings.rejected", 1, REJECTS, "the original key")
-MESSAGE_TYPES = (WINDOW, VIOLATION, SUPPLY, REJECTED)
+NOTICE = MessageType("notices.sent", 1, NOTICES, "notice_id")
+MESSAGE_TYPES = (WINDOW, VIOLATION, SUPPLY, CONTROL, REJECTED, NOTICE)
 
 
 def window_messages(frame: pl.DataFrame) -> Outbound:
@@ -73,6 +77,14 @@ def compliance_messages(frame: pl.DataFrame) -> Outbound:
     return _keyed(frame, SUPPLY, _slashed("meter_id", pl.col("date").dt.strftime(_DATE)))
 
 
+def control_messages(frame: pl.DataFrame) -> Outbound:
+    """Messages of `load_control` rows, in their order, keyed `plan_id/customer_no/window_end`; the partition follows the
+    customer.
+    """
+    key = _slashed("plan_id", _slashed("customer_no", _time("window_end")))
+    return _keyed(frame, CONTROL, key, "customer_no")
+
+
 def reject_messages(frame: pl.DataFrame) -> Outbound:
     """Messages of `rejects` rows, in their order, keyed by the original key (None where there was none).
 
@@ -83,6 +95,11 @@ def reject_messages(frame: pl.DataFrame) -> Outbound:
     meters: list[str | None] = frame["meter_id"].to_list()
     partition_keys = [key if meter is None else meter for meter, key in zip(meters, keys, strict=True)]
     return Outbound(keys, partition_keys, _encoded(frame, REJECTED))
+
+
+def notice_messages(frame: pl.DataFrame) -> Outbound:
+    """Messages of `notices` rows, in their order, keyed `notice_id`; by customer where they are about one."""
+    return Outbound(frame["notice_id"].to_list(), frame["customer_no"].to_list(), _encoded(frame, NOTICE))
 
 
 def shortened(value: bytes, most: int) -> bytes | None:
@@ -108,9 +125,9 @@ def shortened(value: bytes, most: int) -> bytes | None:
     return encoded
 
 
-def _keyed(frame: pl.DataFrame, kind: MessageType, key: pl.Expr) -> Outbound:
+def _keyed(frame: pl.DataFrame, kind: MessageType, key: pl.Expr, by: str = "meter_id") -> Outbound:
     keys: list[str | None] = frame.select(key).to_series().to_list()
-    return Outbound(keys, frame["meter_id"].to_list(), _encoded(frame, kind))
+    return Outbound(keys, frame[by].to_list(), _encoded(frame, kind))
 
 
 def _slashed(first: str, second: pl.Expr) -> pl.Expr:
@@ -268,6 +285,8 @@ def _json_type(column: Column) -> tuple[str, dict[str, Any]]:
         return "number", {}
     if column.dtype.is_integer():
         return "integer", {}
+    if column.dtype.is_(pl.Boolean):
+        return "boolean", {}
     if column.dtype.is_(pl.Date):
         return "string", {"format": "date", "pattern": r"^\d{4}-\d{2}-\d{2}$"}
     if isinstance(column.dtype, pl.Datetime):

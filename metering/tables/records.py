@@ -58,7 +58,9 @@ class RecordKind:
     """A kind of record: `name` and `version` make the topic's name, `folder` under the home holds its NDJSON files.
 
     `key`: columns that name what a record is about; `order`: columns that say which of several is the last; `time`: the
-    column whose local date a row is filed under. A `broadcast` kind is known to every worker of a stream, in every turn.
+    column whose local date a row is filed under. A `broadcast` kind is known to every worker of a stream, in every turn:
+    the last of each key; where `revisions` are named (columns), the last of each of these too; of variants only those
+    in `told`, if there are some.
     `variants`: by the value of the column `variant`, the fields that such a record may have besides `common` ones, True
     where it must.
     """
@@ -73,6 +75,8 @@ class RecordKind:
     order: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
     broadcast: bool = False
+    revisions: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
     variant: str = ""
     common: tuple[str, ...] = ()
     variants: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
@@ -110,6 +114,8 @@ def _kind(
     order: tuple[str, ...] = (),
     rules: tuple[Rule, ...] = (),
     broadcast: bool = False,
+    revisions: tuple[str, ...] = (),
+    told: tuple[str, ...] = (),
     variant: str = "",
     variants: Mapping[str, Mapping[str, bool]] | None = None,
 ) -> RecordKind:
@@ -121,8 +127,9 @@ def _kind(
     common = tuple(f.column.name for f in fields if f.name not in of_variants)
     declared = Table(table, said, place, (*columns, *SOURCE, date))
     return RecordKind(
-        name, 1, folder, declared, fields, key, time, order, rules, broadcast, variant, common, variants or {}
-    )
+        name=name, version=1, folder=folder, table=declared, fields=fields, key=key, time=time, order=order, rules=rules,
+        broadcast=broadcast, revisions=revisions, told=told, variant=variant, common=common, variants=variants or {},
+    )  # fmt: skip
 
 
 def _required(name: str, meaning: str, dtype: pl.DataType | type[pl.DataType] = pl.String, json: str = "") -> Field:
@@ -183,6 +190,9 @@ FEEDBACK = _kind(
     order=("at",),
 )
 
+_BY = "by customer, or by feeder to be shared by contract capacity; * for each"
+_HOLDS = pl.col("state") == "active"
+
 PLANS = _kind(
     "load_control_plans",
     "Load-control plans: who is to draw less, by how much, from when to when.",
@@ -193,20 +203,34 @@ PLANS = _kind(
         Field(Column("revision", pl.Int32, "Higher replaces lower", nullable=False, minimum=0, default="0")),
         _enum("kind", "Demand response or orderly usage", "demand_response", "orderly_usage", default="orderly_usage"),
         _enum("level", "Band of system shortage", "red", "orange", "yellow", "blue"),
-        _time("from_at", "Start", "from", required=True),
-        _time("to_at", "End", "to", required=True),
-        Field(Column("customers", NAMES, "Customers of the plan")),
+        _time("from_at", "Start; only its whole quarter-hours are under the plan", "from"),
+        _time("to_at", "End", "to"),
+        Field(Column("customers", NAMES, "Customers of the plan; null without feeders: those that have figures")),
         Field(Column("feeders", NAMES, "Feeders whose customers are of the plan")),
-        Field(Column("cap_kw", FIGURES, "Most power that a customer may draw, by customer; * for each", "kW")),
-        Field(Column("reduction_kw", FIGURES, "Power to be saved, by customer; * for each", "kW")),
+        Field(Column("cap_kw", FIGURES, f"Most power that a customer may draw, {_BY}", "kW")),
+        Field(Column("reduction_kw", FIGURES, f"Power to be saved, {_BY}", "kW")),
+        Field(Column("protected_kw", FIGURES, "Load that is never cut, likewise; null: as registered", "kW")),
+        _text("baseline", "Method of the baseline, as the settings name it; null: their default"),
         _enum("state", "Whether it holds", "active", "withdrawn", default="active"),
         _time("issued_at", "When this revision was issued", required=True),
     ),
     key=("plan_id",),
     time="issued_at",
     order=("revision", "issued_at"),
-    rules=(Rule(pl.col("to_at") > pl.col("from_at"), "to is not after from"),),
+    rules=(
+        Rule(pl.col("to_at") > pl.col("from_at"), "to is not after from"),
+        Rule(~_HOLDS | pl.all_horizontal(pl.col("from_at", "to_at").is_not_null()), "an active plan needs from and to"),
+        Rule(
+            ~_HOLDS | pl.any_horizontal(pl.col("cap_kw", "reduction_kw").is_not_null()),
+            "an active plan needs cap_kw or reduction_kw",
+        ),
+        *(
+            Rule(~pl.col(name).list.eval(pl.element().struct.field("value") < 0).list.any(), f"{name} is below 0")
+            for name in ("cap_kw", "reduction_kw", "protected_kw")
+        ),
+    ),
     broadcast=True,
+    revisions=("revision", "issued_at"),
 )
 
 OUTAGES = _kind(
@@ -273,7 +297,9 @@ _REQUEST = {"request_id": True, "kind": False, "due_at": False, "stage": False, 
 _VISIT = {"subject": False, "findings": False}
 _DUTY = {"valid_to": False, "document": False, "findings": False}
 _ADVICE = {"advice_id": True}
+_ANSWER = {"plan_id": True}
 _ACCOUNT = {"month": False, "amount": True, "due_on": False, "balance": False}
+PLAN_ANSWERS = ("plan.accepted", "plan.declined", "plan.opted_out")
 SERVICE_TYPES: dict[str, dict[str, bool]] = {
     "call": {"queue_s": False, "connected": False, "lost": False, "answered_at": False},
     **dict.fromkeys(("request.received", "request.accepted", "request.progress", "request.done"), _REQUEST),
@@ -286,6 +312,7 @@ SERVICE_TYPES: dict[str, dict[str, bool]] = {
     "payment": _ACCOUNT,
     "prepaid": {**_ACCOUNT, "amount": False, "balance": True},
     **dict.fromkeys(("advice.sent", "advice.accepted", "advice.declined", "advice.done"), _ADVICE),
+    **dict.fromkeys(PLAN_ANSWERS, _ANSWER),
     "meter.field_reading": {"meter_id": True, "import_kwh": True},
 }
 """Fields of each type of service event: True, it must be there."""
@@ -327,6 +354,7 @@ SERVICE = _kind(
         _money("amount", "Amount"),
         _date("due_on", "Day that a bill is due on"),
         _money("balance", "Balance after it"),
+        _text("plan_id", "Load-control plan that is answered"),
         _text("meter_id", "Meter that was read"),
         _number("import_kwh", "Register, active import, as read in the field, primary side", "kWh", minimum=0),
     ),
@@ -339,6 +367,8 @@ SERVICE = _kind(
             f"subject of a survey is none of {', '.join(SURVEY_SUBJECTS)}",
         ),
     ),
+    broadcast=True,
+    told=PLAN_ANSWERS,
     variant="type",
     variants=SERVICE_TYPES,
 )

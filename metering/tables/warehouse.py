@@ -12,6 +12,7 @@ from dataclasses import replace
 import polars as pl
 
 from metering.tables.alarms import ALARM_HANDLING, ALARMS, METER_EVENTS_JOINED, METERING_FAULTS, RULE_OBSERVABILITY
+from metering.tables.control import CONTROL
 from metering.tables.evidence import QUALITY_RESULTS, RECONCILIATION, RESTATEMENTS
 from metering.tables.kpi import KPI
 from metering.tables.lake import PHASES
@@ -74,6 +75,9 @@ CUSTOMERS = Table(
             "kVA",
             minimum=0,
             optional=True,
+        ),
+        Column(
+            "protected_kw", pl.Float64, "Load never cut by load control; null: none", "kW", optional=True, minimum=0
         ),
         Column("valid_from", pl.Date, "First local date of the row's period; null: from ever", optional=True),
         Column("valid_to", pl.Date, "Last local date of the row's period; null: still valid", optional=True),
@@ -373,7 +377,7 @@ def warehouse(periods: Sequence[str]) -> dict[str, Table]:
     """All tables of the warehouse; `periods` are the time-of-use periods that the settings name."""
     tables = (
         CUSTOMERS, METERS, DAILY_CURVE, METER_DAILY, _daily_load(periods), VOLTAGE_DAILY, POWER_FACTOR_MONTHLY,
-        ALARMS, STORMS, ALARM_HANDLING, METER_EVENTS_JOINED, METERING_FAULTS, RULE_OBSERVABILITY, FORECAST,
+        ALARMS, STORMS, ALARM_HANDLING, METER_EVENTS_JOINED, METERING_FAULTS, RULE_OBSERVABILITY, *CONTROL, FORECAST,
         FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
     )  # fmt: skip
     return {t.name: t for t in tables}

@@ -114,7 +114,7 @@ def _stream(
     with _owned(home, settings, place) as owner:
         keep_timezone(home, settings.timezone)
         names = settings.topics
-        results = (names.windows, names.violations, names.compliance, names.rejected)
+        results = (names.windows, names.violations, names.compliance, names.load_control, names.rejected)
         sinks = Sinks(
             lake=LakeReader(home),
             commits=CommitLog(home, owner, finish=place.process == 0, salvage=anew),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from metering.calendar import local_date
-from metering.records.current import current
+from metering.records.current import broadcast
 from metering.tables.records import KINDS
 from pipelines.flow.batch_result import DecodedBatch, placed
 from pipelines.shard.store import Records
@@ -41,7 +41,7 @@ class RecordBook:
         self._timezone = timezone
         with lake.held():
             self._current = {
-                name: current(lake.scan(name).collect(), kind) for name, kind in KINDS.items() if kind.broadcast
+                name: broadcast(lake.scan(name).collect(), kind) for name, kind in KINDS.items() if kind.broadcast
             }
 
     def take(self, parts: Sequence[DecodedBatch]) -> Taken:
@@ -74,7 +74,7 @@ class RecordBook:
         for name, before in self._current.items():
             if name in arrived:
                 rows = pl.concat(arrived[name])
-                self._current[name] = current(pl.concat([before, rows]), KINDS[name])
+                self._current[name] = broadcast(pl.concat([before, rows]), KINDS[name])
             else:
                 rows = before.clear()
             known[name] = Records(rows, self._current[name])

@@ -28,6 +28,7 @@ class ResultTopics:
     windows: str
     violations: str
     compliance: str
+    load_control: str
     rejected: str
 
 

@@ -29,7 +29,7 @@ from pipelines.flow.neighbours import Neighbours
 from pipelines.flow.outbox import Outbox, Publisher
 from pipelines.flow.records import RecordBook
 from pipelines.flow.settings import Registry, ResultTopics, StreamSettings
-from pipelines.shard.advance import FRAMES, Results, advance
+from pipelines.shard.advance import FRAMES, TABLES, Results, advance
 from pipelines.shard.chunks import NEVER
 from pipelines.shard.state import Naming, Shards, State, dump, load, of_shards, rebased, united
 from pipelines.shard.store import HELD_SCHEMA, Context, LakePast, Records, naming_of
@@ -243,7 +243,8 @@ class Worker:
     def _context(self, pending: Sequence[Mapping[str, pl.DataFrame]], known: Mapping[str, Records]) -> Context:
         settings = self._settings
         past = LakePast(self._sinks.lake, self._naming, settings.metering, pending)
-        return Context(self._naming, settings.metering, settings.windows_kept, past, settings.silent_s, known)
+        alone = self._neighbours.none
+        return Context(self._naming, settings.metering, settings.windows_kept, past, settings.silent_s, known, alone)
 
     def _read_to_the_end(self, segments: Sequence[Segment], numbers: Mapping[str, int]) -> dict[int, int]:
         """The shards of a turn (numbers) that have been read to the end of their logs."""
@@ -291,7 +292,7 @@ class Worker:
             if segment.newest_offset is not None:
                 lag = max(0, segment.newest_offset + 1 - segment.after.get("offset", 0))
                 self._metrics.lag.labels(segment.shard).set(lag)
-        for table in ("windows", "violations", "compliance"):
+        for table in TABLES:
             if height := getattr(results, table).height:
                 self._metrics.results.labels(table).inc(height)
         self._metrics.hold(self._state.shards.names[1:], self._held)

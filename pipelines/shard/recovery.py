@@ -28,7 +28,7 @@ from metering.supply import compliance
 from metering.tables.records import KINDS
 from metering.tables.schema import no_rows
 from pipelines.shard import compliance as days_of
-from pipelines.shard import silence, steps, windows
+from pipelines.shard import control_warnings, silence, steps, windows
 from pipelines.shard.advance import FRAMES
 from pipelines.shard.blocks import ends_of, last_ends, windows_of
 from pipelines.shard.checks import BASE, EVENTS, RUNS, in_reach, judged, suspected
@@ -154,7 +154,7 @@ def state_of(past: LakePast, context: Context) -> State:
     state = _with_checks(_with_last(state, rows, past, context), rows, held_from, past, context)
     told_of = _at(max(newest.values())) - LOOK_BACK
     missing = silence.remade(state, past.slots_by_day(told_of), past.silences(), context)
-    return state.having({silence.MISSING: missing})
+    return control_warnings.recalled(state.having({silence.MISSING: missing}), past, context)
 
 
 def _meters(last: pl.DataFrame, context: Context) -> pl.DataFrame:
@@ -234,7 +234,7 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
     meters = pairs["meter"].unique().sort()
     begin = pl.Series("ts", held_from.of(meters)).cast(RUNS.schema["last_ts"])
     rows = past_rows(past_of(pl.DataFrame([meters, begin]), known, context), meters, context)
-    said = judged(at_slots(answering(latest(rows))), pairs, context)
+    said = _as_emitted(judged(at_slots(answering(latest(rows))), pairs, context), known)
     old = said["ts"].to_physical() <= last_ends(said["meter"], held_from.of(said["meter"]), context)
     settings = context.settings
     figures = (context.meter_versions, settings.gap_intervals, settings.alarms)
@@ -244,6 +244,15 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
     state = state.having(frames)
     reached = in_reach(known, now, base, held_from, context)
     return state.having({EVENTS: reached})
+
+
+def _as_emitted(said: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """What readings say, where violations were emitted one by one: nothing comes back as the same."""
+    newest = known.sort("at").unique(PAIR, keep="last")
+    apart = newest.filter(pl.col("occurrences").is_null()).select(*PAIR, apart=True)
+    joined = said.join(apart, on=PAIR, how="left", maintain_order="left")
+    flicker_s = pl.when(pl.col("apart").is_null()).then("flicker_s").otherwise(0.0).alias("flicker_s")
+    return joined.with_columns(flicker_s).select(said.columns)
 
 
 def _counted(runs: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:

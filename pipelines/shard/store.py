@@ -72,6 +72,9 @@ class Past(Protocol):
     def windows(self, wanted: pl.DataFrame) -> pl.DataFrame:
         """Current windows (columns of `windows`, with `meter` and `version`) of `meter`, `window_end`, if any."""
 
+    def rows(self, table: str, column: str, values: pl.Series, days: Sequence[date]) -> pl.DataFrame:
+        """The table's rows of local days whose `column` has one of some values, all revisions."""
+
     def and_then(self, rows: pl.DataFrame, results: Mapping[str, pl.DataFrame]) -> Past:
         """This past, and what has just come after it: readings (as held, but for `end_us`), what followed from them."""
 
@@ -92,7 +95,7 @@ class Context:
     """What a turn depends on beside its state and readings.
 
     `windows_kept` closed windows are held for late readings. Meters not heard for `silent_s`, by the time of the data,
-    leave the state. `records`: of the kinds that are broadcast, by table.
+    leave the state. `records`: of the kinds that are broadcast, by table. `alone`: no other worker reads telemetry.
     """
 
     naming: Naming
@@ -101,6 +104,7 @@ class Context:
     past: Past
     silent_s: float = 7 * 86_400
     records: Mapping[str, Records] = field(default_factory=dict)
+    alone: bool = True
 
     @property
     def index(self) -> MeterIndex:
@@ -230,6 +234,12 @@ class LakePast:
         newest = rows.sort("revision").unique(KEY, keep="last")
         return newest.select("meter", "version", *WINDOWS.names)
 
+    def open_violations(self, rules: Sequence[str]) -> pl.DataFrame:
+        """Current rows of `violations` of some rules that are not over."""
+        rows = self._of("violations", None, self._dates("violations"), pl.col("rule").is_in(list(rules)))
+        last = rows.sort("revision").unique("violation_id", keep="last", maintain_order=True)
+        return last.filter(pl.col("state").is_in(["raised", "updated"]))
+
     def events(self, meters: pl.Series | None, since: datetime) -> pl.DataFrame:
         rows = self._of("violations", meters, self._days_since("violations", since))
         checks = self._naming.checks.select("code", "rule", "phase")
@@ -244,7 +254,6 @@ class LakePast:
 
     def _changes(self, rows: pl.DataFrame, checks: pl.DataFrame) -> pl.DataFrame:
         emitted = self._coded(rows, "at", of_window=True).join(checks, on=("rule", "phase"))
-        emitted = emitted.with_columns(pl.col("occurrences").fill_null(1))  # older than the column
         return last_emitted(emitted.select(CHANGE_SCHEMA.names()).cast(CHANGE_SCHEMA))
 
     def slots_by_day(self, since: datetime) -> Iterator[pl.DataFrame]:
@@ -263,6 +272,14 @@ class LakePast:
         rows = rows.with_columns(pl.col("date").dt.month_start().alias("month"))
         rows = rows.join(wanted, on=("meter", "month"), how="semi").sort("revision")
         return remembered(rows.unique(("meter", "date"), keep="last"))
+
+    def rows(self, table: str, column: str, values: pl.Series, days: Sequence[date]) -> pl.DataFrame:
+        theirs, names = pl.col(column).is_in(values.unique().implode()), LAKE[table].names
+        with self._lake.held():
+            kept = self._lake.scan(table, days).filter(theirs).select(names).collect()
+        mine = theirs & pl.col("date").is_in(list(days))
+        coming = [tables[table].filter(mine).select(names) for tables in self._pending if table in tables]
+        return pl.concat([kept, *coming])
 
     def and_then(self, rows: pl.DataFrame, results: Mapping[str, pl.DataFrame]) -> LakePast:
         meter_id = self._index.names.gather(rows["meter"]).alias("meter_id")

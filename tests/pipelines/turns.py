@@ -15,14 +15,18 @@ from typing import Any
 
 import polars as pl
 
-from metering.readings.decode import Messages, decode
+from metering.readings.decode import Lines, Messages, decode
+from metering.records.current import broadcast
+from metering.records.decode import decode_records
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
+from metering.tables.control import LOAD_CONTROL
 from metering.tables.lake import COMPLIANCE, REJECTS, VIOLATIONS, WINDOWS
+from metering.tables.records import KINDS
 from pipelines.flow.batch_result import placed, tables_of
 from pipelines.shard.advance import FRAMES, Results, advance
 from pipelines.shard.state import Naming, State, dump, load, of_shards, rebased, united
-from pipelines.shard.store import Context, LakePast, naming_of
+from pipelines.shard.store import Context, LakePast, Records, naming_of
 from pipelines.shard_names import partition_shard
 from pipelines.sources.poll import Batch, Segment
 from sinks.lake.reader import LakeReader, current
@@ -64,6 +68,8 @@ class Turns:
     state: State = field(default_factory=State)
     tables: list[dict[str, pl.DataFrame]] = field(default_factory=list)
     offsets: dict[int, int] = field(default_factory=dict)
+    records: dict[str, Records] = field(default_factory=dict)
+    alone: bool = True
 
     @property
     def naming(self) -> Naming:
@@ -73,7 +79,16 @@ class Turns:
     def context(self) -> Context:
         naming = self.naming
         past = LakePast(LakeReader(self.lake), naming, self.figures, self.tables)
-        return Context(naming, self.figures, self.kept, past, self.silent_s)
+        return Context(naming, self.figures, self.kept, past, self.silent_s, dict(self.records), self.alone)
+
+    def hear(self, name: str, rows: Sequence[Row]) -> None:
+        """Records of a kind arrive with the next turn."""
+        kind = KINDS[name]
+        accepted = decode_records(kind, Lines(b"\n".join(json.dumps(row).encode() for row in rows))).accepted
+        before = self.records[name].current if name in self.records else kind.table.empty()
+        dated = accepted.with_columns(date=pl.col(kind.time).dt.date(), log_offset=pl.col("item") + before.height)
+        arrived = kind.table.conform(dated, source=name, source_partition=0)
+        self.records[name] = Records(arrived, broadcast(pl.concat([before, arrived]), kind))
 
     def turn(
         self, sent: Sequence[Sent], ended: Collection[int] = (), caught_up: Mapping[int, int] = MappingProxyType({})
@@ -102,6 +117,7 @@ class Turns:
         self.state, results = advance(replace(self.state, shards=shards), taken, context, over, looked_at)
         tables = tables_of(rows, REJECTS.empty(), results, (), self.index, self.figures.timezone)
         self.tables.append(tables)
+        self.records = {name: replace(known, arrived=known.arrived.clear()) for name, known in self.records.items()}
         return results
 
     def under(self, index: MeterIndex) -> None:
@@ -121,9 +137,9 @@ class Turns:
         self.state = united(states, FRAMES, self.naming)
 
     def final(self) -> dict[str, pl.DataFrame]:
-        """Windows, violations and compliance that count in the end."""
+        """Windows, violations, compliance and load control that count in the end."""
         found = {}
-        for table in (WINDOWS, VIOLATIONS, COMPLIANCE):
+        for table in (WINDOWS, VIOLATIONS, COMPLIANCE, LOAD_CONTROL):
             rows = pl.concat([tables[table.name] for tables in self.tables])
             assert rows.select(*table.key, "revision").is_unique().all(), table.name
             found[table.name] = current(rows.lazy(), table.key).collect()

@@ -25,7 +25,7 @@ from sinks.lake.reader import LakeReader
 from tests.pipelines.turns import FixedRegistry
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
-TOPICS = ResultTopics("windows", "violations", "compliance", "rejected")
+TOPICS = ResultTopics("windows", "violations", "compliance", "load_control", "rejected")
 
 
 @dataclass
