@@ -30,15 +30,20 @@ def screened(rows: pl.DataFrame, meter_versions: pl.DataFrame, settings: Meterin
     since_us = pl.col("stamp_us") - pl.col("stamp_us").shift(1)
     longest_us = int(settings.plausibility.step_days * 24 * US_PER_HOUR)
     most = most_of(since_us)
+    modulus = pl.col("register_modulus")
     step_off = pl.any_horizontal(
         (
-            ~(pl.col(name) - pl.col(name).shift(1)).is_between(0, most) | (pl.col(name) >= pl.col("register_modulus"))
+            ~(pl.col(name) - pl.col(name).shift(1)).is_between(0, most)
+            | (pl.col(name) >= modulus)
+            | (pl.col(name).shift(1) < 0)
+            | (pl.col(name).shift(1) >= modulus)
         ).fill_null(False)
         for name in REGISTERS
     )
     told = known.select(
         (step_off & same & since_us.is_between(1, longest_us)).alias("off"),
-        (pl.col("troubled").fill_null(False).shift(1) & same).fill_null(False).alias("after"),
+        (pl.col("troubled").fill_null(False)).alias("was_off"),
+        same.fill_null(False).alias("same"),
         pl.when(goes_on).then(here).when(first).then("kwh_e6").alias("kwh_e6"),
         (first & pl.col("edge_us").is_not_null()).alias("seeded"),
         first.alias("first"),
@@ -47,7 +52,8 @@ def screened(rows: pl.DataFrame, meter_versions: pl.DataFrame, settings: Meterin
     )
     told = told.rename({"meter": "last"}).with_columns(pl.col("last").fill_null(True))
     blocks = _blocks(known, told)
-    wrong = told["off"] | told["after"]
+    off = told["off"] | told["was_off"]
+    wrong = told["off"] | (off.shift(1).fill_null(False) & told["same"])
     apart_at = blocks.filter(pl.col("over") & pl.col("apart"))["row"]
     kept = blocks.filter(~pl.col("over") & pl.col("kwh_e6").is_not_null())
     return rows.drop(SEED_SCHEMA.names()).with_columns(
