@@ -134,6 +134,7 @@ def _simulate(home: Path, settings: Settings, customers: int, days: int, kafka: 
             interval_s=INTERVAL_S,
             seed=SEED,
             kafka=kafka,
+            controlled=True,
             progress=lambda count, total: bar.update(task, completed=count, total=total),
         )
     click.echo(f"    {done.meters} meters, {done.labels.height} labelled faults")
@@ -229,6 +230,10 @@ def _tell_where_next(home: Path, seconds: float) -> None:
         (
             "limit violations",
             f'kilowatch query{home_arg} "SELECT rule, phase, state, message_zh FROM violations LIMIT 9"',
+        ),
+        (
+            "a plan, kept or not",
+            f'kilowatch query{home_arg} "SELECT * FROM load_control_daily ORDER BY execution_rate LIMIT 9"',
         ),
         ("what was injected", f"{home / 'labels.parquet'}"),
         ("assets, checks, pictures", f"kilowatch ui{home_arg}"),
