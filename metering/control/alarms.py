@@ -17,10 +17,10 @@ import polars as pl
 from metering.calendar import day_of
 from metering.settings import MeteringSettings
 from metering.settings.control import ControlAlarm
+from metering.tables.control import ALARM_RULES
 from metering.tables.lake import VIOLATIONS, WINDOW_S
 
-WARNING, VIOLATION, DEMAND = "load_control_warning", "load_control_violation", "demand_warning"
-RULES = (WARNING, VIOLATION, DEMAND)
+WARNING, VIOLATION, DEMAND = ALARM_RULES
 RAISED, UPDATED, CLEARED, WITHDRAWN = "raised", "updated", "cleared", "withdrawn"
 
 _OPEN = {RAISED, UPDATED}
@@ -237,13 +237,15 @@ def _row(alarm: Alarm, account: Account, settings: MeteringSettings) -> dict[str
 
 
 _OVER = (
-    "{name}已{ended}，{customer}最高 {value} kW（限值 {limit} kW），{since}–{to}，历时 {minutes} 分钟",
-    "{name} {ended}: {customer} was at up to {value} kW ({limit} kW allowed), {since} to {to}, {minutes} min",
+    "{name}已{ended}，{customer}最高 {value} kW（限值 {limit} kW），{since}–{to}，历时 {minutes} 分钟。",
+    "{name} {ended}: {customer} was at up to {value} kW ({limit} kW allowed), {since} to {to}, {minutes} min.",
 )
 _PAST = (
-    "{name}：{customer}至 {until} 的 15 分钟平均负荷 {value} kW，超出限值 {limit} kW。建议：立即压降负荷",
-    "{name}: {customer} was at {value} kW in the quarter-hour to {until}, above the {limit} kW allowed. Shed load now",
+    "{name}：{customer}至 {until} 的 15 分钟平均负荷 {value} kW，超出限值 {limit} kW。建议：立即压降负荷。",
+    "{name}: {customer} was at {value} kW in the quarter-hour to {until}, above the {limit} kW allowed. Shed load now.",
 )
+PLACEHOLDERS = ("plan", "plan_name", "name", "customer", "value", "limit", "since", "to", "until", "left", "allowed")
+"""What a text of `[control.alarms]` may name, in braces."""
 _ENDED = {CLEARED: ("解除", "has ended"), WITHDRAWN: ("撤销", "is withdrawn")}
 
 

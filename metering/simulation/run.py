@@ -14,6 +14,7 @@ import polars as pl
 
 from metering.settings import MeteringSettings
 from metering.simulation import faults, labels
+from metering.simulation.control import Shed
 from metering.simulation.fleet import Fleet
 from metering.simulation.labels import LABELS as LABELS
 from metering.simulation.loads import currents, instants_of, moments, power, voltages
@@ -57,6 +58,7 @@ class _Day:
     labels: pl.DataFrame
     exchanges: pl.DataFrame
     capacity_limit: float
+    shed: Shed | None = None
 
     @property
     def slots(self) -> int:
@@ -75,8 +77,11 @@ class _Day:
             first = last + 1
 
 
-def simulate(fleet: Fleet, start: date, days: int, interval_s: int, settings: MeteringSettings) -> Iterator[Arrivals]:
-    """Readings of the local days from `start` on. Memory holds one slice, and what is late.
+def simulate(
+    fleet: Fleet, start: date, days: int, interval_s: int, settings: MeteringSettings, shed: Shed | None = None
+) -> Iterator[Arrivals]:
+    """Readings of the local days from `start` on. Memory holds one slice, and what is late. With `shed` customers that
+    are equipped for control use less for a while.
 
     Registers count on through gaps, so a reading's register is the integral of the power that the meter measured,
     whether or not it was reported; rounded down to 1e-4 and rolled over at the register's digits. A meter with a longer
@@ -84,7 +89,7 @@ def simulate(fleet: Fleet, start: date, days: int, interval_s: int, settings: Me
     """
     counted = fleet.traits.select("meter", *_COUNTED.values()).with_columns(net.alias(at) for net, at in _NET.values())
     for offset in range(days):
-        day = _day(fleet, start + timedelta(days=offset), interval_s, settings)
+        day = _day(fleet, start + timedelta(days=offset), interval_s, settings, shed)
         labels, waiting = day.labels, pl.DataFrame()
         step = max(1, SLICE_ROWS // max(1, fleet.traits.height))
         for first, last in day.slices(step):
@@ -95,7 +100,7 @@ def simulate(fleet: Fleet, start: date, days: int, interval_s: int, settings: Me
             labels = labels.clear()
 
 
-def _day(fleet: Fleet, day: date, interval_s: int, settings: MeteringSettings) -> _Day:
+def _day(fleet: Fleet, day: date, interval_s: int, settings: MeteringSettings, shed: Shed | None) -> _Day:
     begin, end = (_midnight(day + timedelta(days=step), settings.timezone) for step in (0, 1))
     plan = faults.plan(fleet, day, interval_s, settings)
     exchanges = fleet.exchanges.filter(pl.col("at") > begin, pl.col("at") <= end)
@@ -107,6 +112,7 @@ def _day(fleet: Fleet, day: date, interval_s: int, settings: MeteringSettings) -
         labels=pl.DataFrame(schema=LABELS),
         exchanges=exchanges,
         capacity_limit=faults.least_capacity(settings.rules, day),
+        shed=shed,
     )
     struck = _struck(fleet.seed, planned, settings)
     told = [
@@ -163,6 +169,7 @@ def _powers(rows: pl.DataFrame, seed: int, day: _Day) -> pl.LazyFrame:
     return (
         rows.lazy()
         .with_columns(power(rows, seed))
+        .with_columns(day.shed.of(rows, seed) if day.shed else [])
         .with_columns(faults.strike_power(day.capacity_limit))
         .with_columns(pl.col("p_kw", "q_kvar").round(3))
     )

@@ -12,6 +12,8 @@ from metering.tables.schema import TIMESTAMP, Column, Table
 KINDS = ("demand_response", "orderly_usage")
 LEVELS = ("red", "orange", "yellow", "blue")
 STATES = ("live", "final", "withdrawn")
+ALARM_RULES = ("load_control_warning", "load_control_violation", "demand_warning")
+"""What is raised about quarter-hours; rows of `[control.alarms]` in the settings."""
 
 _LOAD_MANAGEMENT = "Measures for power load management, 2023"
 _PLAN = Column("plan_id", pl.String, "Load-control plan", nullable=False)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from metering.tables.control import LOAD_CONTROL
+from metering.tables.control import ALARM_RULES, LOAD_CONTROL
 from metering.tables.lake import COMPLIANCE, MEASURED, READINGS, REJECTS, VIOLATIONS, WINDOWS
 from metering.tables.notices import NOTICES
 from metering.tables.records import FIGURES, KINDS, MONEY, NAMES, Field, RecordKind
@@ -167,9 +167,10 @@ def _field_name(column: Column) -> str:
 def json_schemas(rules: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
     """JSON Schema of every kind of message, in and out, by file name. Within a version fields are only added.
 
-    `rules`: ids of the limit rules that violations may name; none: any.
+    `rules`: ids of the limit rules that violations may name, besides those of load control; none: any.
     """
-    named = VIOLATIONS.allowing(rule=rules)
+    names = tuple(rules)
+    named = VIOLATIONS.allowing(rule=(*names, *ALARM_RULES) if names else ())
     return {
         "meter.readings.v1.schema.json": _reading_schema(),
         **{kind.file: _record_schema(kind) for kind in KINDS.values()},

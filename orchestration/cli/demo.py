@@ -96,8 +96,7 @@ def _step(title: str) -> Iterator[None]:
 def _with_own_topics(settings: Settings) -> Settings:
     """Topics of this run alone: those of a cluster may hold what an earlier demo, or somebody's meters, sent."""
     prefix = f"demo-{secrets.token_hex(4)}."
-    names = ("readings", "windows", "violations", "compliance", "rejected", *settings.topics.of_records)
-    own = {name: prefix + getattr(settings.topics, name) for name in names}
+    own = {name: prefix + topic for name, topic in settings.topics if isinstance(topic, str)}
     click.echo(f"    topics of this run: {prefix}*\n")
     return settings.model_copy(update={"topics": settings.topics.model_copy(update=own)})
 
@@ -135,6 +134,7 @@ def _simulate(home: Path, settings: Settings, customers: int, days: int, kafka: 
             interval_s=INTERVAL_S,
             seed=SEED,
             kafka=kafka,
+            controlled=True,
             progress=lambda count, total: bar.update(task, completed=count, total=total),
         )
     click.echo(f"    {done.meters} meters, {done.labels.height} labelled faults")
@@ -230,6 +230,10 @@ def _tell_where_next(home: Path, seconds: float) -> None:
         (
             "limit violations",
             f'kilowatch query{home_arg} "SELECT rule, phase, state, message_zh FROM violations LIMIT 9"',
+        ),
+        (
+            "a plan, kept or not",
+            f'kilowatch query{home_arg} "SELECT * FROM load_control_daily ORDER BY execution_rate LIMIT 9"',
         ),
         ("what was injected", f"{home / 'labels.parquet'}"),
         ("assets, checks, pictures", f"kilowatch ui{home_arg}"),

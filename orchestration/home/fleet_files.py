@@ -12,9 +12,9 @@ from pathlib import Path
 
 import polars as pl
 
-from metering.simulation import LABELS, draw_fleet, simulate
+from metering.simulation import LABELS, draw_fleet, shed_of, simulate
 from metering.simulation.records import meter_events
-from metering.tables.records import METER_EVENTS
+from metering.tables.records import METER_EVENTS, PLANS
 from metering.tables.warehouse import METERS_IN_FILE
 from orchestration.home.record_files import write_records
 from orchestration.home.registry_files import save
@@ -50,6 +50,7 @@ def simulate_fleet(
     interval_s: int,
     seed: int,
     kafka: bool = False,
+    controlled: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Simulated:
     """Simulate, and write `registry/`, `telemetry/fleet.ndjson` (or, with `kafka`, the readings topic),
@@ -61,11 +62,14 @@ def simulate_fleet(
     exchange = start + timedelta(days=days // 2) if days > 1 else None
     fleet = draw_fleet(customers, seed, interval_s, date(start.year - 1, 1, 1), metering, exchange)
     kept = save(home, fleet.customers, _as_in_file(fleet.meters, metering.timezone))
+    shed = shed_of(fleet, start, days, metering) if controlled else None
+    if shed is not None:
+        write_records(home, PLANS, pl.DataFrame(shed.plans))
     total = days * int((86400 // fleet.traits["interval_s"]).sum())
     telemetry = None if kafka else home / "telemetry" / TELEMETRY
     labels, readings, done = [pl.DataFrame(schema=LABELS)], 0, 0
     with TopicWriter(home, settings) if telemetry is None else FileWriter(telemetry) as writer:
-        for arrivals in simulate(fleet, start, days, interval_s, metering):
+        for arrivals in simulate(fleet, start, days, interval_s, metering, shed):
             writer.write(arrivals.readings)
             labels.append(arrivals.labels)
             readings += arrivals.readings.height

@@ -32,6 +32,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 import metering.events
 import metering.kpi
+from metering.control.alarms import PLACEHOLDERS
 from metering.errors import SettingsError
 from metering.events.catalogue import rulebook
 from metering.events.lifecycle import LOOK_BACK, RUN_UP
@@ -55,6 +56,7 @@ from metering.settings import (
 )
 from metering.settings.kpis import Kpi
 from metering.tables import warehouse
+from metering.tables.control import ALARM_RULES
 from metering.tables.notices import SEVERITIES
 from metering.tables.records import KINDS
 from metering.vee.validation import CHECKS, READING_CHECKS
@@ -255,6 +257,10 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"alarms.{name}: start must be at least 0, clear_margin from 0 to below 1, after_s from 0 to 899"
                 )
+            if name not in ALARM_RULES:
+                raise ValueError(f"alarms: there is no '{name}'; there are {', '.join(ALARM_RULES)}")
+            if unknown := {*re.findall(r"{(.*?)}", alarm.text_zh + alarm.text_en)} - {*PLACEHOLDERS}:
+                raise ValueError(f"alarms.{name}: a text cannot name {sorted(unknown)[0]}: {', '.join(PLACEHOLDERS)}")
         return value
 
     @field_validator("slots", "plausibility", "alarms")

@@ -75,7 +75,7 @@ def step(before: State, state: State, turn: Turn, fresh: pl.DataFrame, context: 
         keys = _keys(bounds, told, turn, fresh, arrived, force, past, context)
         if keys.height:
             closed = _judged(keys, force, past, context)
-        alarms = [*alarms, *_runs(closed, bounds, force, past, context)]
+        alarms = [*alarms, *_runs(closed, told, bounds, force, past, context)]
     if closed.is_empty() and looked.rows.is_empty() and not alarms:
         return state, NOTHING
     accounts = force.accounts([alarm.customer_no for alarm in alarms])
@@ -218,13 +218,17 @@ def _judged(keys: pl.DataFrame, force: InForce, past: Past, context: Context) ->
     return pl.concat(emitted).sort(LOAD_CONTROL.key)
 
 
-def _runs(closed: pl.DataFrame, bounds: pl.DataFrame, force: InForce, past: Past, context: Context) -> list[Alarm]:
-    """Violations of caps that are not as they were told, of customers and plans with something new or at an end."""
+def _runs(
+    closed: pl.DataFrame, replaced: pl.DataFrame, bounds: pl.DataFrame, force: InForce, past: Past, context: Context
+) -> list[Alarm]:
+    """Violations of caps that are not as they were told, of customers and plans with something new or at an end, and of
+    plans of which rows have been `replaced`.
+    """
     row = context.settings.control.alarms.get(VIOLATION)
     last = force.targets.group_by("plan_id", "customer_no").agg(pl.col("last_us").max().alias("last"))
     ends = last.join(bounds, on="customer_no").filter(pl.col("last") <= pl.col("after"))
     at_end = ends.filter(pl.col("last") > pl.col("before")).select(_PAIR)
-    pairs = pl.concat([closed.select(_PAIR), at_end]).unique().sort(_PAIR)
+    pairs = pl.concat([closed.select(_PAIR), replaced.select(_PAIR), at_end]).unique().sort(_PAIR)
     if row is None or pairs.is_empty():
         return []
     over = {(plan, customer): at for plan, customer, at in ends.select(*_PAIR, _at("last")).iter_rows()}

@@ -50,6 +50,9 @@ def screened(state: State, rows: pl.DataFrame, context: Context) -> tuple[State,
     """The state after readings (as at their slots, in the order of the log) of meters of which some are late; and the
     meters (codes) of which a step may have been wrong, whatever came first.
     """
+    rows = _with_registers(rows, state)
+    if rows.is_empty():
+        return state, rows["meter"]
     known = known_around(first_of(rows), state, context, readings=1, blocks=1)
     both = pl.concat([known, rows.select(known.columns)])
     told = registers.steps(one_a_slot([_unplaced(both)], context), context.meter_versions, context.settings)
@@ -62,6 +65,15 @@ def screened(state: State, rows: pl.DataFrame, context: Context) -> tuple[State,
     changed = both.group_by("meter", "slot_us").agg(values.n_unique().alias("n")).filter(pl.col("n") > 1)["meter"]
     wrong = told.filter(pl.col("wrong") | lone.fill_null(False))["meter"]
     return state, pl.concat([changed, wrong]).unique().sort()
+
+
+def _with_registers(rows: pl.DataFrame, state: State) -> pl.DataFrame:
+    """Readings of meters that report a register, now or the last time: of others there are no steps."""
+    any_register = pl.any_horizontal(pl.col(name).is_not_null() for name in REGISTERS if name in rows.columns)
+    known = state.frame(LAST)
+    last = known.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in REGISTERS))["meter"]
+    meters = pl.concat([rows.filter(any_register)["meter"], last]).unique()
+    return rows.filter(pl.col("meter").is_in(meters.implode()))
 
 
 def _unplaced(rows: pl.DataFrame) -> pl.DataFrame:

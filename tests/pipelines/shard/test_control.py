@@ -194,7 +194,7 @@ def test_a_running_window_is_followed_and_so_is_its_plan(make_turns: Callable[[]
     )  # fmt: skip
     assert told["message_zh"] == (
         "有序用电（P-1）：Rolling mill预计 10:15 止 15 分钟平均负荷 760 kW，将超出指标 700 kW。"
-        "建议：余下 5 分钟平均负荷压到 660 kW 以内"
+        "建议：余下 5 分钟平均负荷压到 660 kW 以内。"
     )
     turns.restart()
     turns.hear("load_control_plans", [plan(10.2, 2, customers=["C2"], cap_kw=800)])
@@ -216,7 +216,7 @@ def test_projected_demand_above_the_contract_is_told(make_turns: Callable[[], Tu
     )  # fmt: skip
     assert told["message_zh"] == (
         "Rolling mill预计 09:30 止 15 分钟需量 1000 kW，将超出合同需量 900 kW。"
-        "建议：余下 10 分钟平均负荷压到 850 kW 以内"
+        "建议：余下 10 分钟平均负荷压到 850 kW 以内。"
     )
     over = turns.turn([(0, _reading("330300000003", 9 + n / 12, 500.0)) for n in (5, 6)])
     assert over.violations["state"].to_list() == ["cleared"]
