@@ -111,7 +111,9 @@ def _disturb(telemetry: Path, labels: pl.DataFrame, interval_s: int, seed: int) 
 def _within(rows: pl.DataFrame, labels: pl.DataFrame) -> pl.Series:
     """Whether readings are of the time of a fault, or near it."""
     near = timedelta(hours=2)
-    times = labels.select("meter_id", ended="ended_at", began=pl.col("started_at") - near).sort("began")
+    day = pl.col("started_at").dt.convert_time_zone("Asia/Shanghai").dt.date()  # there is one fault a day
+    whole = labels.group_by("meter_id", day=day).agg(pl.col("ended_at").max(), began=pl.col("started_at").min() - near)
+    times = whole.select("meter_id", "began", ended="ended_at").sort("began")
     asked = rows.select("meter_id", "at", "row").sort("at")
     last = asked.join_asof(times, left_on="at", right_on="began", by="meter_id", check_sortedness=False)
     return last.sort("row").select((pl.col("at") <= pl.col("ended") + near).fill_null(False)).to_series()
