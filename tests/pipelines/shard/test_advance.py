@@ -200,11 +200,11 @@ _MAY_DIFFER = {"windows": ["revision"], "compliance": ["revision"], "violations"
 
 
 def _of_stayers(frames: Frames) -> Frames:
-    return {name: frame.filter(pl.col("meter_id").is_in(STAYING)) for name, frame in frames.items()}
+    return {name: frames[name].filter(pl.col("meter_id").is_in(STAYING)) for name in _MAY_DIFFER}
 
 
 def _of_movers(frames: Frames) -> Frames:
-    stands = {**frames, "violations": standing(frames["violations"])}
+    stands = {**{name: frames[name] for name in _MAY_DIFFER}, "violations": standing(frames["violations"])}
     movers = ~pl.col("meter_id").is_in(STAYING)
     return {name: frame.filter(movers).select(pl.exclude(_MAY_DIFFER[name])) for name, frame in stands.items()}
 
