@@ -55,6 +55,9 @@ def screened(state: State, rows: pl.DataFrame, context: Context) -> tuple[State,
     """The state after readings (as at their slots, in the order of the log) of meters of which some are late; and the
     meters (codes) of which a step may have been wrong, whatever came first.
     """
+    rows = _with_registers(rows, state)
+    if rows.is_empty():
+        return state, rows["meter"]
     known = _around(rows, state, context)
     both = pl.concat([known, rows.select(known.columns)])
     told = registers.steps(one_a_slot([_unplaced(both)], context), context.meter_versions, context.settings)
@@ -71,7 +74,7 @@ def screened(state: State, rows: pl.DataFrame, context: Context) -> tuple[State,
 
 def _around(rows: pl.DataFrame, state: State, context: Context) -> pl.DataFrame:
     """What is known around readings: what is held, or else the blocks that windows ask for, too; and only where these
-    begin with no reading and there are registers, what the lake has from long before.
+    begin with no reading, what the lake has from long before.
     """
     first = first_of(rows)
     known = held_of(first["meter"], state, context)
@@ -82,12 +85,19 @@ def _around(rows: pl.DataFrame, state: State, context: Context) -> pl.DataFrame:
     following = mine.select("meter", next_ends(mine, context).alias("end_us"))
     blocks = pl.concat([mine.select("meter", "end_us"), following]).unique()
     known = one_a_slot([_unplaced(known), context.past.readings(blocks)], context)
-    with_registers = mine.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in REGISTERS))
-    short = short.join(with_registers, on="meter", how="semi")
     short = without_enough(before_first(known, short), short, context, readings=1, blocks=1)
     if short.is_empty():
         return known
     return pl.concat([known.join(short, on="meter", how="anti"), of_lake(short, context, readings=1, blocks=1)])
+
+
+def _with_registers(rows: pl.DataFrame, state: State) -> pl.DataFrame:
+    """Readings of meters that report a register, now or the last time: of others there are no steps."""
+    any_register = pl.any_horizontal(pl.col(name).is_not_null() for name in REGISTERS if name in rows.columns)
+    known = state.frame(LAST)
+    last = known.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in REGISTERS))["meter"]
+    meters = pl.concat([rows.filter(any_register)["meter"], last]).unique()
+    return rows.filter(pl.col("meter").is_in(meters.implode()))
 
 
 def _unplaced(rows: pl.DataFrame) -> pl.DataFrame:

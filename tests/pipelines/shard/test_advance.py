@@ -204,7 +204,7 @@ def _of_stayers(frames: Frames) -> Frames:
 
 
 def _of_movers(frames: Frames) -> Frames:
-    stands = {**{name: frames[name] for name in _MAY_DIFFER}, "violations": standing(frames["violations"])}
+    stands = {name: frames[name] for name in _MAY_DIFFER} | {"violations": standing(frames["violations"])}
     movers = ~pl.col("meter_id").is_in(STAYING)
     return {name: frame.filter(movers).select(pl.exclude(_MAY_DIFFER[name])) for name, frame in stands.items()}
 
