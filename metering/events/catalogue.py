@@ -77,7 +77,7 @@ def values_read(settings: MeteringSettings) -> tuple[str, ...]:
 def _checks(rules: Rulebook) -> tuple[Check, ...]:
     named = [(rule, phase) for rule in rules.rules for phase in rule.phases]
     return tuple(
-        Check(code, rule.id, phase, MEASURES[rule.measure].unit, rule.sign)
+        Check(code, rule.id, phase, MEASURES[rule.measure].unit_of(phase), rule.sign)
         for code, (rule, phase) in enumerate(named, 1)
     )
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import polars as pl
 
+from metering.events import registers
 from metering.events.catalogue import Check, checks_in_use
 from metering.events.figures import END as END
 from metering.events.figures import NEITHER as NEITHER
 from metering.events.figures import START as START
 from metering.events.figures import Figures, figures_in_force, with_better
-from metering.events.looks import any_start, looked_at, looks_of
+from metering.events.looks import any_start, looked_at, looks_of, of_steps
 from metering.readings.plausible import believed
 from metering.settings import MeteringSettings
 from metering.tables.schema import TIMESTAMP, no_rows
@@ -43,7 +44,7 @@ JUDGED_SCHEMA = pl.Schema(
 )
 """`code` is that of `catalogue.checks`, `side` ABOVE or BELOW, `ruleset` the version of the rule that judged."""
 
-_STARTS_SCHEMA = pl.Schema({"meter": pl.UInt32(), "code": pl.UInt32()})
+STARTS_SCHEMA = pl.Schema({"meter": pl.UInt32(), "code": pl.UInt32()})
 
 
 def judge(
@@ -80,7 +81,9 @@ def _judge(
     judged = [check for check in checks_in_use(settings) if check.code in asked]
     if readings.is_empty() or not judged:
         return no_rows(JUDGED_SCHEMA).with_columns(pl.lit(None, readings.schema[name]).alias(name) for name in carried)
-    names = [check.rule for check in judged]
+    rules, names = settings.rules, [check.rule for check in judged]
+    if registers.VALUES[0] not in readings.columns and any(of_steps(rules.by_id[name]) for name in names):
+        readings = registers.told_by_themselves(readings, meter_versions, settings)
     looks = looks_of(with_better(names, settings.rules))
     known = looked_at(believed(readings, meter_versions), meter_versions, looks)
     known, figures = figures_in_force(known, meter_versions, settings, names)
@@ -93,19 +96,37 @@ def _of(meters: pl.Series | None, known: pl.DataFrame) -> pl.DataFrame:
 
 
 def starts(readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
-    """The (meter, code) pairs for which any reading speaks for a start: the few that need a closer look.
+    """The (meter, code) pairs for which any reading speaks by itself for a start: the few that need a closer look.
 
     One pass over all rules together finds the readings that any rule may start at; only these are judged by each.
     """
-    judged = checks_in_use(settings)
+    judged = [check for check in checks_in_use(settings) if not of_steps(settings.rules.by_id[check.rule])]
     if readings.is_empty() or not judged:
-        return no_rows(_STARTS_SCHEMA)
+        return no_rows(STARTS_SCHEMA)
     rough, looks = any_start(settings.rules)
     near = readings.filter(looked_at(readings, meter_versions, looks, closely=False).select(rough).to_series())
-    if near.is_empty():
-        return no_rows(_STARTS_SCHEMA)
-    near = looked_at(believed(near, meter_versions), meter_versions, looks_of(settings.rules.in_use))
-    near, figures = figures_in_force(near, meter_versions, settings, [check.rule for check in judged])
+    return _starts(near, meter_versions, settings, judged)
+
+
+def step_checks(settings: MeteringSettings) -> tuple[Check, ...]:
+    """The checks in use that look at what registers did since the readings before."""
+    return tuple(check for check in checks_in_use(settings) if of_steps(settings.rules.by_id[check.rule]))
+
+
+def step_starts(readings: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
+    """The (meter, code) pairs for which a reading (with `registers.VALUES`) speaks for a start by its steps."""
+    return _starts(readings, meter_versions, settings, step_checks(settings))
+
+
+def _starts(
+    near: pl.DataFrame, meter_versions: pl.DataFrame, settings: MeteringSettings, judged: Sequence[Check]
+) -> pl.DataFrame:
+    if near.is_empty() or not judged:
+        return no_rows(STARTS_SCHEMA)
+    names = [check.rule for check in judged]
+    looks = looks_of(with_better(names, settings.rules))
+    near = looked_at(believed(near, meter_versions), meter_versions, looks)
+    near, figures = figures_in_force(near, meter_versions, settings, names)
     begins = [figures[check.rule].begins(check.phase).alias(str(check.code)) for check in judged]
     by_meter = near.select("meter", *begins).group_by("meter").agg(pl.all().any())
     pairs = by_meter.unpivot(index="meter", variable_name="code", value_name="begins").filter("begins")

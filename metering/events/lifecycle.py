@@ -66,7 +66,8 @@ CHANGE_SCHEMA = pl.Schema(
         "occurrences": pl.Int32(),
     }
 )
-"""A change of a violation: (meter, code, started_at) names it."""
+"""A change of a violation: (meter, code, started_at) names it. `occurrences` is null of those that a Kilowatch emitted
+which did not count them."""
 
 NAME = ("meter", "code", "started_at")
 """What names a violation."""

@@ -27,6 +27,11 @@ def looks_of(rules: Iterable[Rule]) -> list[Look]:
     return looks + [(guard.measure, guard.base) for rule in rules if (guard := rule.guard)]
 
 
+def of_steps(rule: Rule) -> bool:
+    """Whether a rule looks at what registers did since the readings before."""
+    return any(MEASURES[measure].of_steps for measure, _ in looks_of([rule]))
+
+
 def looked_at(
     readings: pl.DataFrame, meter_versions: pl.DataFrame, looks: Sequence[Look], closely: bool = True
 ) -> pl.DataFrame:
@@ -81,7 +86,7 @@ def any_start(rules: Rulebook) -> tuple[pl.Expr, list[Look]]:
     comparison, and one that needs what another does, and more, is no comparison at all.
     """
     alike: dict[frozenset[_Need], list[dict[_Need, float]]] = {}
-    for rule in rules.in_use:
+    for rule in (rule for rule in rules.in_use if not of_steps(rule)):
         needs = _needs(rule, rules)
         alike.setdefault(frozenset(needs), []).append(needs)
     loosest = [{need: _looser(need, [needs[need] for needs in group]) for need in group[0]} for group in alike.values()]

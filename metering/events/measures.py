@@ -6,14 +6,15 @@ Here: a new kind of measurement is one row of MEASURES, a new base one of BASES.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import polars as pl
 
+from metering.events import registers
 from metering.supply.power_factor import power_factor
-from metering.tables.lake import MEASURED, PHASES
+from metering.tables.lake import MEASURED, PHASES, REGISTERS
 
 TOTAL = "total"
 _P, _Q = pl.col("p_kw"), pl.col("q_kvar")
@@ -27,7 +28,8 @@ class Measure:
 
     Of phases that a meter's wiring has not, voltages and currents are null when they are looked at. `whole`: of several
     phases; there is none where a value of one that the meter has is missing. `near`: by side, a plainer measure that is
-    beyond a limit (on some phase) wherever this one is.
+    beyond a limit (on some phase) wherever this one is. `of_steps`: of a reading against those before it
+    (`metering.events.registers`).
     """
 
     unit: str
@@ -35,6 +37,11 @@ class Measure:
     values: Mapping[str, pl.Expr]
     whole: bool = False
     near: Mapping[str, str] = field(default_factory=dict)
+    of_steps: bool = False
+
+    def unit_of(self, phase: str) -> str:
+        """The unit of a phase: reactive registers count kvarh where active ones count kWh."""
+        return self.unit.replace("kWh", "kvarh") if phase.endswith("kvarh") else self.unit
 
     @property
     def phases(self) -> tuple[str, ...]:
@@ -81,6 +88,11 @@ _ANY_U, _ANY_I, _PF_NEAR = (
     {"below": "pf"},
 )
 
+
+def _by_register(what: str, names: Sequence[str]) -> dict[str, pl.Expr]:
+    return {name: pl.col(registers.value(name, what)) for name in names}
+
+
 MEASURES: dict[str, Measure] = {
     "u": Measure("V", "voltage of a phase, meter side (three-wire: a is uab, c is ucb)", _by_phase("u{}_v")),
     "i": Measure("A", "current of a phase, meter side", _by_phase("i{}_a")),
@@ -110,6 +122,38 @@ MEASURES: dict[str, Measure] = {
     ),
     "i_unbalance": Measure(
         "1", "unbalance of the currents as meters tell it, (max - min) / max", {TOTAL: _unbalance("i{}_a")}, whole=True
+    ),
+    "register_back": Measure(
+        "kWh",
+        "how far a register went back since the reading before, but for its rollover; 0 of a step that the meter can "
+        "have made",
+        _by_register(registers.BACK, REGISTERS),
+        of_steps=True,
+    ),
+    "register_multiple": Measure(
+        "1",
+        "a step too long, as a multiple of power's integral over a block; without power, of a tenth of what the meter "
+        "can make; 1 of a step that is sane",
+        _by_register(registers.MULTIPLE, REGISTERS),
+        of_steps=True,
+    ),
+    "register_ratio": Measure(
+        "1",
+        "what a register counted over a block as a multiple of power's integral",
+        _by_register(registers.RATIO, registers.OF_POWER),
+        of_steps=True,
+    ),
+    "register_apart": Measure(
+        "1",
+        "how far a register that counts is from power's integral over a block, as a fraction of that",
+        _by_register(registers.APART, registers.OF_POWER),
+        of_steps=True,
+    ),
+    "register_stood": Measure(
+        "kWh",
+        "power's integral over a block in which a register stood still; 0 where it counted",
+        _by_register(registers.STOOD, registers.OF_POWER),
+        of_steps=True,
     ),
     "missing": Measure("1", "slots without a reading in a row: no reading tells, the stream counts", {TOTAL: _NOTHING}),
 }  # fmt: skip

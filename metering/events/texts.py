@@ -86,7 +86,7 @@ def _nominal(named: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.Expr:
     bases = [base for base in named["base"].unique().drop_nulls() if base != NO_BASE]
     values = [pl.when(pl.col("base") == base).then(meter_versions[base].gather(named["version"])) for base in bases]
     nominal = pl.coalesce(values) if values else pl.lit(None, pl.Float64)
-    return pl.when(nominal != 0).then(nominal).cast(pl.Float64).alias("nominal")
+    return pl.when(nominal != 0).then(nominal).cast(pl.Float64).round(9).alias("nominal")
 
 
 def _duration_s() -> pl.Expr:

@@ -79,13 +79,17 @@ def of_phase(measure: str, phase: str, wiring: str, language: str) -> str:
 
 
 def beside_name(words: str, name: str, language: str) -> str:
-    """A quantity's words beside a rule's name, without what the name says itself: A 相 before 电压越限, phase A beside
-    over-voltage; of a single-phase meter nothing beside 过压.
+    """A quantity's words beside a rule's name, without what the name says: A 相 before 过压 and 断相, phase A beside
+    over-voltage; of a single-phase meter nothing. Line voltages are always said in full, but not twice.
     """
-    kind, bare = words[len(_without_kind(words)) :].strip(), _without_kind(words)
+    bare = _without_kind(words)
+    kind = words[len(bare) :].strip()
     if not kind:
         return words
-    said = kind in name if language == "en" else name.startswith(kind) or (not bare and kind[-1] in name)
+    if bare.startswith(tuple(lines for _, lines in _LINES.values())) or bare.startswith("line "):
+        said = kind in name if language == "en" else name.startswith(kind)
+    else:
+        said = any(word in name for word in ((kind, "phase") if language == "en" else (kind[-1], "相")))
     return bare if said else words
 
 

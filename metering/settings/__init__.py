@@ -22,6 +22,7 @@ from metering.settings.kpis import Kpi as Kpi
 from metering.settings.meter_events import MeterEventCode as MeterEventCode
 from metering.settings.meter_events import MeterEventSettings as MeterEventSettings
 from metering.settings.meter_events import MeteringFaultSettings as MeteringFaultSettings
+from metering.settings.notices import NoticeSettings as NoticeSettings
 from metering.settings.readings import PlausibilitySettings as PlausibilitySettings
 from metering.settings.readings import SlotSettings as SlotSettings
 from metering.settings.rules import ABOVE as ABOVE

@@ -26,9 +26,11 @@ from metering.supply.voltage import PHASES_OF_WIRING
 from metering.tables.lake import CURRENTS, VOLTAGES
 
 MISSING, LATE = "reading_missing", "reading_late"
-GLITCH, CORRECTION, EXCHANGE = "register_glitch", "correction", "meter_exchange"
+CORRECTION, EXCHANGE = "correction", "meter_exchange"
 ALL_ONES_KWH = 2.0**32 - 1
 """More than any register of the fleet can show."""
+GLITCHES = {"register_decrease": 0.0, "runaway": ALL_ONES_KWH}
+"""What a register is misread as, by the rule that tells it."""
 MOST_WRONG = 0.04
 """What a correction takes back, as a share of contract capacity: with it no limit is broken."""
 NEAR_MISS = "near_miss"
@@ -220,13 +222,15 @@ def _of_registers(struck: pl.DataFrame, seed: int, number: int, interval_s: int)
     start = EARLIEST_MIN * 60 // interval_s + (u("glitch at") * (room - hour)).cast(pl.Int64)
     # a wrong register does harm at the end of a quarter-hour
     first = start + 1 if is_correction else (start // quarter + 1) * quarter
+    glitch, shown = list(GLITCHES.items())[number % 3 % len(GLITCHES)]
     wrong_kw = (MOST_WRONG * pl.col("contract_capacity_kva") * (0.5 + 0.5 * u("wrong by"))).round(3)
     return struck.select(
         "meter",
-        pl.lit(CORRECTION if is_correction else GLITCH).alias("kind"),
+        pl.lit(CORRECTION if is_correction else glitch).alias("kind"),
+        pl.lit(None if is_correction else "import_kwh", pl.String).alias("phase"),
         first.alias("first"),
         (first + (hour - 1 if is_correction else 0)).alias("last"),
-        (wrong_kw if is_correction else pl.lit((0.0, ALL_ONES_KWH)[number % 3])).alias("strength"),
+        (wrong_kw if is_correction else pl.lit(shown)).alias("strength"),
         ((u("delay") * 5400).cast(pl.Int64) + 60 if is_correction else pl.lit(None, pl.Int64)).alias("delay_s"),
     ).match_to_schema(PLAN, missing_columns="insert")
 
@@ -274,7 +278,7 @@ def _where_measured(name: str, value: pl.Expr) -> pl.Expr:
 
 def strike_registers() -> pl.Expr:
     """`import_kwh`, once read wrongly."""
-    return pl.when(struck_by(GLITCH)).then("strength").otherwise("import_kwh").alias("import_kwh")
+    return pl.when(struck_by(*GLITCHES)).then("strength").otherwise("import_kwh").alias("import_kwh")
 
 
 def uncorrected(rows: pl.DataFrame, interval_s: int) -> pl.DataFrame:
@@ -290,9 +294,9 @@ def uncorrected(rows: pl.DataFrame, interval_s: int) -> pl.DataFrame:
     )
 
 
-def struck_by(kind: str) -> pl.Expr:
-    """Whether a reading is struck by a fault of that kind."""
-    return pl.col("struck") & (pl.col("kind") == kind).fill_null(False)
+def struck_by(*kinds: str) -> pl.Expr:
+    """Whether a reading is struck by a fault of these kinds."""
+    return pl.col("struck") & pl.col("kind").is_in(kinds).fill_null(False)
 
 
 def _set(measure: str) -> pl.Expr:

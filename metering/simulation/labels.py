@@ -6,12 +6,13 @@ and what they do (`faults`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 import polars as pl
 
 from metering.events.catalogue import check_frame
-from metering.events.judge import START, judge
+from metering.events.judge import END, NEITHER, START, judge
 from metering.registry.meter_versions import meter_versions
 from metering.settings import MeteringSettings
 from metering.simulation import faults
@@ -46,7 +47,7 @@ def of_faults(plan: pl.DataFrame, fleet: Fleet, begin: datetime, interval_s: int
         .then(filled("arrives at {}", at))
         .when(pl.col("kind") == faults.CORRECTION)
         .then(filled("{} kW too high at first, sent again at {}", pl.col("strength").round(4), at))
-        .when(pl.col("kind") == faults.GLITCH)
+        .when(pl.col("kind").is_in(list(faults.GLITCHES)))
         .then(filled("import_kwh shows {}", pl.col("strength").cast(pl.Int64)))
         .otherwise(pl.lit("never arrives"))
     )
@@ -66,22 +67,36 @@ def of_rules_besides(
     of_meter = fleet.traits.select("meter", "meter_id").join(first, on="meter_id").drop("meter_id")
     missing = [pl.lit(None, pl.Float64).alias(name) for name in MEASURED if name not in struck.columns]
     readings = struck.with_columns(missing).join(of_meter, on="meter")
-    said = judge(readings, versions, settings, checks["code"]).filter(verdict=START)
-    own = plan.select("meter", "rule", "phase", "kind", since="first")
     slot = ((pl.col("ts") - pl.lit(begin)).dt.total_seconds() // interval_s).alias("slot")
-    broken = (
-        said.join(checks.select("code", "rule", "phase"), on="code")
-        .join(own.select("meter", "rule", "phase"), on=["meter", "rule", "phase"], how="anti")
-        .with_columns(slot)
-        .sort("meter", "code", "slot")
-        .with_columns(run=pl.col("slot") - pl.int_range(pl.len()).over("meter", "code"))
-    )
-    runs = broken.group_by("meter", "rule", "phase", "run", maintain_order=True).agg(
-        first=pl.col("slot").first(), last=pl.col("slot").last(), held=pl.len() * interval_s >= pl.col("hold_s").first()
-    )
-    besides = runs.filter("held").join(own.select("meter", by="kind"), on="meter", maintain_order="left")
-    told = besides.with_columns(kind="rule", detail=filled("besides {}", "by"))
-    return _labels(told, fleet, begin, interval_s)
+    said = judge(readings, versions, settings, checks["code"]).join(checks.select("code", "rule", "phase"), on="code")
+    own = plan.select("meter", "rule", "phase")
+    besides = said.join(own, on=["meter", "rule", "phase"], how="anti").with_columns(slot).sort("meter", "code", "slot")
+    told = []
+    for (meter, _), rows in besides.group_by("meter", "code", maintain_order=True):
+        if (rows["verdict"] == START).any():
+            names = {"meter": meter, "kind": rows["rule"][0], "phase": rows["phase"][0]}
+            told += [names | {"first": first, "last": last} for first, last in _events(rows, interval_s)]
+    schema = {name: dtype for name, dtype in plan.schema.items() if name in ("meter", "kind", "phase", "first", "last")}
+    events = pl.DataFrame(told, schema=schema, orient="row")
+    by = plan.select("meter", detail=filled("besides {}", "kind"))
+    return _labels(events.join(by, on="meter", how="left", maintain_order="left"), fleet, begin, interval_s)
+
+
+def _events(rows: pl.DataFrame, interval_s: int) -> Iterator[tuple[int, int]]:
+    """First and last slots of what one meter's struck readings raise by one check; they are one stretch, in order."""
+    first, last, verdict, run = None, 0, NEITHER, 0
+    for slot, said, hold_s, clear_hold_s in rows.select("slot", "verdict", "hold_s", "clear_hold_s").iter_rows():
+        run = run + 1 if said == verdict else 1
+        verdict = said
+        if said == START and first is None and run * interval_s >= hold_s:
+            first = slot - run + 1
+        if said != END:
+            last = slot
+        elif first is not None and run * interval_s >= clear_hold_s:
+            yield first, last
+            first = None
+    if first is not None:
+        yield first, last
 
 
 def of_exchanges(exchanges: pl.DataFrame, fleet: Fleet) -> pl.DataFrame:

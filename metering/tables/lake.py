@@ -9,6 +9,8 @@ from __future__ import annotations
 import polars as pl
 
 from metering.tables.control import LOAD_CONTROL
+from metering.tables.notices import NOTICES
+from metering.tables.notices import SEVERITIES as SEVERITIES
 from metering.tables.records import KINDS
 from metering.tables.schema import SOURCE, TIMESTAMP, Column, Table
 
@@ -189,8 +191,6 @@ WINDOWS = Table(
     ),
 )
 
-SEVERITIES = ("info", "warning", "critical")
-
 VIOLATIONS = Table(
     "violations",
     "State changes of limit violations. Append-only; the highest revision of a violation_id is current.",
@@ -206,7 +206,7 @@ VIOLATIONS = Table(
         ),
         _REVISION,
         Column("rule", pl.String, "The rule that was broken, as listed in docs/rules.md", nullable=False),
-        Column("phase", pl.String, "Phase, or total", nullable=False, allowed=(*PHASES, "total")),
+        Column("phase", pl.String, "Phase, register, or total", nullable=False, allowed=(*PHASES, "total", *REGISTERS)),
         Column("started_at", TIMESTAMP, "Start of the first interval of the run that raised it", "UTC", nullable=False),
         Column("ended_at", TIMESTAMP, "Start of the first interval of the run that cleared it", "UTC"),
         Column("value", pl.Float64, "Most extreme value since started_at, in `unit`", nullable=False),
@@ -345,5 +345,6 @@ GAPS = Table(
 
 RECORDS: dict[str, Table] = {name: kind.table for name, kind in KINDS.items()}
 LAKE: dict[str, Table] = {
-    t.name: t for t in (READINGS, WINDOWS, VIOLATIONS, COMPLIANCE, LOAD_CONTROL, REJECTS, GAPS)
-} | RECORDS
+    **{t.name: t for t in (READINGS, WINDOWS, VIOLATIONS, COMPLIANCE, LOAD_CONTROL, REJECTS, GAPS, NOTICES)},
+    **RECORDS,
+}

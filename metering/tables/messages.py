@@ -15,6 +15,7 @@ import polars as pl
 
 from metering.tables.control import ALARM_RULES, LOAD_CONTROL
 from metering.tables.lake import COMPLIANCE, MEASURED, READINGS, REJECTS, VIOLATIONS, WINDOWS
+from metering.tables.notices import NOTICES
 from metering.tables.records import FIGURES, KINDS, MONEY, NAMES, Field, RecordKind
 from metering.tables.schema import TIMESTAMP, Column, Table
 
@@ -57,7 +58,8 @@ VIOLATION = MessageType("limit.violations", 1, VIOLATIONS, "violation_id")
 SUPPLY = MessageType("supply.compliance", 1, COMPLIANCE, "meter_id/date")
 CONTROL = MessageType("load.control", 1, LOAD_CONTROL, "plan_id/customer_no/window_end")
 REJECTED = MessageType("readings.rejected", 1, REJECTS, "the original key")
-MESSAGE_TYPES = (WINDOW, VIOLATION, SUPPLY, CONTROL, REJECTED)
+NOTICE = MessageType("notices.sent", 1, NOTICES, "notice_id")
+MESSAGE_TYPES = (WINDOW, VIOLATION, SUPPLY, CONTROL, REJECTED, NOTICE)
 
 
 def window_messages(frame: pl.DataFrame) -> Outbound:
@@ -93,6 +95,11 @@ def reject_messages(frame: pl.DataFrame) -> Outbound:
     meters: list[str | None] = frame["meter_id"].to_list()
     partition_keys = [key if meter is None else meter for meter, key in zip(meters, keys, strict=True)]
     return Outbound(keys, partition_keys, _encoded(frame, REJECTED))
+
+
+def notice_messages(frame: pl.DataFrame) -> Outbound:
+    """Messages of `notices` rows, in their order, keyed `notice_id`; by customer where they are about one."""
+    return Outbound(frame["notice_id"].to_list(), frame["customer_no"].to_list(), _encoded(frame, NOTICE))
 
 
 def shortened(value: bytes, most: int) -> bytes | None:

@@ -21,6 +21,7 @@ COMMANDS = {
     "simulate": ("simulate", "Simulate a fleet of large customers with labelled faults"),
     "replay": ("replay", "Turn someone's CSV, workbook or Parquet into readings"),
     "stream": ("stream", "Run the dataflow on files or on Kafka"),
+    "notify": ("notify", "Tell people of violations, outages and plans, once each"),
     "materialize": ("materialize", "Run the Dagster assets for a range of days"),
     "edit": ("edit", "Put values right by hand, from a signed correction file"),
     "compact": ("compact", "Merge the lake's small parts, and take out days past keeping"),

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from metering.errors import UserError
+from metering.tables.notices import CONTACTS
 from metering.tables.schema import Table
 from metering.tables.warehouse import CUSTOMERS, METERS_IN_FILE
 from orchestration.cli import home_option
-from orchestration.home.registry_files import registry_paths
+from orchestration.home.registry_files import contacts_path, registry_paths
 from orchestration.home.settings import explained_defaults
 
 _HEAD = """\
@@ -27,6 +28,13 @@ _METERS = (
     "M100002-1,100002,3p4w,57.7,350,40,1.5,6,6,60,1,2026-01-01,,main,mean",
     "M100002-2,100002,3p4w,57.7,350,40,1.5,6,6,60,2,2026-01-01,,main,mean",
 )
+_CONTACTS = (
+    "dispatch,配电调度值班台,*,*,info,,critical,zh,"
+    "mailtos://${MAIL_USER}:${MAIL_PASSWORD}@mail.example.com/duty@example.com,,",
+    "office-east,城东供电所,feeder:10kV-01,outage limit_warning,warning,22:00-07:00,critical,zh,"
+    "json://${SMS_GATEWAY}/office-east,,",
+    "duty-manager,营销部值班经理,segment:important,limit_warning,critical,,none,zh,json://${SMS_GATEWAY}/manager,1,15",
+)
 
 
 @click.command("init")
@@ -38,6 +46,7 @@ def command(home: Path) -> None:
         home / "kilowatch.toml": _HEAD + commented(explained_defaults()),
         customers: _template(CUSTOMERS, _CUSTOMERS),
         meters: _template(METERS_IN_FILE, _METERS),
+        contacts_path(home): _template(CONTACTS, _CONTACTS),
     }
     there = [str(path) for path in files if path.exists()]
     if there:

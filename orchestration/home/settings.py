@@ -44,6 +44,7 @@ from metering.settings import (
     MeterEventSettings,
     MeteringFaultSettings,
     MeteringSettings,
+    NoticeSettings,
     PlausibilitySettings,
     PowerFactorAdjustment,
     Rulebook,
@@ -56,6 +57,7 @@ from metering.settings import (
 from metering.settings.kpis import Kpi
 from metering.tables import warehouse
 from metering.tables.control import ALARM_RULES
+from metering.tables.notices import SEVERITIES
 from metering.tables.records import KINDS
 from metering.vee.validation import CHECKS, READING_CHECKS
 from orchestration.home.calendar import SpecialDays, known_country, special_days
@@ -88,6 +90,7 @@ class Topics(_Part):
     compliance: str = Field(min_length=1)
     load_control: str = Field(min_length=1)
     rejected: str = Field(min_length=1)
+    notices: str = Field(min_length=1)
     feedback: str = Field(min_length=1)
     load_control_plans: str = Field(min_length=1)
     outages: str = Field(min_length=1)
@@ -166,6 +169,7 @@ class Settings(BaseSettings):
     stream: StreamOptions
     lake: LakePart
     retention: Retention
+    notify: NoticeSettings
     forecast: ForecastSettings
     control: ControlSettings
     vee: VeeSettings
@@ -265,6 +269,18 @@ class Settings(BaseSettings):
         for name, figure in asdict(value).items():
             if not 0 <= figure < inf:
                 raise ValueError(f"{name} must be a number from 0")
+        return value
+
+    @field_validator("notify")
+    @classmethod
+    def _tries_and_ends(cls, value: NoticeSettings) -> NoticeSettings:
+        counts = (value.attempts, value.parallel, value.members_named)
+        spans = (value.expire_after_min, value.retry_after_s, value.retry_at_most_s, value.lake_interval_s)
+        if min(counts) < 1 or not all(0 < span < inf for span in spans) or not 0 <= value.storm_wait_s < inf:
+            raise ValueError("attempts, parallel, members_named must be at least 1, times above 0, storm_wait_s from 0")
+        for name, severity in (*value.plan_severity.items(), *value.outage_severity.items()):
+            if severity not in SEVERITIES:
+                raise ValueError(f"{name}: '{severity}' is no severity; there are {', '.join(SEVERITIES)}")
         return value
 
     @field_validator("timezone")

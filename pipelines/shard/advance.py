@@ -27,6 +27,7 @@ from pipelines.shard import (
     events,
     meters,
     silence,
+    steps,
     windows,
 )
 from pipelines.shard.chunks import NEVER
@@ -44,6 +45,8 @@ FRAMES: tuple[Frame, ...] = (
     checks.BASE,
     checks.EVENTS,
     checks.SUSPECTS,
+    steps.LAST,
+    steps.PRIOR,
     silence.MISSING,
     control_live.LIVE,
     control_warnings.WARNINGS,

@@ -21,7 +21,7 @@ from pipelines.shard.state import Frame, State
 from pipelines.shard.store import KEY, Context
 from pipelines.shard.windows import EMITTED, forgotten, unknown
 
-DAYS = Frame("days", 1, compliance.DAYS_SCHEMA, dated="as_of")
+DAYS = Frame("days", 1, compliance.DAYS_SCHEMA, dated="as_of", narrow=True)
 """Sums of each meter's days of the month."""
 
 

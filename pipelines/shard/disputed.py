@@ -6,7 +6,7 @@ say. Not here: machines as frames (`machines`), who is disputed (`events`), the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from metering.events import plain
+from metering.events import judge, plain
 from metering.events.lifecycle import (
     CHANGE_SCHEMA,
     LOOK_BACK,
@@ -30,17 +30,17 @@ from metering.readings.slots import WINDOW_US, answering, at_slots
 from metering.tables.lake import WINDOW_S
 from metering.tables.schema import no_rows
 from pipelines.shard.blocks import last_ends, next_ends
-from pipelines.shard.checks import BASE, EVENTS, RUNS, SUSPECTS, in_reach, judged, met
+from pipelines.shard.checks import BASE, EVENTS, RUNS, SUSPECTS, in_reach, judged, met, suspected
 from pipelines.shard.chunks import Chunks
-from pipelines.shard.machines import EPOCH, Machines, PairKey, changes_of, emitted_of, run_of, states, us_of
+from pipelines.shard.late_steps import ORDER, as_they_came, counts_more, screened
+from pipelines.shard.machines import Machines, PairKey, changes_of, emitted_of, run_of, states, us_of
 from pipelines.shard.meters import Turn
 from pipelines.shard.state import Frame, State
+from pipelines.shard.steps import step_codes, valued
 from pipelines.shard.store import HELD_SCHEMA, Context
 from pipelines.shard.windows import CLOSED, OPEN
 
 _SETTLED = RUN_UP / 2
-_ORDER = ("stamp_us", "source_partition", "log_offset", "source_row", "logged_at")
-"""What tells which of several readings of a slot counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +60,26 @@ def one_by_one(
     state: State, rows: pl.DataFrame, late: pl.DataFrame, suspects: pl.DataFrame, turn: Turn, context: Context
 ) -> tuple[State, pl.DataFrame]:
     """Readings of meters of which some (`late`: `position`) do not come in order."""
+    state, wrong = screened(state, at_slots(rows), context)
     runs, base, events = state.frame(RUNS), state.frame(BASE), state.frame(EVENTS)
     old = rows.filter(~pl.col("held"))
     past = past_of(old, events, context) if old.height else None  # but for its readings, which take most of the time
     # A check that no held reading spoke for a start of, and that nothing was going on at, stays as it is.
     known = [runs, base, state.frame(SUSPECTS), *([_in_question(past.events, old, context)] if past else [])]
-    pairs = met(known, rows, suspects)
+    of_steps = pl.col("code").is_in(step_codes(context))
+    told = [frame.filter(of_steps) for frame in (*known, *([past.events] if past else []))]
+    looked_at = pl.concat([wrong, met(told, rows, suspects.clear())["meter"]]).unique()
+    arrivals = as_they_came(at_slots(rows), looked_at, state, context)
+    by_steps = judge.step_starts(arrivals, context.meter_versions, context.settings)
+    state = suspected(state, rows, by_steps)
+    pairs = met([*known, *told], rows, pl.concat([suspects, by_steps]))
     if pairs.is_empty():
         return state, no_rows(CHANGE_SCHEMA)
     rows = at_slots(rows.filter(pl.col("meter").is_in(pairs["meter"].unique().implode())))
     before = _before(state, pairs, past, context)
     machines = _machines(before, pairs, context)
-    changes = _run(machines, rows, late["position"], before.rows, pairs, context)
+    changes = _run(machines, rows, late["position"], before.rows, pairs.filter(~of_steps), context)
+    changes = pl.concat([changes, _run_steps(machines, arrivals, pairs.filter(of_steps), context)])
     held_from = turn.before.less(context.windows_kept * WINDOW_US)
     meters = pl.Series([meter for meter, _ in machines], dtype=pl.UInt32)
     horizons = dict(zip(machines, last_ends(meters, held_from.of(meters), context).to_list(), strict=True))
@@ -101,7 +109,7 @@ def _before(state: State, pairs: pl.DataFrame, past: Past | None, context: Conte
     held = [rows for frame in (CLOSED, OPEN) for rows in state.chunks(frame).where(theirs)]
     empty = pl.DataFrame(schema=HELD_SCHEMA).select(context.held_columns)
     rows = pl.concat([empty, *(part.select(context.held_columns) for part in (*parts, *held))])
-    return _Before(at_slots(answering(latest(rows))), base, events, settled)
+    return _Before(valued(at_slots(answering(latest(rows))), pairs, state, context), base, events, settled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +235,8 @@ def _run(
     for pair, by_position in _by_position(counting, pairs, machines, context):
         said[pair] = dict(by_position)
     found: dict[PairKey, list[Change]] = {}
-    for (meter, code), machine in machines.items():
-        readings = said.get((meter, code), {})
+    for meter, code in pairs.select(PAIR).iter_rows():
+        machine, readings = machines[meter, code], said.get((meter, code), {})
         unsaid = [(at, ts_us) for at, ts_us in replacing.get(meter, ()) if at not in readings]
         if unsaid:
             arrivals = sorted([*((at, one.ts_us) for at, one in readings.items()), *unsaid])
@@ -240,9 +248,31 @@ def _run(
     return changes_of(found, machines)
 
 
+def _run_steps(machines: Machines, arrivals: pl.DataFrame, pairs: pl.DataFrame, context: Context) -> pl.DataFrame:
+    """Let the machines run over what arrivals make of steps (`late_steps.as_they_came`); gives what changed."""
+    if pairs.is_empty():
+        return no_rows(CHANGE_SCHEMA)
+    numbered = arrivals.with_row_index("number")
+    said = _with_interval(judged(numbered, pairs, context, ("number",)), context)
+    by_pair: dict[PairKey, dict[int, Judged]] = {}
+    for meter, code, number, *one in said.select(*PAIR, "number", *_JUDGED).iter_rows():
+        by_pair.setdefault((meter, code), {})[number] = Judged._make(one)
+    of_meter: dict[int, list[tuple[int, int]]] = {}
+    for meter, number, ts_us in numbered.select("meter", "number", pl.col("ts").to_physical()).iter_rows():
+        of_meter.setdefault(meter, []).append((number, ts_us))
+    found: dict[PairKey, list[Change]] = {}
+    for meter, code in pairs.select(PAIR).iter_rows():
+        machine, readings = machines[meter, code], by_pair.get((meter, code), {})
+        arrived = of_meter.get(meter, ())
+        changes = [change for number, ts_us in arrived for change in machine.put(ts_us, readings.get(number))]
+        if changes:
+            found[meter, code] = changes
+    return changes_of(found, machines)
+
+
 def _doubled(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     """The turn's readings whose time another one has, and those (without `position`) that were `known` before them."""
-    named = ("meter", pl.col("ts").to_physical(), *_ORDER)
+    named = ("meter", pl.col("ts").to_physical(), *ORDER)
     unplaced = pl.lit(None, rows.schema["position"]).alias("position")
     both = pl.concat([known.select(unplaced, *named), rows.select("position", *named)])
     return both.filter(pl.struct("meter", "ts").is_duplicated()).sort("position", nulls_last=False)
@@ -255,25 +285,13 @@ def _outdone(doubled: pl.DataFrame) -> tuple[list[int], dict[int, list[tuple[int
     replacing: dict[int, list[tuple[int, int]]] = {}
     for position, meter, ts_us, *which in doubled.iter_rows():
         before = winner.get((meter, ts_us))
-        if before is not None and not _counts_more(which, before):
+        if before is not None and not counts_more(which, before):
             outdone.append(position)
             continue
         winner[meter, ts_us] = tuple(which)
         if position is not None:
             replacing.setdefault(meter, []).append((position, ts_us))
     return outdone, replacing
-
-
-def _counts_more(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Of a slot's readings the one stamped last; of those the one that `metering.load.windows.latest` takes: of one log
-    the later in it, of several the later logged.
-    """
-    if one[0] != other[0]:
-        return bool(one[0] > other[0])
-    one, other = one[1:], other[1:]
-    if one[0] == other[0] and (one[3] is None) == (other[3] is None):
-        return tuple(one[1:3]) >= tuple(other[1:3])
-    return (one[3] or EPOCH, one[0]) > (other[3] or EPOCH, other[0])
 
 
 def _by_time(rows: pl.DataFrame, pairs: pl.DataFrame, context: Context) -> Iterator[tuple[PairKey, Iterator[Judged]]]:

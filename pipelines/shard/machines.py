@@ -50,7 +50,7 @@ def run_of(row: dict[str, Any], side: int) -> Run:
 
 def emitted_of(row: dict[str, Any], side: int) -> Emitted:
     ended = _us_or_none(row["ended_at"])
-    story = Story(ended, row["value"] * side, row["limit_value"], row["ruleset"], row["occurrences"])
+    story = Story(ended, row["value"] * side, row["limit_value"], row["ruleset"], row["occurrences"] or 1)
     return Emitted(row["state"], row["revision"], story, row["version"])
 
 

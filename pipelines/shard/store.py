@@ -199,6 +199,20 @@ class LakePast:
             rows = late.join(places.lazy(), on=places.columns, how="semi").collect()
         return _after(since, self._held(self._coded(rows, "ts")))
 
+    def last_since(self, since: datetime, known: pl.Series) -> pl.DataFrame:
+        """The newest readings (as held) after `since` of each meter but those `known` (codes)."""
+        found: list[pl.DataFrame] = []
+        names = self._index.names.gather(known)
+        for day in reversed(self._days_since("readings", since)):
+            with self._lake.held():
+                theirs = pl.col("meter_id").is_in(names.implode())
+                rows = self._lake.scan("readings", [day]).filter(~theirs & (pl.col("ts") > since))
+                newest = rows.group_by("meter_id").agg(pl.col("ts").max())
+                found.append(rows.join(newest, on=("meter_id", "ts"), how="semi").collect())
+            names = pl.concat([names, found[-1]["meter_id"].unique()])
+        every = pl.concat(found) if found else READINGS.empty()
+        return _after(since, self._held(self._coded(every, "ts")))
+
     def sources(self) -> dict[tuple[str, int], datetime]:
         """Every source and partition of readings, and the highest time of these."""
         found: dict[tuple[str, int], datetime] = {}
@@ -240,7 +254,6 @@ class LakePast:
 
     def _changes(self, rows: pl.DataFrame, checks: pl.DataFrame) -> pl.DataFrame:
         emitted = self._coded(rows, "at", of_window=True).join(checks, on=("rule", "phase"))
-        emitted = emitted.with_columns(pl.col("occurrences").fill_null(1))  # older than the column
         return last_emitted(emitted.select(CHANGE_SCHEMA.names()).cast(CHANGE_SCHEMA))
 
     def slots_by_day(self, since: datetime) -> Iterator[pl.DataFrame]:

@@ -1,6 +1,6 @@
 """Labels of a simulated fleet against what the stream raises, kind by kind, and the table in docs/events.md.
 
-    python -m tests.faults.confusion --customers 920 --days 30 --interval 900 --seeds 1 2 3
+    python -m tests.faults.confusion --record
 
 Telemetry is disturbed on its way: 2 % of it comes up to two hours late, 1 % twice, stamps jitter, and outside of faults
 a value is now and then absurd. Ends with exit code 1 if an alarm is missing, or one is raised that no label names.
@@ -29,6 +29,7 @@ KILOWATCH = Path(sys.executable).with_name("kilowatch")
 PAGE = Path(__file__).parents[2] / "docs" / "events.md"
 BEGIN, END = "<!-- confusion -->\n", "<!-- end of confusion -->"
 START = date(2026, 3, 2)
+RUNS = ("920,30,900,1", "920,30,900,2", "920,30,900,3", "920,4,300,4", "300,3,60,5")
 LATE, TWICE, JITTER, ABSURD = 0.02, 0.01, 0.3, 0.0005
 NAME = ("meter_id", "kind", "phase")
 
@@ -156,29 +157,27 @@ def _record(found: Sequence[Found], runs: Iterable[str]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.confusion", description=__doc__)
-    parser.add_argument("--customers", type=int, default=920, help="customers; some have two meters")
-    parser.add_argument("--days", type=int, default=30)
-    parser.add_argument("--interval", type=int, nargs="+", default=[900], help="seconds, one for each run of a seed")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument(
+        "runs", nargs="*", default=RUNS, help="customers,days,interval_s,seed of each (default: %(default)s)"
+    )
     parser.add_argument("--record", action="store_true", help="write the table to docs/events.md")
     options = parser.parse_args()
-    found, runs = [], []
-    for interval_s in options.interval:
-        for seed in options.seeds:
-            home = Path(tempfile.mkdtemp(prefix="kilowatch-confusion-"))
-            found.append(run(home / "home", options.customers, options.days, interval_s, seed))
-            shutil.rmtree(home)
-            last = found[-1]
-            runs.append(f"{last.meters:,} meters, {options.days} days at {interval_s} s, seed {seed}, "
-                        f"{last.readings:,} readings")  # fmt: skip
-            sys.stdout.write(f"{runs[-1]}: {last.missed.height} missed, {last.invented.height} invented\n")
-            sys.stdout.flush()
+    found, told = [], []
+    for each in options.runs:
+        customers, days, interval_s, seed = map(int, each.split(","))
+        folder = Path(tempfile.mkdtemp(prefix="kilowatch-confusion-"))
+        found.append(run(folder / "home", customers, days, interval_s, seed))
+        shutil.rmtree(folder)
+        last = found[-1]
+        told.append(f"{last.meters:,} meters, {days} days at {interval_s} s, seed {seed}, {last.readings:,} readings")
+        sys.stdout.write(f"{told[-1]}: {last.missed.height} missed, {last.invented.height} invented\n")
+        sys.stdout.flush()
     sys.stdout.write(table(found))
     for each in found:
         if each.missed.height + each.invented.height:
             sys.stdout.write(f"missed: {each.missed.head(20).rows()}\ninvented: {each.invented.head(20).rows()}\n")
     if options.record:
-        _record(found, runs)
+        _record(found, told)
     return int(any(each.missed.height + each.invented.height for each in found))
 
 

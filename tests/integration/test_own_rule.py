@@ -122,7 +122,7 @@ def test_it_is_in_the_lake_with_late_readings_folded_in(violations: pl.DataFrame
     assert final.select("unit", "severity", "ruleset").rows() == [
         ("A", "critical", "home"), ("A", "critical", "home"), ("A", "critical", "segment=important"),
     ]  # fmt: skip
-    assert final["message_zh"][0] == f"{FOUR_WIRE} B相过流恢复：9.4 A（限值 7.2 A）"
+    assert final["message_zh"][0] == f"{FOUR_WIRE} B 相过流已解除：9.4 A（限值 7.2 A）"
 
 
 def test_its_messages_are_what_the_homes_own_schema_says(home: Any, violations: pl.DataFrame) -> None:

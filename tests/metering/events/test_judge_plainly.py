@@ -104,6 +104,8 @@ def _measured(reading: Row, measure: str, phase: str) -> float | None:
         has = phase in PHASES[METERS[reading["meter"]][1]]
         value: float | None = reading[f"{measure}{phase}_{'v' if measure == 'u' else 'a'}"]
         return value if has else None
+    if measure.startswith("register_"):
+        return None  # these meters report none
     if measure in OVER_PHASES:
         others = "abc".replace(phase, "") if measure.endswith("other") else "abc"
         values = _phases(reading, measure[0], others)

@@ -93,14 +93,14 @@ PF = {"rule": "low_power_factor", "phase": "total", "version": FOUR_WIRE, "value
         ),
         pytest.param(
             {"started_at": _at(13, 55), "at": _at(14, 6), "state": "withdrawn", "phase": "c"},
-            "城东钢厂（10 kV 东一线）CB 线电压过压（13:55 起）已撤销：后到的数据表明并无此事。",
+            "城东钢厂（10 kV 东一线）CB 线电压过压（13:55 起）已撤销：补到的数据表明并未发生。",
             "城东钢厂 (10 kV 东一线): over-voltage (line CB) since 13:55 is withdrawn: data that came later shows that "
             "there was none.",
             id="withdrawn",
         ),
         pytest.param(
             {**LOW, "started_at": _at(23, 50, 1), "at": _at(1, 55), "state": "updated", "occurrences": 3},
-            "城东钢厂（10 kV 东一线）C 相电压欠压：最低 42 V，额定的 72.7 %（限值 78 %），1 月 1 日 23:50 起已 2 小时 5 分钟，反复 3 次。"
+            "城东钢厂（10 kV 东一线）C 相欠压：最低 42 V，额定的 72.7 %（限值 78 %），1 月 1 日 23:50 起已 2 小时 5 分钟，反复 3 次。"
             "建议：检查电压回路接线与熔断器，核对线路负荷。",
             "城东钢厂 (10 kV 东一线): under-voltage (phase C): lowest 42 V, 72.7 % of nominal (limit 78 %), since 1 Jan 23:50, "
             "for 2 h 5 min so far, came 3 times. What to do: Check the voltage circuit and its fuses, and the load of the line.",

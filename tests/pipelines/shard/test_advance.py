@@ -174,7 +174,7 @@ def test_a_violation_that_a_held_reading_decides_goes_on_counting(
 
     turns.turn([sent(30, 0.0), sent(45, 0.0), sent(60.5, 190.0), sent(90, 0.0)])
     turns.turn([sent(120.5, 0.0)])  # from minute 60 on readings are held
-    turns.turn([sent(60.5, 250.0)])
+    turns.turn([sent(60.5, 220.0)])
     rows = pl.concat([tables["violations"] for tables in turns.tables]).sort("revision")
     assert rows["state", "revision"].rows() == [("raised", 0), ("cleared", 1), ("cleared", 2)]
     assert rows["violation_id"].n_unique() == 1
