@@ -23,7 +23,7 @@ from metering.supply.power_factor import power_factor_monthly
 from metering.supply.voltage import JUDGED_BY, voltage_daily
 from metering.tables import TIMESTAMP
 from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
-from metering.tables.lake import REGISTERS, VOLTAGES
+from metering.tables.lake import CHAIN, REGISTERS, VOLTAGES
 from metering.tables.warehouse import METER_DAILY
 from metering.vee.expected import SLOT, adding_up
 from metering.vee.meter_curve import (
@@ -32,6 +32,7 @@ from metering.vee.meter_curve import (
     START,
     WINDOW_VALUES,
     Beside,
+    chain_of,
     meter_curve,
     meter_daily,
     reaching,
@@ -73,6 +74,7 @@ def _registers(rows: pl.DataFrame, meter_versions: pl.DataFrame, timezone: str) 
         meter_versions["meter_id"].gather(at_end["version"]).alias("meter_id"),
         pl.col("slot_us").cast(TIMESTAMP).alias("window_end"),
         *(pl.col(name).alias(end) for name, end in zip(REGISTERS, REGISTER_ENDS, strict=True)),
+        CHAIN,
     )
 
 
@@ -80,16 +82,21 @@ def _at_start(batch: Batch, day: date) -> pl.DataFrame:
     """What meters read at the moment when the local `day` starts, whether or not the day before was materialised."""
     start, _ = day_bounds(day, batch.settings.timezone)
     versions, zone = batch.registry.meter_versions, batch.settings.timezone
-    rows = believed(readings_at(batch, start, (*REGISTERS, "p_kw", "q_kvar")), versions)
+    rows = believed(readings_at(batch, start, (*REGISTERS, CHAIN, "p_kw", "q_kvar")), versions)
     slots = placed(rows, versions, zone).filter(pl.col("slot_us").cast(TIMESTAMP) == start)
     at_start = answering(slots)
-    return at_start.select(
-        *(versions[name].gather(at_start["version"]) for name in ("meter_id", "chain")),
-        pl.lit(start, TIMESTAMP).alias("window_end"),
-        *(pl.col(name).alias(end) for name, end in zip(REGISTERS, REGISTER_ENDS, strict=True)),
-        pl.col("p_kw").alias("p_mean_kw"),
-        pl.col("q_kvar").alias("q_mean_kvar"),
-    ).select(START.names())
+    return (
+        at_start.select(
+            *(versions[name].gather(at_start["version"]) for name in ("meter_id", "chain")),
+            pl.lit(start, TIMESTAMP).alias("window_end"),
+            *(pl.col(name).alias(end) for name, end in zip(REGISTERS, REGISTER_ENDS, strict=True)),
+            pl.col("p_kw").alias("p_mean_kw"),
+            pl.col("q_kvar").alias("q_mean_kvar"),
+            CHAIN,
+        )
+        .with_columns(chain_of())
+        .select(START.names())
+    )
 
 
 def meter_curves(batch: Batch, days: Sequence[date]) -> Iterator[Part]:

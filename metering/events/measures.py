@@ -14,7 +14,8 @@ import polars as pl
 
 from metering.events import registers
 from metering.supply.power_factor import power_factor
-from metering.tables.lake import MEASURED, PHASES, REGISTERS
+from metering.supply.unbalance import negative_sequence
+from metering.tables.lake import LINE_VOLTAGES, MEASURED, PHASES, REGISTERS
 
 TOTAL = "total"
 _P, _Q = pl.col("p_kw"), pl.col("q_kvar")
@@ -119,6 +120,10 @@ MEASURES: dict[str, Measure] = {
     ),
     "u_unbalance": Measure(
         "1", "unbalance of the voltages as meters tell it, (max - min) / max", {TOTAL: _unbalance("u{}_v")}, whole=True
+    ),
+    "u_negative_sequence": Measure(
+        "1", "negative over positive sequence of the line-to-line voltages; none where one of the three is missing",
+        {TOTAL: negative_sequence(*(pl.col(name) for name in LINE_VOLTAGES))},
     ),
     "i_unbalance": Measure(
         "1", "unbalance of the currents as meters tell it, (max - min) / max", {TOTAL: _unbalance("i{}_a")}, whole=True

@@ -47,12 +47,12 @@ SEED_SCHEMA = pl.Schema(
 """Of a meter's last reading, where its block is not over: the integral of power so far [1e-6 kWh], and when the block
 before was over [us], with its registers then; null where these are not known. And whether its own step was wrong, so
 that the next one may be the first that is sane again."""
-_OF_BLOCK = tuple(name for name in SEED_SCHEMA if name != "troubled")
+OF_BLOCK = tuple(name for name in SEED_SCHEMA if name != "troubled")
 
 _OK, _DOWN, _UP = 0, -1, 1
 _READINGS_BACK, _BLOCKS_BACK = 3, 2
-_US_PER_HOUR = 3_600_000_000
-_OF_VERSION = (
+US_PER_HOUR = 3_600_000_000
+OF_VERSION = (
     "chain", "interval_s", "register_modulus", "step_most_kw", "step_tolerance", "step_count_kwh", "multiplier",
     "p_most_kw",
 )  # fmt: skip
@@ -65,23 +65,21 @@ def steps(
     """`rows` with VALUES, SEED_SCHEMA, and `wrong`: whether a step to it, or to the one before, cannot be counted.
 
     `rows`: one for each slot and `key`, sorted by both: `version`, `slot_us`, `end_us` (of its block), `stamp_us`,
-    `p_kw` and registers; where they have SEED_SCHEMA, a first row of a key may stand for its block so far. Each row is
-    told by those of its key before it.
+    `p_kw` and registers. Each row is told by those of its key before it.
     """
-    given = [name for name in SEED_SCHEMA if name in rows.columns]
     absent = [pl.lit(None, pl.Float64).alias(name) for name in ("p_kw", *REGISTERS) if name not in rows.columns]
     known = rows.select(
-        pl.col(key).alias(_KEY), "version", "slot_us", "end_us", "stamp_us", *given,
+        pl.col(key).alias(_KEY), "version", "slot_us", "end_us", "stamp_us",
         *(name for name in ("p_kw", *REGISTERS) if name in rows.columns), *absent,
     )  # fmt: skip
     known = known.with_columns(
-        *(meter_versions[name].gather(known["version"]) for name in _OF_VERSION),
-        *(pl.lit(None, dtype).alias(name) for name, dtype in SEED_SCHEMA.items() if name not in given),
+        *(meter_versions[name].gather(known["version"]) for name in OF_VERSION),
+        pl.lit(False).alias("troubled"),
     )
     told = _direct(known, settings)
     blocks = _blocks(told)
     told = _with_blocks(told, blocks, settings)
-    return rows.drop(given).with_columns(told[(*VALUES, "wrong", *SEED_SCHEMA)])
+    return rows.with_columns(told[(*VALUES, "wrong", *SEED_SCHEMA)])
 
 
 def told_by_themselves(
@@ -112,12 +110,12 @@ def _direct(known: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
     not_shown = pl.any_horizontal(
         ((pl.col(name) < 0) | (pl.col(name) >= pl.col("register_modulus"))).fill_null(False) for name in REGISTERS
     )
-    known = known.with_columns(wrong.alias("wrong"), pl.col("troubled").fill_null(False))
+    known = known.with_columns(wrong.alias("wrong"), pl.lit(False).alias("after"))
     usual = [pl.lit(False).alias(f"{name}_after") for name in REGISTERS]
-    if known.select((pl.col("wrong") | pl.col("troubled") | not_shown).any()).item():
+    if known.select((pl.col("wrong") | not_shown).any()).item():
         known = known.with_columns(_after_wrong(known)).with_columns(_starts_wrong(known, settings))
     else:
-        known = known.with_columns(*usual, pl.lit(False).alias("after"))
+        known = known.with_columns(usual)
     return known.with_columns(value for name in REGISTERS for value in _values(name))
 
 
@@ -134,7 +132,7 @@ def _after_wrong(known: pl.DataFrame) -> list[pl.Series]:
     }
     same = (pl.col(_KEY) == pl.col(_KEY).shift(1)).fill_null(False)
     found = known.select(
-        (pl.col("troubled") | pl.any_horizontal(wrong.values())).alias("troubled"),
+        pl.any_horizontal(wrong.values()).alias("troubled"),
         *((own.shift(1) & same).fill_null(False).alias(f"{name}_after") for name, own in wrong.items()),
     )
     after = found.select((pl.col("troubled").shift(1) & known.select(same).to_series()).fill_null(False))
@@ -145,15 +143,15 @@ def _since(back: int, settings: MeteringSettings) -> pl.Expr:
     """The time since the reading so many before [us]; null where none of the same chain is."""
     passed = pl.col("stamp_us") - pl.col("stamp_us").shift(back)
     same = (pl.col(_KEY) == pl.col(_KEY).shift(back)) & (pl.col("chain") == pl.col("chain").shift(back))
-    longest_us = int(settings.plausibility.step_days * 24 * _US_PER_HOUR)
+    longest_us = int(settings.plausibility.step_days * 24 * US_PER_HOUR)
     return pl.when(same & passed.is_between(1, longest_us)).then(passed)
 
 
-def _most(since_us: pl.Expr) -> pl.Expr:
+def most_of(since_us: pl.Expr) -> pl.Expr:
     """The most that a register can count in a time [kWh]; one count more where it is less than a window."""
     count = pl.min_horizontal("step_count_kwh", "multiplier")
     more = pl.when(since_us < WINDOW_S * 1_000_000).then(count).otherwise(0.0)
-    return pl.col("step_most_kw") * (since_us / _US_PER_HOUR) + more
+    return pl.col("step_most_kw") * (since_us / US_PER_HOUR) + more
 
 
 def _is(name: str, back: int, since_us: pl.Expr) -> pl.Expr:
@@ -165,7 +163,7 @@ def _is(name: str, back: int, since_us: pl.Expr) -> pl.Expr:
     went = (
         pl.when(end < 0).then(_DOWN)
         .when(end >= modulus).then(_UP)
-        .when(on <= _most(since_us)).then(_OK)
+        .when(on <= most_of(since_us)).then(_OK)
         .when(end < start).then(_DOWN)
         .otherwise(_UP)
     )  # fmt: skip
@@ -199,7 +197,7 @@ def _values(name: str) -> Iterator[pl.Expr]:
     back = pl.when(is_ == _OK).then(0.0).when(is_ == _DOWN).then(before - pl.col(name))
     yield back.alias(value(name, BACK))
     # without power a step is held against a tenth of what the meter can make: ten times of that it cannot have made
-    multiple = pl.when(is_ == _UP).then(10 * (pl.col(name) - before) / _most(pl.col("since_us")))
+    multiple = pl.when(is_ == _UP).then(10 * (pl.col(name) - before) / most_of(pl.col("since_us")))
     judged_by_block = pl.col("p_kw").is_not_null() if name in OF_POWER else pl.lit(False)
     yield (
         multiple.when((is_ == _OK) & (~judged_by_block | pl.col(f"{name}_after")))
@@ -217,7 +215,7 @@ def _blocks(told: pl.DataFrame) -> pl.DataFrame:
     """Blocks of readings, in order: what power and registers say of each as far as it has come.
 
     Columns: `last` (row of its last reading), `over`, `since_us`, `kwh_e6` (null: not known for all of it), `edge_us`
-    and `edge_<register>`, and of the last reading what `_OF_VERSION`, key, stamp and registers are.
+    and `edge_<register>`, and of the last reading what `OF_VERSION`, key, stamp and registers are.
     """
     first = (pl.col(_KEY) != pl.col(_KEY).shift(1)).fill_null(True)
     passed_us = pl.col("slot_us") - pl.col("slot_us").shift(1)
@@ -227,15 +225,14 @@ def _blocks(told: pl.DataFrame) -> pl.DataFrame:
         | (pl.col("chain") != pl.col("chain").shift(1))
     )
     p_kw = pl.when(pl.col("p_kw").abs() <= pl.col("p_most_kw")).then("p_kw")
-    here = (p_kw * passed_us / (_US_PER_HOUR / 1_000_000)).round().cast(pl.Int64, strict=False)
-    seeded = first & pl.col("edge_us").is_not_null()
+    here = (p_kw * passed_us / (US_PER_HOUR / 1_000_000)).round().cast(pl.Int64, strict=False)
     before_ends = (pl.col("slot_us") == pl.col("end_us")).shift(1) & ~missing
 
     def edge(name: str, own: str) -> pl.Expr:
-        return pl.when(seeded).then(own).when(before_ends).then(pl.col(name).shift(1)).alias(own)
+        return pl.when(before_ends).then(pl.col(name).shift(1)).alias(own)
 
     rows = told.with_columns(
-        pl.when(seeded).then("kwh_e6").when(~missing).then(here).alias("kwh_e6"),
+        pl.when(~missing).then(here).alias("kwh_e6"),
         edge("stamp_us", "edge_us"),
         *(edge(name, f"edge_{name}") for name in OF_POWER),
         (first | (pl.col("end_us") != pl.col("end_us").shift(1)).fill_null(True)).cum_sum().alias("block"),
@@ -243,18 +240,18 @@ def _blocks(told: pl.DataFrame) -> pl.DataFrame:
     grouped = rows.group_by("block", maintain_order=True).agg(
         pl.len().alias("n"),
         pl.when(pl.col("kwh_e6").is_not_null().all()).then(pl.col("kwh_e6").sum()).alias("kwh_e6"),
-        *(pl.col(name).first() for name in _OF_BLOCK if name != "kwh_e6"),
+        *(pl.col(name).first() for name in OF_BLOCK if name != "kwh_e6"),
     )
     last = grouped["n"].cum_sum().cast(pl.Int64) - 1
     of_last = told.select(
-        _KEY, "slot_us", "end_us", "stamp_us", *OF_POWER, *(name for name in _OF_VERSION if name != "interval_s")
+        _KEY, "slot_us", "end_us", "stamp_us", *OF_POWER, *(name for name in OF_VERSION if name != "interval_s")
     )[last]
     blocks = pl.concat([grouped.drop("block", "n"), of_last], how="horizontal")
     known = pl.col("kwh_e6").is_not_null() & pl.col("edge_us").is_not_null()
     return blocks.with_columns(
         last.alias("last"),
         (pl.col("slot_us") == pl.col("end_us")).alias("over"),
-        *(pl.when(known).then(name).alias(name) for name in _OF_BLOCK),
+        *(pl.when(known).then(name).alias(name) for name in OF_BLOCK),
     )
 
 
@@ -263,9 +260,9 @@ def _with_blocks(told: pl.DataFrame, blocks: pl.DataFrame, settings: MeteringSet
     one.
     """
     going_on = blocks.filter(~pl.col("over") & pl.col("edge_us").is_not_null())
-    rows = told.drop(_OF_BLOCK).with_columns(
+    rows = told.with_columns(
         (pl.col("wrong") | pl.col("after")).alias("wrong"),
-        *(_scattered(told.height, going_on["last"], going_on[name]) for name in _OF_BLOCK),
+        *(_scattered(told.height, going_on["last"], going_on[name]) for name in OF_BLOCK),
     )
     judged = _against_power(blocks)
     whole = judged.filter(pl.col("net").is_not_null() & ~told["wrong"].gather(judged["last"]))
@@ -287,11 +284,11 @@ def _scattered(height: int, at: pl.Series, values: pl.Series) -> pl.Series:
     return pl.Series(values.name, [None], dtype=values.dtype).new_from_index(0, height).scatter(at, values)
 
 
-def _net(edge_us: str, edge: str, kwh: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+def net_of(edge_us: str, edge: str, kwh: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
     """What registers counted since an edge (import less export) [kWh], where they can have; and whether that is apart
     from what power says.
     """
-    most = pl.col("step_most_kw") * ((pl.col("stamp_us") - pl.col(edge_us)) / _US_PER_HOUR)
+    most = pl.col("step_most_kw") * ((pl.col("stamp_us") - pl.col(edge_us)) / US_PER_HOUR)
     drawn, fed = (step(pl.col(f"{edge}_{name}"), pl.col(name), pl.col("register_modulus"), most) for name in OF_POWER)
     no_export = pl.col(f"{edge}_export_kwh").is_null() & pl.col("export_kwh").is_null()
     net = drawn - pl.when(no_export).then(0.0).otherwise(fed)
@@ -303,7 +300,7 @@ def _against_power(blocks: pl.DataFrame) -> pl.DataFrame:
     where the registers stood before blocks that were.
     """
     kwh = pl.col("kwh_e6") / 1_000_000
-    net, far = _net("edge_us", "edge", kwh)
+    net, far = net_of("edge_us", "edge", kwh)
     judged = blocks.with_columns(kwh.alias("kwh"), net.alias("net"), far.alias("apart"), pl.lit(False).alias("back"))
     if judged["apart"].any():
         failed = pl.col("apart").fill_null(pl.col("kwh").is_not_null())
@@ -317,7 +314,7 @@ def _against_power(blocks: pl.DataFrame) -> pl.DataFrame:
                 pl.col("edge_us").shift(before).alias("from_us"),
                 *(pl.col(f"edge_{name}").shift(before).alias(f"from_{name}") for name in OF_POWER),
             )
-            net, far = _net("from_us", "from", total_e6 / 1_000_000)
+            net, far = net_of("from_us", "from", total_e6 / 1_000_000)
             near = longer.select(net.is_not_null() & ~far & follows).to_series().fill_null(False)
             judged = judged.with_columns(pl.col("back") | near)
     return judged.filter("over")

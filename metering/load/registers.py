@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from metering.tables.lake import MOST_KWH, REGISTERS
+from metering.tables.lake import CHAIN, MOST_KWH, REGISTERS
 
 _PLAUSIBLE_ROLLOVER = 0.1
 
@@ -52,6 +52,14 @@ def within_chain(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFra
     if not other.any():
         return rows
     return rows.with_columns(rows[f"{name}_start"].set(other.fill_null(False), None) for name in REGISTERS)
+
+
+def seams(readings: pl.DataFrame) -> pl.Series | None:
+    """Which readings (sorted by meter and time) are of another chain of registers than the one before them; None where
+    all are of their meters' own.
+    """
+    chain = readings[CHAIN]
+    return None if chain.null_count() == len(chain) else chain.ne_missing(chain.shift(1))
 
 
 def register_energy(rows: pl.DataFrame, powered: pl.Expr) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import polars as pl
 
 from metering.load.registers import register_energy, within_chain
 from metering.readings.slots import WINDOW_US, pieces, slots_at
-from metering.tables.lake import MOST_KW, PHASES, REGISTERS, WINDOW_S
+from metering.tables.lake import CHAIN, MOST_KW, PHASES, REGISTERS, WINDOW_S
 from metering.tables.schema import TIMESTAMP
 
 _OF_SLOT = ("register_modulus", "step_most_kw", "step_tolerance", "step_count_kwh")
@@ -57,6 +57,7 @@ def shared_windows(rows: pl.DataFrame, meter_versions: pl.DataFrame, timezone: s
 def _with_energy(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
     """What each slot used [kWh, kvarh]."""
     adjacent = (pl.col("meter") == pl.col("meter").shift()) & (pl.col("stop_us").shift() == pl.col("start_us"))
+    adjacent &= pl.col(CHAIN).eq_missing(pl.col(CHAIN).shift())
     rows = rows.with_columns(
         *(pl.when(adjacent).then(pl.col(name).shift()).alias(f"{name}_start") for name in REGISTERS),
         *(pl.col(name).alias(f"{name}_end") for name in REGISTERS),

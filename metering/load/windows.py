@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import polars as pl
 
-from metering.load.registers import register_energy, within_chain
+from metering.load.registers import register_energy, seams, within_chain
 from metering.load.spread import shared_windows
 from metering.readings import plausible
 from metering.readings.slots import WINDOW_US, is_last, on_grid, pieces, placed, spans
@@ -20,10 +20,20 @@ from metering.registry.meter_versions import OFF_GRID_US
 from metering.supply.phases import phase_voltages
 from metering.supply.power_factor import power_factor
 from metering.supply.voltage import monitored, over, under
-from metering.tables.lake import CURRENTS, MEASURED, MOST_KW, MOST_KWH, PHASES, REGISTERS, WINDOW_S, WINDOWS
+from metering.tables.lake import (
+    CURRENTS,
+    LINE_VOLTAGES,
+    MEASURED,
+    MOST_KW,
+    MOST_KWH,
+    PHASES,
+    REGISTERS,
+    WINDOW_S,
+    WINDOWS,
+)
 from metering.tables.schema import TIMESTAMP, no_rows
 
-USED = tuple(name for name in MEASURED if name not in CURRENTS)
+USED = tuple(name for name in MEASURED if name not in (*CURRENTS, *LINE_VOLTAGES))
 """The measured values that windows look at; rules have theirs in `metering.events.catalogue.values_read`."""
 _SPAN_BITS = 40
 _METER_BITS = 23
@@ -188,7 +198,17 @@ def _whole(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
     first = last - grouped["n"] + 1
     found = grouped.with_columns(*_of_group(rows, first), *_at_edges(rows, first, last))
     found = found.with_columns(meter_versions[name].gather(found["version"]) for name in _OF_WINDOW)
+    found = _without_seams(found, seams(rows), first, last)
     return _with_energy(within_chain(found, meter_versions))
+
+
+def _without_seams(found: pl.DataFrame, seam: pl.Series | None, first: pl.Series, last: pl.Series) -> pl.DataFrame:
+    """Windows without the registers at their start, where those are of another chain than some reading since."""
+    if seam is None:
+        return found
+    count = seam.cast(pl.Int64).cum_sum()
+    broken = (count.gather(last) - count.gather(first) > 0) | seam.gather(first)
+    return found.with_columns(found[f"{name}_start"].set(broken, None) for name in REGISTERS)
 
 
 def _aggregates() -> list[pl.Expr]:

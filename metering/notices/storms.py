@@ -25,7 +25,7 @@ from metering.notices.dispatch import (
     targets,
 )
 from metering.notices.events import Event
-from metering.notices.texts import Words, body, message_of, storm_body, storm_title, title
+from metering.notices.texts import Words, body, feeders_text, message_of, storm_body, storm_title, title
 
 STORM = "storm"
 _FEEDERS_NAMED = 3
@@ -167,15 +167,14 @@ def _worded(notice: Notice, seen: _Seen, shown: Sequence[Event], world: World) -
     customers = {c.customer_no: c for member in shown for c in concerned(member, world.directory)}
     feeders = sorted({c.feeder for c in customers.values() if c.feeder})
     zh = contact.language == "zh"
-    where = ("、" if zh else ", ").join(feeders)
     count = len(customers)
     if count == 1:
         name = next(iter(customers.values())).name
         whom = f"{name}，{len(shown)} 条" if zh else f"{name}, {len(shown)} alarms"
     else:
-        whom = f"{where} 线路 {count} 户" if zh else f"feeder {where}, {count} customers"
-        if not 0 < len(feeders) <= _FEEDERS_NAMED:
-            whom = f"{count} 户" if zh else f"{count} customers"
+        whom = f"{count} 户" if zh else f"{count} customers"
+        if 0 < len(feeders) <= _FEEDERS_NAMED:
+            whom = f"{feeders_text(feeders, contact.language)}{' ' if zh else ', '}{whom}"
     begin = min(member.started_at or member.at for member in shown)
     over = sum(not member.is_open for member in shown)
     ends = [member.ended_at or member.at for member in shown] if notice.event_state == "cleared" else []

@@ -317,8 +317,15 @@ def duration(delta: timedelta, language: str) -> str:
 
 
 def _feeders(words: Words) -> str:
-    names = words.say("、", ", ").join(words.event.feeders)
-    return words.say(f"{names} 线路", f"feeder {names}")
+    return feeders_text(words.event.feeders, words.contact.language)
+
+
+def feeders_text(names: Sequence[str], language: str) -> str:
+    """Feeders as they are spoken of; one whose name says that it is a line is not called so again."""
+    if language == "zh":
+        joined = "、".join(names)
+        return joined if joined.endswith(("线", "线路")) else f"{joined} 线路"
+    return f"feeder{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def _listed(names: Sequence[str], words: Words) -> str:

@@ -43,6 +43,7 @@ METER_VERSIONS = pl.Schema(
         "contract_demand_kw": pl.Float64(),
         "pf_standard": pl.Float64(),
         "u_most_v": pl.Float64(),
+        "u_line_most_v": pl.Float64(),
         "i_most_a": pl.Float64(),
         "p_most_kw": pl.Float64(),
         "step_most_kw": pl.Float64(),
@@ -200,6 +201,7 @@ def _plausible(settings: MeteringSettings) -> list[pl.Expr]:
         (kw_per_a * pl.col("rated_a")).alias("base_kva"),
         rated_kw.alias("max_kva"),
         (pl.col("nominal_v") * figures.voltage_factor).alias("u_most_v"),
+        (_line_to_line() * figures.voltage_factor).alias("u_line_most_v"),
         (pl.col("max_a") * figures.current_factor).alias("i_most_a"),
         (rated_kw * figures.power_factor).alias("p_most_kw"),
         (rated_kw * figures.step_factor).alias("step_most_kw"),
@@ -208,6 +210,11 @@ def _plausible(settings: MeteringSettings) -> list[pl.Expr]:
         # what snapshots of power add up to says nothing of the energy between them
         pl.when(pl.col("sampling") == "snapshot").then(_ANY_KWH).otherwise(count_kwh).alias("step_count_kwh"),
     ]
+
+
+def _line_to_line() -> pl.Expr:
+    """Nominal voltage between two lines: three-wire meters report that."""
+    return pl.when(pl.col("wiring") == "3p4w").then(pl.col("nominal_v") * 3**0.5).otherwise("nominal_v")
 
 
 def _limits(limits: VoltageLimits) -> list[pl.Expr]:

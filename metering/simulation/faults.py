@@ -142,7 +142,7 @@ def _planned(row: dict[str, Any], queue: deque[_Kind], rules: Rulebook, day: dat
     """The fault of one meter: of the kind that is next in the queue, and that its wiring and supply can have."""
     scope = row["segment"], row["voltage_level_kv"], row["meter_id"]
     for kind in tuple(queue):
-        rule = rules.in_force(kind.name, day, *scope) if kind.name in rules.by_id else None
+        rule = None if kind.name in (MISSING, LATE) else rules.in_force(kind.name, day, *scope)
         if rule is None or _can_have(row, rule, kind, interval_s):
             break
     queue.remove(kind)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from metering.tables.lake import REGISTERS, WINDOWS
+from metering.tables.lake import CHAIN, READINGS, REGISTERS, WINDOWS
 from metering.tables.schema import TIMESTAMP, Column, Table
 from metering.tables.warehouse import STATUS_MEANING, STATUSES
 
@@ -24,6 +24,7 @@ BATCH_WINDOWS = replace(
             Column(f"{name}_end", pl.Float64, f"Register {name} as read at the end of the window; null: not read then")
             for name in REGISTERS
         ),
+        Column(CHAIN, pl.Float64, READINGS.column(CHAIN).meaning),
     ),
 )
 

@@ -18,7 +18,10 @@ PHASES = ("a", "b", "c")
 VOLTAGES = ("ua_v", "ub_v", "uc_v")
 CURRENTS = ("ia_a", "ib_a", "ic_a")
 REGISTERS = ("import_kwh", "export_kwh", "import_kvarh", "export_kvarh")
-MEASURED = (*VOLTAGES, *CURRENTS, "p_kw", "q_kvar", *REGISTERS)
+LINE_VOLTAGES = ("uab_v", "ubc_v", "uca_v")
+CHAIN = "register_chain"
+"""Readings with another number, or of which only one has a number, have no register step between them."""
+MEASURED = (*VOLTAGES, *LINE_VOLTAGES, *CURRENTS, "p_kw", "q_kvar", *REGISTERS, CHAIN)
 
 ESTIMATED = 1 << 16
 """Bit of a reading's `status`: an estimate of whoever exported it. Above the words of 8 and 16 bits that meters send."""
@@ -40,8 +43,13 @@ def _measured() -> tuple[Column, ...]:
         for p in PHASES
     )
     current = tuple(Column(f"i{p}_a", pl.Float64, f"Current of phase {p}, meter side", "A") for p in PHASES)
+    line = tuple(
+        Column(name, pl.Float64, f"Voltage {name[1]} to {name[2]}, meter side, where the meter tells it", "V")
+        for name in LINE_VOLTAGES
+    )
     return (
         *voltage,
+        *line,
         *current,
         Column("p_kw", pl.Float64, "Active power, three-phase total, primary side, import positive", "kW"),
         Column("q_kvar", pl.Float64, "Reactive power, three-phase total, primary side, import positive", "kvar"),
@@ -49,6 +57,12 @@ def _measured() -> tuple[Column, ...]:
         Column("export_kwh", pl.Float64, "Cumulative register, active export, primary side", "kWh"),
         Column("import_kvarh", pl.Float64, "Cumulative register, reactive import, primary side", "kvarh"),
         Column("export_kvarh", pl.Float64, "Cumulative register, reactive export, primary side", "kvarh"),
+        Column(
+            CHAIN,
+            pl.Float64,
+            "Number of the chain that the registers belong to, where they are sums of interval energies: no energy "
+            "leads from one chain to another; null: the meter's own registers",
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from metering.tables.lake import ESTIMATED, MEASURED
+from metering.tabular.energies import POWER_OF, chains, mean_power, register
 from metering.tabular.layout import Cells, cell_name, from_frame, from_text, matches
 from metering.tabular.shape import Channel, Mapping
 from metering.tabular.timestamps import interval_ends
@@ -49,8 +50,9 @@ class Replayed:
     """Result of `replay`.
 
     `readings`: meter_id, ts (UTC, interval end) and the mapped fields, in order of time; rows of equal time in file
-    order. `rejects`: schema REJECTS, in order of lines. `gaps` counts silences between intervals, `missing` the
-    readings that would fill them, `doubled` rows whose meter and ts stand in a later row again.
+    order; of interval energies also the power that is their mean, where none is mapped, and the chain that registers
+    belong to (`energies.chain_numbers`). `rejects`: schema REJECTS, in order of lines. `gaps` counts silences between
+    intervals, `missing` the readings that would fill them, `doubled` rows whose meter and ts stand in a later row.
 
     Every row is accounted for: `rows` = readings + rejects + `left_out` (by the mapping's [[rows]]) + `joined` (into
     the reading of another row) + `absent` (empty values of times that their day does not have). `before_header` lines
@@ -303,7 +305,7 @@ def _joined(good: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
         (pl.col(name).drop_nulls().unique().bitwise_or() if name == "status" else pl.col(name).drop_nulls().last())
         for name in names
     ]
-    return good.group_by("meter_id", "ts", maintain_order=True).agg(pl.col("line").last(), *last)
+    return good.group_by("meter_id", "ts", maintain_order=True).agg(pl.col("line", "length_s").last(), *last)
 
 
 def _doubled(good: pl.DataFrame, mapping: Mapping) -> int:
@@ -328,21 +330,16 @@ def _stands_again() -> pl.Expr:
 
 def _readings(good: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
     order = ("meter_id", "ts", *MEASURED, "status")
-    energies = dict.fromkeys(channel.field for channel in mapping.channels if channel.kind == "interval_energy")
-    summed = good.with_columns(_stands_again().alias("again")).with_columns(_register(field) for field in energies)
+    energies = [*dict.fromkeys(channel.field for channel in mapping.channels if channel.kind == "interval_energy")]
+    summed = good
+    if energies:
+        counted = good.with_columns(_stands_again().alias("again"))
+        powers = [mean_power(power, ways, energies) for power, ways in POWER_OF.items() if power not in good.columns]
+        registers = [register(field) for field in energies]
+        # a chain goes by what the energies are, so before they are registers
+        chained = counted.with_columns(*(power for power in powers if power is not None), chains(counted, energies))
+        summed = chained.with_columns(registers)
     return summed.select(name for name in order if name in summed.columns)
-
-
-def _register(field: str) -> pl.Expr:
-    """The cumulative register after each interval. It carries on over gaps and unknown energies, without guessing.
-
-    Of rows with the same meter and ts only the last counts. Rounded to 1e-9, so that sums of decimals stay short.
-    """
-    energy, again = pl.col(field), pl.col("again")
-    counted = pl.when(again).then(0.0).otherwise(energy).fill_null(0.0).cum_sum().over("meter_id")
-    own = pl.when(again).then(energy).otherwise(0.0)
-    register = (counted + own).round(9)
-    return pl.when(energy.is_not_null() & register.is_finite()).then(register).alias(field)
 
 
 def _gaps(good: pl.DataFrame) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ import polars as pl
 from metering.tables.lake import ESTIMATED, MEASURED, REGISTERS
 from metering.tables.schema import TIMESTAMP
 from metering.tabular.convert import REJECTS, Replayed
+from metering.tabular.energies import POWER_OF, chain_numbers
 from metering.text import filled
 
 ENERGY, REGISTER, VALUE = "interval_energy", "register", "value"
@@ -33,7 +34,6 @@ VALUES = pl.Schema(
 REGISTER or VALUE; `ts` the interval's end, `duration_s` its length (0: none). Channels of the same field are told apart
 by `stream`, and added where all of a `day` (a number) are there. `value` null: not known, which a reject says."""
 
-_POWER = {"p_kw": ("import_kwh", "export_kwh"), "q_kvar": ("import_kvarh", "export_kvarh")}
 _CLASSES = 8
 _COUNTED = ("meter_id", "field", "stream")
 
@@ -41,7 +41,8 @@ _COUNTED = ("meter_id", "field", "stream")
 def to_readings(values: pl.DataFrame, rejects: Sequence[pl.DataFrame]) -> Replayed:
     """Readings of `values` (VALUES), and rejects (REJECTS): those given and those of values that have no place.
 
-    A field's channels are added up. Energies become registers that start at 0 before the first interval, and mean
+    A field's channels are added up. Energies become registers that start at 0 before the first interval, in
+    chains that end at gaps (`energies.chain_numbers`), and mean
     powers, import less export, where the meter's `p_kw` or `q_kvar` is not given itself. Of values of one channel and
     time the last counts; where channels of other interval lengths say the same, the finest counts. Readings of which a
     value is estimated have the bit ESTIMATED in `status`.
@@ -168,11 +169,24 @@ def _powered(wide: pl.DataFrame) -> pl.DataFrame:
     """`wide` with mean powers of its energies, and energies summed into registers."""
     powers = [
         _mean_power(name, ways, wide.columns).alias(name)
-        for name, ways in _POWER.items()
+        for name, ways in POWER_OF.items()
         if any(way in wide.columns for way in ways)
     ]
-    registers = [_register(name) for name in REGISTERS if name in wide.columns]
-    return wide.with_columns(powers).with_columns(registers)
+    fields = [name for name in REGISTERS if name in wide.columns]
+    powered = wide.with_columns(*powers, *_chains(wide, fields))
+    return powered.with_columns(_register(name) for name in fields)
+
+
+def _chains(wide: pl.DataFrame, fields: Sequence[str]) -> list[pl.Series]:
+    """The chains of registers that are sums of energies; null for meters' own."""
+    lengths = [pl.col(f"{name}:s") for name in fields]
+    if not lengths:
+        return []
+    has = pl.any_horizontal(length.is_not_null().any().over("meter_id") for length in lengths)
+    start = pl.col("ts") - pl.duration(seconds=pl.coalesce(lengths))
+    of_energies = wide.select(has).to_series()
+    numbers = chain_numbers(wide, fields, start)
+    return [numbers.set(~of_energies, None)] if of_energies.any() else []
 
 
 def _mean_power(name: str, ways: tuple[str, str], present: Sequence[str]) -> pl.Expr:

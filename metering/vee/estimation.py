@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import polars as pl
 
-from metering.load.registers import step
 from metering.settings import VeeSettings
 from metering.tables.lake import REGISTERS
 from metering.text import filled
+from metering.vee.chains import end_of, steps, without_wrong
 from metering.vee.expected import QUARTER_HOUR_MIN
 
 LINEAR, REFERENCE, SHARED, PARTIAL, SPREAD, MISSING_RULE = (
@@ -25,33 +25,28 @@ _HOUR_MIN = 60.0
 _SIGNS = {"import_kwh": ("p", 1), "export_kwh": ("p", -1), "import_kvarh": ("q", 1), "export_kvarh": ("q", -1)}
 
 
-def end_of(register: str) -> str:
-    """Column of a register's reading at the end of a quarter-hour."""
-    return f"{register}_end"
-
-
 def estimate(points: pl.DataFrame, reference: pl.DataFrame, vee: VeeSettings) -> pl.DataFrame:
     """`points` with unknown values filled in, and `rule` and `reason` of each that was; sorted by meter and quarter.
 
     `points`: consecutive quarter-hours of meters, one row each: `meter` (integer), `quarter` (number of the
     quarter-hour, Int64), `chain` (within which registers are continuous), `due_min`, `covered_min`, `p_kw`, `q_kvar`
     (mean over what came), `known` (whether the energies are measured), the energies (REGISTERS [kWh, kvarh]), the
-    registers at its end (`end_of`), `register_modulus` and `step_most_kw` (at which registers roll over, and the most
-    that the meter can use in an hour), `dark` (no voltage), `spread` (readings reach beyond it), and `edge`
-    (nothing but its end is looked at).
+    registers at its end (`end_of`), what their steps are believed by (`register_modulus`, `step_most_kw`,
+    `step_tolerance`, `step_count_kwh`, `p_mean_kw`), `registered` (its energy is of registers), `dark` (no voltage),
+    `spread` (readings reach beyond it), and `edge` (nothing but its end is looked at).
     `reference`: `meter`, `quarter`, `p_ref_kw`, `q_ref_kvar`, `days`, as of `reference_days`.
 
     An energy stays null where neither power, nor reference days, nor registers tell of it.
     """
-    shaped = _shaped(points.sort("meter", "quarter"), reference, vee)
+    shaped = _shaped(without_wrong(points.sort("meter", "quarter")), reference, vee)
     for register in REGISTERS:
-        shaped = _shared(_without_glitches(shaped, end_of(register)), register)
+        shaped = _shared(shaped, register)
     known, given = pl.col("known"), pl.col("import_kwh_new").is_not_null()
     no_export = pl.when(given).then(pl.coalesce("export_kwh_new", 0.0))
     values = shaped.with_columns(
         pl.when(known).then("import_kwh").otherwise("import_kwh_new").alias("import_kwh"),
         pl.when(known).then("export_kwh").otherwise(no_export).alias("export_kwh"),
-        *(pl.when(known).then(n).otherwise(f"{n}_new").alias(n) for n in REGISTERS[2:]),
+        *(pl.when(known).then(pl.coalesce(n, f"{n}_new")).otherwise(f"{n}_new").alias(n) for n in REGISTERS[2:]),
     )
     hours = QUARTER_HOUR_MIN / _HOUR_MIN
     net_q = pl.col("import_kvarh") - pl.col("export_kvarh")
@@ -163,22 +158,16 @@ def _shared(rows: pl.DataFrame, register: str) -> pl.DataFrame:
     after the known ones, in proportion to the power that is estimated for them.
     """
     power, sign = _SIGNS[register]
-    end, at = pl.col(end_of(register)), pl.when(pl.col(end_of(register)).is_not_null())
     weight = pl.max_horizontal(pl.col(f"{power}_est") * sign, 0.0) * pl.col("due_min") / _HOUR_MIN
     span = ["meter", "span"]
-    unknown = ~pl.col("known")
+    unknown = ~pl.col("known") | pl.col(register).is_null()
+    read = pl.col(end_of(register)).is_not_null()
     rows = (
-        rows.with_columns(end.is_not_null().cum_sum().shift(1, fill_value=0).over("meter").alias("span"))
+        rows.with_columns(read.cum_sum().shift(1, fill_value=0).over("meter").alias("span"), steps(rows, register))
         .with_columns(
-            at.then(end).forward_fill().shift(1).over("meter").alias("r0"),
-            at.then(end).backward_fill().over("meter").alias("r1"),
-            at.then(pl.col("chain")).forward_fill().shift(1).over("meter").alias("chain0"),
-            at.then(pl.col("chain")).backward_fill().over("meter").alias("chain1"),
-            at.then(pl.col("quarter")).forward_fill().shift(1).over("meter").alias("i0"),
-            at.then(pl.col("quarter")).backward_fill().over("meter").alias("i1"),
+            pl.col("step").last().over(span),
             pl.when(unknown).then(pl.when(pl.col(f"{power}_est").is_not_null()).then(weight)).alias("weight"),
         )
-        .with_columns(_step().alias("step"))
         .with_columns(
             # what has no shape of its own takes the mean of the others in its span
             pl.when(unknown & pl.col("step").is_not_null())
@@ -198,42 +187,7 @@ def _shared(rows: pl.DataFrame, register: str) -> pl.DataFrame:
     return rows.with_columns(
         pl.when(scaled).then(shared).otherwise("weight").alias(f"{register}_new"),
         scaled.alias(f"{register}_scaled"),
-    ).drop("span", "r0", "r1", "chain0", "chain1", "i0", "i1", "weight", "step", "share", "measured", "unknown_min",
-           "shares")  # fmt: skip
-
-
-def _without_glitches(rows: pl.DataFrame, end: str) -> pl.DataFrame:
-    """Without readings of a register that the meter can neither have come to nor gone on from, while it can have gone
-    from the one before to the one after.
-    """
-    read = pl.when(pl.col(end).is_not_null())
-    beside = {
-        "r": read.then(pl.col(end)), "i": read.then(pl.col("quarter")), "chain": read.then(pl.col("chain")),
-    }  # fmt: skip
-    near = rows.select(
-        "register_modulus", "step_most_kw",
-        *(value.alias(f"{name}_here") for name, value in beside.items()),
-        *(value.forward_fill().shift(1).over("meter").alias(f"{name}_before") for name, value in beside.items()),
-        *(value.backward_fill().shift(-1).over("meter").alias(f"{name}_after") for name, value in beside.items()),
-    ).with_columns(rows["meter"])  # fmt: skip
-
-    def made(start: str, stop: str) -> pl.Expr:
-        hours = (pl.col(f"i_{stop}") - pl.col(f"i_{start}")) * (QUARTER_HOUR_MIN / _HOUR_MIN)
-        most = pl.col("step_most_kw") * hours
-        used = step(pl.col(f"r_{start}"), pl.col(f"r_{stop}"), pl.col("register_modulus"), most)
-        return pl.when(pl.col(f"chain_{start}") == pl.col(f"chain_{stop}")).then(used).is_not_null()
-
-    glitch = made("before", "after") & ~made("before", "here") & ~made("here", "after")
-    if not (found := near.select(glitch.fill_null(False)).to_series()).any():
-        return rows
-    return rows.with_columns(rows[end].set(found, None))
-
-
-def _step() -> pl.Expr:
-    """The register's difference over a span; null where registers are not continuous, or it cannot have been made."""
-    hours = (pl.col("i1") - pl.col("i0")) * (QUARTER_HOUR_MIN / _HOUR_MIN)
-    used = step(pl.col("r0"), pl.col("r1"), pl.col("register_modulus"), pl.col("step_most_kw") * hours)
-    return pl.when(pl.col("chain0") == pl.col("chain1")).then(used)
+    ).drop("span", "weight", "step", "share", "measured", "unknown_min", "shares")
 
 
 def _rule() -> pl.Expr:

@@ -16,6 +16,7 @@ from metering.calendar import local_date
 from metering.load.registers import step
 from metering.settings import MeteringSettings
 from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
+from metering.tables.lake import CHAIN
 from metering.tables.schema import TIMESTAMP, finite, no_rows
 from metering.tables.warehouse import METER_DAILY
 from metering.vee import edits
@@ -27,19 +28,22 @@ from metering.vee.validation import findings_of_day, repeated
 VALIDATED, EDITED, RAW, ESTIMATED, MISSING = "validated", "edited", "raw", "estimated", "missing"
 WINDOW_VALUES = (
     "n", "n_expected", "covered_min", "p_mean_kw", "q_mean_kvar", "energy_kwh", "energy_basis", "reason",
-    "import_kvarh", "export_kvarh", "q_import_kvarh", "q_export_kvarh", "u_max_v", *REGISTER_ENDS,
+    "import_kvarh", "export_kvarh", "q_import_kvarh", "q_export_kvarh", "u_max_v", *REGISTER_ENDS, CHAIN,
 )  # fmt: skip
 """Values of a window (BATCH_WINDOWS) that a meter's curve is made of."""
 START = pl.Schema(
     {
         "meter_id": pl.String(),
         "window_end": TIMESTAMP,
-        "chain": pl.UInt32(),
+        "chain": pl.Int64(),
         **dict.fromkeys((*REGISTER_ENDS, "p_mean_kw", "q_mean_kvar"), pl.Float64()),
     }
 )
-"""What a meter read for the slot that ends where a day starts: registers (of the chain of its version), and power."""
-_OF_VERSION = ("nominal_v", "register_modulus", "chain", "step_most_kw", "multiplier")
+"""What a meter read for the slot that ends where a day starts: registers (of which chain: `chain_of`), and power."""
+_OF_VERSION = (
+    "nominal_v", "register_modulus", "chain", "step_most_kw", "step_tolerance", "step_count_kwh", "multiplier",
+)  # fmt: skip
+_CHAINS = 1 << 40
 _TOLERANCE_MIN = 0.01
 
 
@@ -69,6 +73,14 @@ class Beside:
             edits=edits.EDITS.empty(),
             until=until,
         )
+
+
+def chain_of() -> pl.Expr:
+    """Within which registers are continuous, as one number: the `chain` of the meter's version, and CHAIN of readings,
+    which registers made from interval energies have.
+    """
+    made = pl.col(CHAIN).fill_null(0.0).cast(pl.Int64, strict=False).fill_null(0)
+    return (pl.col("chain").cast(pl.Int64) * _CHAINS + made % _CHAINS).alias("chain")
 
 
 def reaching(
@@ -163,6 +175,7 @@ def _points(
     rows = due.join(values, on=["meter_id", "window_end"], how="left", maintain_order="left").with_columns(
         meter_versions[name].gather(due["version"]) for name in _OF_VERSION
     )
+    rows = rows.with_columns(chain_of()).drop(CHAIN)
     before = _ends_before(rows, start)
     whole = (pl.col("covered_min") >= pl.col("due_min") - _TOLERANCE_MIN).fill_null(False)
     registered = (pl.col("energy_basis") == "registers").fill_null(False)
@@ -191,6 +204,7 @@ def _points(
         pl.coalesce("export_kvarh", pl.col("q_export_kvarh") * stretched).alias("export_kvarh"),
         pl.col("reason").alias("window_reason"),
         (pl.col("energy_basis") == "spread").fill_null(False).alias("spread"),
+        (registered | (pl.col("energy_basis") == "spread").fill_null(False)).alias("registered"),
         pl.lit(False).alias("edge"),
     ).drop("reason", "export_kwh_before")
 

@@ -18,7 +18,7 @@ from metering.settings.vee import Validation
 from metering.tables.lake import REGISTERS
 from metering.tables.schema import TIMESTAMP
 from metering.text import filled
-from metering.vee.estimation import end_of
+from metering.vee.chains import end_of
 from metering.vee.expected import QUARTER_HOUR_MIN
 from metering.vee.findings import FINDINGS, MeterDay
 

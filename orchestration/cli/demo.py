@@ -96,8 +96,7 @@ def _step(title: str) -> Iterator[None]:
 def _with_own_topics(settings: Settings) -> Settings:
     """Topics of this run alone: those of a cluster may hold what an earlier demo, or somebody's meters, sent."""
     prefix = f"demo-{secrets.token_hex(4)}."
-    names = ("readings", "windows", "violations", "compliance", "rejected", *settings.topics.of_records)
-    own = {name: prefix + getattr(settings.topics, name) for name in names}
+    own = {name: prefix + topic for name, topic in settings.topics if isinstance(topic, str)}
     click.echo(f"    topics of this run: {prefix}*\n")
     return settings.model_copy(update={"topics": settings.topics.model_copy(update=own)})
 

@@ -12,8 +12,8 @@ from datetime import datetime
 
 import structlog
 
-from metering.notices.dispatch import World, acknowledged, decide
-from metering.notices.events import CONTROL, VIOLATION, Event, Feedback, UnusableError, read
+from metering.notices.dispatch import Known, World, acknowledged, decide
+from metering.notices.events import CONTROL, Event, Feedback, UnusableError, read
 from metering.notices.storms import decide_storm
 from pipelines.sources.notice_topics import Told
 from sinks.notices.ledger import Ledger
@@ -46,16 +46,18 @@ class Book:
             return
         if isinstance(said, Feedback):
             self._heard(said, now)
-        elif said.kind == CONTROL and not world.settings.tell_execution:
-            return
-        elif said.kind == VIOLATION and said.storm:
-            self._storm(said, world, now, max(message.published_at, self._first_start))
-        else:
-            self._alone(said, world, now, max(message.published_at, self._first_start))
+        elif said.kind != CONTROL or world.settings.tell_execution:
+            self._happened(said, world, now, max(message.published_at, self._first_start))
 
-    def _alone(self, event: Event, world: World, now: datetime, reference: datetime) -> None:
+    def _happened(self, event: Event, world: World, now: datetime, reference: datetime) -> None:
         ledger = self._ledger
         known = ledger.known(event.subject)
+        if known is not None and event.storm != known.event.storm:  # it is told as it was first: alone, or with others
+            storm = known.event.storm
+            event = replace(event, storm=storm, value={**event.value, "storm_id": storm or None})
+        if event.storm:
+            self._storm(event, known, world, now, reference)
+            return
         decision = decide(event, known, ledger.notices(event.subject), world, now, reference)
         if decision is None:
             return
@@ -64,10 +66,9 @@ class Book:
         ledger.end(decision.ended, now, _OVER)
         ledger.add((n for n in decision.notices if not (seen and n.level)), _TOO_OLD)
 
-    def _storm(self, event: Event, world: World, now: datetime, reference: datetime) -> None:
+    def _storm(self, event: Event, known: Known | None, world: World, now: datetime, reference: datetime) -> None:
         """A violation of a storm changes what is known of it, and what is told of the storm."""
         ledger = self._ledger
-        known = ledger.known(event.subject)
         decision = decide(event, known, (), world, now, reference)
         if decision is None:
             return

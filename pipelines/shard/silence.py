@@ -5,8 +5,8 @@ Here: the frame MISSING, and how a turn moves it on. Not here: what a gap is and
 
 A shard is looked at when it has been read to its end, for a backlog may hold what seems to be missing: then what its
 watermark has passed, and has not come, is missing. While nothing at all arrives in a live shard the clock stands for
-its highest time (docs/adr/0013-silence-is-looked-at.md). So what is open in the end depends on the log alone; whether
-a gap that was filled later had been told of depends on when it was looked at.
+its highest time (docs/adr/0013-silence-is-looked-at.md). So which slots are missing in the end depends on the log
+alone; whether a gap that was filled later had been told of depends on when it was looked at.
 """
 
 from __future__ import annotations

@@ -14,12 +14,13 @@ from datetime import timedelta
 
 import polars as pl
 
-from metering.events import judge, registers
+from metering.events import judge, register_screen, registers
 from metering.load.windows import latest
 from metering.readings.slots import answering, at_slots
 from metering.tables.lake import REGISTERS
 from metering.tables.schema import TIMESTAMP, no_rows
 from pipelines.shard.blocks import starts
+from pipelines.shard.checks import RUNS
 from pipelines.shard.meters import Turn
 from pipelines.shard.state import Frame, State
 from pipelines.shard.store import EPOCH, HELD_SCHEMA, Context
@@ -61,20 +62,19 @@ def in_order(
         return state, rows, no_rows(judge.STARTS_SCHEMA)
     known = state.frame(LAST)
     mine = known.filter(pl.col("meter").is_in(rows["meter"].unique().implode()))
-    numbered = rows.with_row_index("row")
     seeds = mine.with_columns(pl.col("ts").to_physical().alias("stamp_us")).drop("ts")
-    screened = pl.concat([seeds, numbered.select("row", "p_kw", *_SCREENED)], how="diagonal").sort("meter", "slot_us")
-    told = registers.steps(screened, context.meter_versions, context.settings)
-    state = state.having({LAST: with_last(known, told)})
-    values = told.filter(pl.col("row").is_not_null()).sort("row")
-    rows = rows.with_columns(values.select(registers.VALUES).get_columns())
-    meters = values["meter"].filter(values["wrong"]).unique()
+    both = pl.concat([seeds, rows.select("p_kw", *_SCREENED)], how="diagonal").sort("meter", "slot_us")
+    screened = register_screen.screened(both, context.meter_versions, context.settings)
+    runs = state.frame(RUNS)
+    going_on = runs["meter"].filter(runs["code"].is_in(step_codes(context)))
+    state = state.having({LAST: with_last(known, screened)})
+    meters = pl.concat([screened["meter"].filter(screened["wrong"]), going_on]).unique()
     if meters.is_empty():
         return state, rows, no_rows(judge.STARTS_SCHEMA)
     theirs = pl.col("meter").is_in(meters.implode())
-    looked_at = with_values(rows.filter(theirs).drop(registers.VALUES), state, context, earlier)
+    looked_at = with_values(rows.filter(theirs), state, context, earlier)
     suspects = judge.step_starts(looked_at, context.meter_versions, context.settings)
-    return state, pl.concat([rows.filter(~theirs), looked_at]), suspects
+    return state, pl.concat([looked_at, rows.filter(~theirs)], how="diagonal"), suspects
 
 
 def step_codes(context: Context) -> list[int]:
@@ -86,6 +86,8 @@ def with_last(known: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:
     """LAST with the last of each meter's rows, sorted by meter and slot, of `registers.steps`."""
     last = told.filter((pl.col("meter") != pl.col("meter").shift(-1)).fill_null(True))
     last = last.with_columns(pl.col("stamp_us").cast(TIMESTAMP).alias("ts")).select(LAST.schema.names())
+    before = last.select("meter").join(known, on="meter", how="left", maintain_order="left")["slot_us"]
+    last = last.filter((last["slot_us"] >= before).fill_null(True))
     return pl.concat([known.join(last, on="meter", how="anti"), last]).sort("meter")
 
 
@@ -197,7 +199,7 @@ def without_enough(
 
 
 def of_lake(
-    first: pl.DataFrame, context: Context, readings: int, blocks: int, earlier: pl.DataFrame | None
+    first: pl.DataFrame, context: Context, readings: int, blocks: int, earlier: pl.DataFrame | None = None
 ) -> pl.DataFrame:
     """What the lake knows of meters, from so long before the readings in `first` on that there are enough: from a day
     before, and else from as long as steps are told over.

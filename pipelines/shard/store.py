@@ -256,6 +256,11 @@ class LakePast:
         emitted = self._coded(rows, "at", of_window=True).join(checks, on=("rule", "phase"))
         return last_emitted(emitted.select(CHANGE_SCHEMA.names()).cast(CHANGE_SCHEMA))
 
+    def of_days(self, days: Sequence[date]) -> pl.DataFrame:
+        """All readings (as held) of some local days."""
+        rows = self._of("readings", None, days, None, self._of_held)
+        return self._held(self._coded(rows, "ts"))
+
     def slots_by_day(self, since: datetime) -> Iterator[pl.DataFrame]:
         """`meter`, `version`, `slot_us` of all readings, a local day after the other, from that of `since` on."""
         for day in self._days_since("readings", since):

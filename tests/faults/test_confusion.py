@@ -7,7 +7,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from metering.events.catalogue import default_rules
 from tests.faults import confusion
 from tests.faults.confusion import Found
 
@@ -21,7 +20,7 @@ def test_every_label_is_raised_and_nothing_else(found: Found) -> None:
     assert found.missed.rows() == []
     assert found.invented.rows() == []
     assert found.pairs.height == found.labels.height == found.raised.height
-    assert set(found.labels["kind"]) == {rule.id for rule in default_rules().rules if rule.fault}
+    assert set(found.labels["kind"]) == set(confusion.RULES)
 
 
 def test_the_table_says_what_is_missing_and_invented(found: Found) -> None:

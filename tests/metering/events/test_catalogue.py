@@ -187,7 +187,7 @@ def test_currents_are_read_only_where_a_rule_needs_them(metering_settings: Meter
     assert values_read(_with(metering_settings, *rest)) == product
     assert values_read(_with(metering_settings, *rest, {**OWN, "id": "own", "start": 0})) == product
     with_currents = ("ua_v", "ub_v", "uc_v", "ia_a", "ib_a", "ic_a", "p_kw", "q_kvar")
-    assert values_read(_with(metering_settings, OWN)) == with_currents
+    assert values_read(_with(metering_settings, *rest, OWN)) == with_currents
     off = [{"id": rule, "start": 0} for rule in default_rules().by_id]
     assert values_read(_with(metering_settings, *off)) == ()
     assert values_read(_with(metering_settings, *off, {**off[0], "segment": "important", "start": 1.1})) == product[:3]

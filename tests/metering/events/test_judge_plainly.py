@@ -31,6 +31,7 @@ LOOKS = {"u": "nominal_v", "i": "max_a", "s_kva": "contract_capacity_kva", "p_kw
 VOLTAGES = {"3p4w": 3.0, "3p3w": 3**0.5, "1p": 1.0}
 OVER_PHASES = {"u_max": "nominal_v", "i_max": "max_a", "i_other": "rated_a", "u_other": "nominal_v",
                "u_unbalance": "none", "i_unbalance": "none"}  # fmt: skip
+LINES = ("uab_v", "ubc_v", "uca_v")
 BY_PHASE = ("u", "i", "i_other", "u_other")
 
 
@@ -79,8 +80,15 @@ def _rows(draw: random.Random) -> list[Row]:
 def _readings(draw: random.Random) -> list[Row]:
     first = datetime(2026, 2, 28, 15, 58, tzinfo=UTC)  # two minutes before a local midnight
     values = {"u": [0.0, 100.0, 171.6, 200.0, 264.0, 280.0, None], "i": [0.0, 0.5, 3.0, 7.0, None],
-              "p_kw": [0.0, 40.0, 600.0, -900.0, 1200.0, None], "q_kvar": [0.0, 30.0, 700.0, -700.0, None]}  # fmt: skip
-    names = {**{f"u{p}_v": "u" for p in "abc"}, **{f"i{p}_a": "i" for p in "abc"}, "p_kw": "p_kw", "q_kvar": "q_kvar"}
+              "line": [380.0, 370.0, 365.0, None], "p_kw": [0.0, 40.0, 600.0, -900.0, 1200.0, None],
+              "q_kvar": [0.0, 30.0, 700.0, -700.0, None]}  # fmt: skip
+    names = {
+        **{f"u{p}_v": "u" for p in "abc"},
+        **{f"i{p}_a": "i" for p in "abc"},
+        **dict.fromkeys(LINES, "line"),
+        "p_kw": "p_kw",
+        "q_kvar": "q_kvar",
+    }
     rows = []
     for number in range(draw.randint(1, 40)):
         meter = draw.randrange(len(METERS))
@@ -112,6 +120,9 @@ def _measured(reading: Row, measure: str, phase: str) -> float | None:
         if values is None or not measure.endswith("unbalance"):
             return max(values) if values else None
         return (max(values) - min(values)) / max(values) if max(values) > 0 else None
+    if measure == "u_negative_sequence":
+        sides = [reading[name] for name in LINES]
+        return None if None in sides else _negative_sequence(*sides)
     if p is not None and measure in ("p_kw", "p_export_kw"):
         return p if measure == "p_kw" else -p
     if p is None or q is None or measure == "missing":
@@ -121,6 +132,11 @@ def _measured(reading: Row, measure: str, phase: str) -> float | None:
         return s if measure == "s_kva" else None
     other_way = (measure == "pf_lagging" and q <= 0) or (measure == "pf_leading" and q >= 0)
     return 1.0 if other_way else abs(p) / s
+
+
+def _negative_sequence(a: float, b: float, c: float) -> float:
+    root = max(0.0, 3 - 6 * (a**4 + b**4 + c**4) / (a * a + b * b + c * c) ** 2) ** 0.5
+    return float(max(0.0, (1 - root) / (1 + root)) ** 0.5)
 
 
 def _base(reading: Row, name: str) -> float | None:

@@ -24,11 +24,11 @@ WITH alarm AS (
 ), of_scope AS (
   SELECT n, '*' AS scope FROM alarm
   UNION SELECT n, customer_no FROM alarm
-  UNION SELECT n, 'segment:' || segment FROM alarm JOIN customers c USING (customer_no)
+  UNION SELECT n, 'segment:' || c.segment FROM alarm JOIN customers c USING (customer_no)
     WHERE day BETWEEN coalesce(c.valid_from, DATE '1900-01-01') AND coalesce(c.valid_to, DATE '2999-01-01')
-  UNION SELECT n, 'feeder:' || feeder FROM alarm JOIN customers c USING (customer_no)
+  UNION SELECT n, 'feeder:' || c.feeder FROM alarm JOIN customers c USING (customer_no)
     WHERE day BETWEEN coalesce(c.valid_from, DATE '1900-01-01') AND coalesce(c.valid_to, DATE '2999-01-01')
-      AND feeder <> ''
+      AND c.feeder <> ''
 ), cell AS (
   SELECT alarm.*, scope, period, r.rule AS told
   FROM alarm JOIN of_scope USING (n),

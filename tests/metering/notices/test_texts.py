@@ -142,3 +142,10 @@ def test_a_customer_that_the_registry_does_not_have_is_named_by_the_alarm() -> N
     told = Told(world(contact()))
     (one,) = told.hear("violation", violation(customer_no="370181999999", customer_name="新厂", feeder="10kV-09"))
     assert one.title == "【越限告警】新厂（10kV-09）"
+
+
+def test_a_feeder_whose_name_says_that_it_is_a_line_is_not_called_so_again() -> None:
+    named = outage(feeder="10 kV 城东19线", customers=[STEEL])
+    title, text = _texts("zh", "outage", named)
+    assert title == "【停复电通知】城东钢厂（10kV-01）"
+    assert text.startswith("故障停电：10 kV 城东19线，3月2日 14:00 起。影响 1 户：城东钢厂。")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -145,6 +147,36 @@ def test_a_register_sums_and_carries_on_over_gaps_and_unknown_energies() -> None
     done = run(text, HEAD + STAMP + POWER + ENERGY)
     assert done.readings["import_kwh"].to_list() == [0.1, 0.3, None, 0.6]
     assert (done.gaps, done.missing, done.other_step_s) == (1, 4, 0)
+    first, second, _, last = done.readings["register_chain"]
+    assert first == second != last
+
+
+_ENERGIES = st.lists(st.one_of(st.none(), st.integers(0, 400)), min_size=1, max_size=40)
+
+
+@given(energies=_ENERGIES, gone=st.sets(st.integers(0, 39)), other=_ENERGIES, exported=st.booleans())
+def test_chains_hold_what_follows_without_a_gap_and_are_other_in_other_files(
+    energies: list[int | None], gone: set[int], other: list[int | None], exported: bool
+) -> None:
+    def readings(values: list[int | None], left_out: set[int]) -> list[dict[str, Any]]:
+        rows = [
+            f"{datetime(2026, 1, 1) + timedelta(minutes=15 * (n + 1)):%Y-%m-%d %H:%M},{'' if v is None else v / 8}"
+            for n, v in enumerate(values)
+            if n not in left_out
+        ]
+        field = ENERGY.replace("import_kwh", "export_kwh") if exported else ENERGY
+        return run(lines("t,e", *rows), HEAD + STAMP + field).readings.to_dicts()
+
+    rows = readings(energies, gone)
+    follow = [b["ts"] - a["ts"] == timedelta(minutes=15) for a, b in pairwise(rows)]
+    assert [a["register_chain"] == b["register_chain"] for a, b in pairwise(rows)] == follow
+    known = {n: v for n, v in enumerate(energies) if v is not None and n not in gone}
+    sign = -1 if exported else 1
+    assert [row["p_kw"] for row in rows] == pytest.approx([sign * v / 2 for v in known.values()])
+    assert readings(energies, gone) == rows
+    others = readings(other, set())
+    if [v for v in other if v is not None] != [*known.values()]:
+        assert {row["register_chain"] for row in others}.isdisjoint(row["register_chain"] for row in rows)
 
 
 def test_of_doubled_rows_the_later_one_counts_in_the_register() -> None:

@@ -117,6 +117,7 @@ def test_real_data() -> None:
         "import_kwh",
         "import_kvarh",
         "export_kvarh",
+        "register_chain",
     ]
     household = (data / "household_1min_28d.txt").read_bytes()
     answers = {"unit_Global_active_power": "kW", "unit_Global_reactive_power": "kW"}

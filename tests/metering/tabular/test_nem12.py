@@ -254,7 +254,7 @@ def test_the_mapping_names_meters_zones_suffixes_and_quality() -> None:
     sydney = read(records, 'timezone = "Australia/Sydney"')  # in summer time on that day
     assert sydney.readings.equals(plain.readings)
     chosen = read(records, 'suffixes = { E1 = "ignore", C = "export_kwh" }')
-    assert chosen.readings.columns == ["meter_id", "ts", "p_kw", "export_kwh"]
+    assert chosen.readings.columns == ["meter_id", "ts", "p_kw", "export_kwh", "register_chain"]
     assert plain.readings["status"].to_list() == [ESTIMATED] * 48
     assert reasons(chosen) == [(3, "other_quantity")]
     strict = read(records, 'quality = { F = "reject" }')

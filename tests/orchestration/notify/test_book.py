@@ -76,6 +76,16 @@ def test_feedback_on_one_member_stops_the_escalation_of_its_storm() -> None:
     assert desk.statuses()[1] == ("boss", "raised", "stopped")
 
 
+def test_a_violation_stays_alone_or_in_its_storm_as_it_was_first_told() -> None:
+    desk = Desk(world(contact()))
+    desk.hear("violation", violation())
+    desk.hear("violation", violation("cleared", 1, 5, storm_id="S"))
+    assert desk.statuses() == [("duty", "raised", "pending"), ("duty", "cleared", "pending")]
+    desk.hear("violation", violation(violation_id="m", storm_id="S"))
+    desk.hear("violation", violation("cleared", 1, 5, violation_id="m", storm_id=None))
+    assert [n.subject for n in desk.ledger.pending() if n.storm] == ["S", "S"]
+
+
 def test_age_counts_from_when_it_was_published_or_the_first_start() -> None:
     day = timedelta(days=1)
     desk = Desk(world(contact()), first_start=NOW - day)
