@@ -86,7 +86,7 @@ def _heard(
     rows = turn.rows
     interval_us = context.meter_versions["interval_s"].gather(rows["version"]).cast(pl.Int64) * _SECOND_US
     slots = rows.select("meter", "slot_us", interval_us.alias("interval_us"))
-    fresh = gaps(slots, before_us[rows["meter"]])
+    fresh = gaps(slots, _last_us(known, before_us)[rows["meter"]])
     mine = known.filter(pl.col("meter").is_in(rows["meter"].unique().implode())) if known.height else known
     if fresh.is_empty() and mine.is_empty():
         return known, no_rows(CHANGE_SCHEMA)
@@ -99,6 +99,15 @@ def _heard(
     left, changes = _told(mine, spoken, pl.concat([left, tails]), context)
     others = known.filter(~pl.col("meter").is_in(mine["meter"].unique().implode()))
     return _ordered([others, left, fresh]), changes
+
+
+def _last_us(known: pl.DataFrame, before_us: pl.Series) -> pl.Series:
+    """When meters were last heard, those that have left the state in silence included."""
+    silent = known.filter(pl.col("to_us").is_null())
+    if silent.is_empty():
+        return before_us
+    theirs = silent.select("meter", us=pl.max_horizontal("from_us", before_us[silent["meter"]]))
+    return before_us.clone().scatter(theirs["meter"], theirs["us"])
 
 
 def _apart(pieces: pl.DataFrame, context: Context) -> pl.DataFrame:
