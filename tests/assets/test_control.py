@@ -21,7 +21,7 @@ DAY = date(2026, 3, 11)  # a Wednesday
 MIDNIGHT = datetime(2026, 3, 10, 16, tzinfo=UTC)
 TABLES = (
     "windows", "meter_curve", "meter_daily", "daily_curve", "daily_load", "voltage_daily", "load_control",
-    "load_control_daily", "load_control_coverage", "kpi",
+    "load_control_daily", "controllable_load", "kpi",
 )  # fmt: skip
 
 
