@@ -173,8 +173,8 @@ def _can_have(row: dict[str, Any], rule: Rule, kind: _Kind, interval_s: int) -> 
     looks = {measure for measure, *_ in rule.fault} | {condition.measure for condition in rule.conditions}
     if row["dual_supply"] and looks & _OF_SUPPLY:
         return False  # a source of two carries too little of the customer's capacity for rules that compare with it
-    if row["wiring"] == "1p" and looks & _OF_PHASES:
-        return False
+    if row["wiring"] == "1p" and (looks & _OF_PHASES or rule.unless):
+        return False  # what is lost on its one phase is lost on all
     known = all(condition.base == NO_BASE or row[condition.base] is not None for condition in rule.conditions)
     room_s = (LATEST_MIN - EARLIEST_MIN) * 60 / 2
     long_enough = kind.near != "short" or rule.hold_s > interval_s
@@ -246,6 +246,10 @@ def strike_power(capacity_limit: float) -> list[pl.Expr]:
     p, q, capacity = pl.col("p_kw"), pl.col("q_kvar"), pl.col("contract_capacity_kva")
     more = _set("s_kva") / (p.pow(2) + q.pow(2)).sqrt()
     drawn = pl.coalesce(_set("p_kw"), -_set("p_export_kw"))
+    # so little may be fed back that currents vanish: those of reactive power do not
+    beside = pl.max_horizontal(
+        _set("p_export_kw") * 0.1, pl.when(_set("p_export_kw").is_not_null()).then(0.03 * capacity)
+    )
     factor = pl.coalesce(*(_set(measure) for measure in ("pf", "pf_lagging", "pf_leading")))
     # load enough to be judged, and so little that apparent power stays below capacity
     most = 0.9 * capacity * capacity_limit
@@ -253,7 +257,7 @@ def strike_power(capacity_limit: float) -> list[pl.Expr]:
     sign = pl.when(_set("pf_leading").is_null()).then(1).otherwise(-1)
     return [
         pl.coalesce(p * more, drawn, s_kva * factor, p).alias("p_kw"),
-        pl.coalesce(q * more, drawn * 0.1, s_kva * (1 - factor.pow(2)).sqrt() * sign, q).alias("q_kvar"),
+        pl.coalesce(q * more, _set("p_kw") * 0.1, beside, s_kva * (1 - factor.pow(2)).sqrt() * sign, q).alias("q_kvar"),
     ]
 
 
