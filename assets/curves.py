@@ -24,6 +24,7 @@ from metering.supply.voltage import JUDGED_BY, voltage_daily
 from metering.tables import TIMESTAMP
 from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
 from metering.tables.lake import CHAIN, REGISTERS, VOLTAGES
+from metering.tables.schema import no_rows
 from metering.tables.warehouse import METER_DAILY
 from metering.vee.expected import SLOT, adding_up
 from metering.vee.meter_curve import (
@@ -150,8 +151,15 @@ def _beside(batch: Batch, day: date, of_day: pl.DataFrame, known: _Dailies) -> B
         span = range(-max(vee.reference_horizon_days, vee.register_gap_days), vee.register_gap_days + 1)
         others = [day_partition(day + timedelta(days=n)) for n in span if n]
         near = marts.scan(WINDOWS, others).select(_NEAR).filter(pl.col("meter_id").is_in(meters)).collect()
+    first = near.select(local_date(pl.col("window_end"), batch.settings.timezone).min()).item()
+    reach = day - timedelta(days=vee.register_gap_days)
     return Beside(
-        start=_at_start(batch, day), windows=near, history=known.before(day), edits=batch.edits_of(day), until=until
+        start=_at_start(batch, day),
+        windows=near,
+        earlier=_at_start(batch, max(first, reach)) if first is not None and first < day else no_rows(START),
+        history=known.before(day),
+        edits=batch.edits_of(day),
+        until=until,
     )
 
 

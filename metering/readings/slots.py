@@ -156,7 +156,8 @@ def weighed(readings: pl.DataFrame, meter_versions: pl.DataFrame, timezone: str)
     slot_end = rows["slot_us"].cast(TIMESTAMP).alias("slot_end")
     if on_grid(readings, meter_versions):
         seconds = meter_versions["interval_s"].gather(rows["version"]).cast(pl.Float64).alias("slot_s")
-        return rows.drop("slot_us").with_columns(slot_end, seconds)
+        before = rows["slot_us"] <= meter_versions["valid_from"].to_physical().gather(rows["version"])
+        return rows.drop("slot_us").with_columns(slot_end, seconds.set(before, 0.0) if before.any() else seconds)
     spanned = spans(rows, meter_versions, timezone)
     seconds_of_span = (pl.col("stop_us") - pl.col("start_us")) / _SECOND_US
     counts = pl.when(is_last("meter", "version", "slot_us")).then(seconds_of_span).otherwise(0.0)

@@ -20,6 +20,7 @@ from metering.tables.lake import CHAIN
 from metering.tables.schema import TIMESTAMP, finite, no_rows
 from metering.tables.warehouse import METER_DAILY
 from metering.vee import edits
+from metering.vee.chains import end_of
 from metering.vee.estimation import MISSING_RULE, estimate, gaps, reference_days
 from metering.vee.expected import QUARTER_HOUR_MIN, due_points
 from metering.vee.findings import FINDINGS, MeterDay
@@ -52,12 +53,13 @@ class Beside:
     """What is known beside a day's own windows.
 
     `start`: what meters read at the moment when the day starts (START); `windows` (BATCH_WINDOWS) of days around it, of
-    those meters at least that `reaching` names; `history` (METER_DAILY) of the days before it; `edits` (EDITS);
-    `until`, the newest watermark (None: the day is over).
+    those meters at least that `reaching` names; `earlier` (START): what these read when the first of those days
+    started; `history` (METER_DAILY) of the days before it; `edits` (EDITS); `until`, the newest watermark (None: the day is over).
     """
 
     start: pl.DataFrame
     windows: pl.DataFrame
+    earlier: pl.DataFrame
     history: pl.DataFrame
     edits: pl.DataFrame
     until: datetime | None = None
@@ -69,6 +71,7 @@ class Beside:
         return cls(
             start=empty,
             windows=BATCH_WINDOWS.empty(),
+            earlier=empty,
             history=METER_DAILY.empty(),
             edits=edits.EDITS.empty(),
             until=until,
@@ -111,7 +114,8 @@ def meter_curve(
     if due.is_empty():
         return METER_CURVE.empty(), pl.DataFrame(schema=FINDINGS)
     points = _points(windows, due, meter_versions, beside.start)
-    open_meters = points.filter(~pl.col("known"))["meter_id"].unique()
+    unread = [pl.col(n).is_null() & pl.col(end_of(n)).is_not_null() for n in ("import_kvarh", "export_kvarh")]
+    open_meters = points.filter(~pl.col("known") | pl.any_horizontal(unread))["meter_id"].unique()
     whole = points.filter(~pl.col("meter_id").is_in(open_meters.implode()))
     parts = [whole.with_columns(rule=pl.lit(None, pl.String), reason=pl.lit(None, pl.String))]
     if len(open_meters):
@@ -240,6 +244,8 @@ def _estimated(
         due = due_points(versions.drop("version"), other, settings, beside.until)
         due = due.with_columns(versions["version"].gather(due["version"]))
         stretch.append(_points(near, due, meter_versions).select(points.columns))
+    if around and around[0] < day:
+        stretch.append(_edge(stretch[1], beside.earlier))
     if day - timedelta(days=1) not in around:
         stretch.append(_edge(points, beside.start))
     rows = pl.concat(stretch).join(meters, on="meter_id").sort("meter", "quarter")
