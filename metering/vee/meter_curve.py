@@ -54,7 +54,8 @@ class Beside:
 
     `start`: what meters read at the moment when the day starts (START); `windows` (BATCH_WINDOWS) of days around it, of
     those meters at least that `reaching` names; `earlier` (START): what these read when the first of those days
-    started; `history` (METER_DAILY) of the days before it; `edits` (EDITS); `until`, the newest watermark (None: the day is over).
+    started; `history` (METER_DAILY) of the days before it; `edits` (EDITS); `until`, the newest watermark (None: the
+    day is over).
     """
 
     start: pl.DataFrame
