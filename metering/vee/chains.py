@@ -36,6 +36,37 @@ def steps(points: pl.DataFrame, register: str) -> pl.Series:
     return none.scatter(reads["row"], counted).alias("step")
 
 
+def counted(points: pl.DataFrame, start: pl.DataFrame, register: str) -> pl.DataFrame:
+    """What the register says of a day, and what the day's quarter-hours do: of meters all of whose readings of it that
+    day are one chain of steps that the meter can have made.
+
+    `points` (see `steps`; `meter_id`) with the energies themselves; `start`: `meter_id`, the registers as read when the
+    day starts. Columns: meter_id, `registered` (from the first reading to the last), `summed` (over the same time; null
+    where some of it is not known).
+    """
+    named = points.with_columns(meter="meter_id")
+    first = named.unique("meter_id", keep="first", maintain_order=True)
+    ends = ["meter_id", *map(end_of, REGISTERS)]
+    edge = first.drop(ends[1:]).join(start.select(ends), on="meter_id", maintain_order="left")
+    edge = edge.with_columns(pl.col("quarter") - 1).select(named.columns)
+    rows = pl.concat([edge, named]).sort("meter_id", "quarter")
+    read = pl.col(end_of(register)).is_not_null()
+    between = read.cum_sum().shift(fill_value=0).over("meter") > 0
+    between &= read.reverse().cum_sum().reverse().over("meter") > 0
+    value = pl.when(between).then(register)
+    return (
+        rows.with_columns(steps(rows, register), value.alias("value"), between.alias("between"))
+        .group_by("meter_id", maintain_order=True)
+        .agg(
+            pl.when(pl.col("step").count() == read.sum() - 1, pl.col("step").count() > 0)
+            .then(pl.col("step").sum())
+            .alias("registered"),
+            pl.when(pl.col("value").count() == pl.col("between").sum()).then(pl.col("value").sum()).alias("summed"),
+        )
+        .filter(pl.col("registered").is_not_null())
+    )
+
+
 def without_wrong(points: pl.DataFrame) -> pl.DataFrame:
     """`points` (see `steps`, and what `meter_curve` makes of windows) without wrong values of registers, and without
     the energies that lead to them and from them.
