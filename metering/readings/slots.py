@@ -14,7 +14,7 @@ from __future__ import annotations
 import polars as pl
 
 from metering.calendar import instant
-from metering.tables.lake import WINDOW_S
+from metering.tables.lake import ESTIMATED, WINDOW_S
 from metering.tables.schema import TIMESTAMP
 
 WINDOW_US = WINDOW_S * 1_000_000
@@ -115,6 +115,20 @@ def pieces(rows: pl.DataFrame) -> pl.DataFrame:
     each = there.with_columns(pl.int_ranges(first, after, WINDOW_US).alias("window_us")).explode("window_us")
     piece = pl.min_horizontal("stop_us", "window_us") - pl.max_horizontal("start_us", pl.col("window_us") - WINDOW_US)
     return each.with_columns(piece.alias("piece_us"))
+
+
+def estimates(readings: pl.DataFrame, meter_versions: pl.DataFrame, timezone: str) -> pl.DataFrame:
+    """Windows with slots whose reading has the bit ESTIMATED in its `status`: meter_id, window_end, `estimates`, how
+    many. `readings`: one for each meter and ts, sorted.
+    """
+    marked = ((readings["status"] & ESTIMATED) != 0).fill_null(False)
+    theirs = readings.filter(readings["meter"].is_in(readings["meter"].filter(marked).unique().implode()))
+    rows = answering(placed(theirs, meter_versions, timezone)).filter((pl.col("status") & ESTIMATED) != 0)
+    each = pieces(spans(rows, meter_versions, timezone))
+    return each.group_by(
+        meter_versions["meter_id"].gather(each["version"]).alias("meter_id"),
+        pl.col("window_us").cast(TIMESTAMP).alias("window_end"),
+    ).agg(pl.len().cast(pl.Int32).alias("estimates"))
 
 
 def answering(readings: pl.DataFrame) -> pl.DataFrame:

@@ -19,6 +19,7 @@ from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
 from metering.tables.lake import CHAIN
 from metering.tables.schema import TIMESTAMP, finite, no_rows
 from metering.tables.warehouse import METER_DAILY
+from metering.text import filled
 from metering.vee import edits
 from metering.vee.chains import end_of
 from metering.vee.estimation import MISSING_RULE, estimate, gaps, reference_days
@@ -30,6 +31,7 @@ VALIDATED, EDITED, RAW, ESTIMATED, MISSING = "validated", "edited", "raw", "esti
 WINDOW_VALUES = (
     "n", "n_expected", "covered_min", "p_mean_kw", "q_mean_kvar", "energy_kwh", "energy_basis", "reason",
     "import_kvarh", "export_kvarh", "q_import_kvarh", "q_export_kvarh", "u_max_v", *REGISTER_ENDS, CHAIN,
+    "estimates",
 )  # fmt: skip
 """Values of a window (BATCH_WINDOWS) that a meter's curve is made of."""
 START = pl.Schema(
@@ -45,6 +47,10 @@ _OF_VERSION = (
     "nominal_v", "register_modulus", "chain", "step_most_kw", "step_tolerance", "step_count_kwh", "multiplier",
 )  # fmt: skip
 _CHAINS = 1 << 40
+_SAME_KW = 1e-6
+"""Powers as close as that are one: what sums of decimals are off by."""
+GIVEN = "given_estimate"
+"""Rule of what came as an estimate of whoever exported it."""
 _TOLERANCE_MIN = 0.01
 
 
@@ -195,6 +201,9 @@ def _points(
     stretched = pl.when(pl.col("covered_min") > 0).then(pl.col("due_min") / pl.col("covered_min")).otherwise(1.0)
     per_hour = 60 / QUARTER_HOUR_MIN
     measured_mean = whole & (pl.col("due_min") >= QUARTER_HOUR_MIN) & pl.col("p_mean_kw").is_not_null()
+    # what registers counted is what was used: power agrees with it
+    same = ((pl.col("p_mean_kw") - net * per_hour).abs() <= _SAME_KW).fill_null(False)
+    measured_mean &= ~registered | same
     return before.with_columns(
         _quarter().alias("quarter"),
         ((registered | (powered & whole)) & net.is_not_null()).alias("known"),
@@ -326,17 +335,24 @@ def _judged(points: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
         )
     )
     measured = pl.col("rule").is_null()
+    given = measured & (pl.col("estimates") > 0).fill_null(False)
+    said_so = filled("{} readings of it are estimates already (status bit 65,536)", "estimates")
     return rows.with_columns(
         pl.when(pl.col("rule") == MISSING_RULE)
         .then(pl.lit(MISSING))
-        .when(~measured)
+        .when(~measured | given)
         .then(pl.lit(ESTIMATED))
         .when(pl.col("failed").is_not_null())
         .then(pl.lit(RAW))
         .otherwise(pl.lit(VALIDATED))
         .alias("status"),
-        pl.when(measured).then("failed").otherwise("rule").alias("rule"),
-        pl.when(measured).then("said").otherwise("reason").alias("reason"),
+        pl.when(given).then(pl.lit(GIVEN)).when(measured).then("failed").otherwise("rule").alias("rule"),
+        pl.when(given)
+        .then(pl.concat_str(said_so, "said", separator="; ", ignore_nulls=True))
+        .when(measured)
+        .then("said")
+        .otherwise("reason")
+        .alias("reason"),
         pl.col("import_kwh").alias("energy_kwh"),
     )
 
