@@ -336,7 +336,7 @@ def _judged(points: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
     )
     measured = pl.col("rule").is_null()
     given = measured & (pl.col("estimates") > 0).fill_null(False)
-    said_so = filled("{} readings of it are estimates already (status bit 65,536)", "estimates")
+    said_so = filled("its readings say that they are estimates: {} (status bit 65,536)", "estimates")
     return rows.with_columns(
         pl.when(pl.col("rule") == MISSING_RULE)
         .then(pl.lit(MISSING))
