@@ -11,6 +11,8 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
+from assets import control
+from assets.alarms import alarm_handlings, meter_events, metering_faulted, observabilities
 from assets.batch import Batch, Outcome, Part, gated
 from assets.curves import (
     batch_windows,
@@ -28,7 +30,7 @@ from assets.kpis import kpis
 from assets.lake import lake_key, lake_specs
 from assets.picture import curve_picture
 from assets.reconciliations import reconciliations
-from assets.violations import violations
+from assets.violations import storms_of, violations
 from metering.errors import UserError
 from metering.tables import Table
 from metering.tables.batch import BATCH
@@ -70,7 +72,22 @@ _COUNTED = (
     Result("daily_load", "daily_load", loads, "load", ("daily_curve", "batch_windows"), ("readings",)),
     Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
     Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("meter_daily", "customers")),
-    Result("violations", "violations", violations, "supply", (), ("violations",)),
+    Result("violations", "violations", violations, "supply", (), ("violations", "feedback")),
+    Result("storms", "storms", storms_of, "supply", ("violations", "customers")),
+    Result("meter_events", "meter_events", meter_events, "supply", ("violations", "meters"), ("meter_events",)),
+    Result("metering_faults", "metering_faults", metering_faulted, "supply", ("violations", "meter_curve")),
+    Result("rule_observability", "rule_observability", observabilities, "supply", ("meters",)),
+    Result("alarm_handling", "alarm_handling", alarm_handlings, "supply", ("violations", "customers")),
+    Result(
+        "load_control",
+        "load_control",
+        control.load_control,
+        "control",
+        ("batch_windows",),
+        ("windows", "load_control_plans", "service_events"),
+    ),
+    Result("load_control_daily", "load_control_daily", control.dailies, "control", ("load_control",)),
+    Result("controllable_load", "controllable_load", control.coverages, "control", ("daily_curve", "customers")),
     Result("forecast", "forecast", forecasts, "forecast", ("daily_curve",)),
     Result("forecast_accuracy", "forecast_accuracy", accuracies, "forecast", ("forecast", "daily_curve")),
 )
@@ -83,8 +100,8 @@ RESULTS = (
         "reconciliation",
         reconciliations,
         "quality",
-        ("batch_windows",),
-        ("readings", "windows", "compliance"),
+        ("batch_windows", "load_control"),
+        ("readings", "windows", "compliance", "load_control"),
     ),
 )
 

@@ -14,27 +14,41 @@ from assets.batch import Batch, Part
 from assets.curves import WINDOWS, days_of_month, last_of, months
 from metering.kpi.catalogue import METER_DAYS, day_needs, month_needs
 from metering.kpi.count import daily_kpis, meter_days, monthly_kpis
+from metering.tables.alarms import ALARMS
 from metering.tables.warehouse import METER_DAILY
 from metering.vee.expected import SLOT
 from sinks.marts import CURRENT, day_partition, month_partition
 
 
 def kpis(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
-    """Each day, then each month that the days lie in, of all its days that have been materialised by now."""
-    of_run = {day: _of_day(batch, day) for day in days}
+    """Each day, then each month that the days lie in, of all its days that have been materialised by now.
+
+    What people say of an alarm counts for the day that it began on: such days are counted anew.
+    """
+    of_run = {day: _of_day(batch, day) for day in sorted({*days, *_days_spoken_of(batch, days)})}
     for day, rows in of_run.items():
-        yield Part(day_partition(day), rows, day)
+        yield Part(day_partition(day), rows, day if day in days else days[-1])
     needs = month_needs(batch.settings.kpi, batch.tables)
-    for month in months(days):
+    for month in months(list(of_run)):
         of_month = days_of_month(month)
         daily = pl.concat(
             [batch.marts.read(batch.tables["kpi"], [day for day in of_month if day not in of_run]), *of_run.values()]
         )
         counted = _rows(batch, needs, of_month)
-        monthly = monthly_kpis(
-            daily, counted, batch.registry.customers_on(last_of(days, month), month), month, batch.settings
-        )
-        yield Part(month_partition(month), monthly, last_of(days, month))
+        last = last_of(list(of_run), month)
+        monthly = monthly_kpis(daily, counted, batch.registry.customers_on(last, month), month, batch.settings)
+        yield Part(month_partition(month), monthly, last if last in days else days[-1])
+
+
+def _days_spoken_of(batch: Batch, days: Sequence[date]) -> set[date]:
+    """Days with KPIs on which alarms began that somebody spoke of on `days`."""
+    with batch.lake.held():
+        said = batch.lake.scan("feedback", [day for day in batch.lake.dates("feedback") if day in days])
+        alarms = said.select("violation_id").unique().collect()
+    began = pl.col("started_at").dt.convert_time_zone(batch.settings.timezone).dt.date()
+    spoken_of = batch.marts.scan(ALARMS, [CURRENT]).join(alarms.lazy(), on="violation_id", how="semi")
+    found = set(spoken_of.select(began.unique()).collect().to_series())
+    return {day for day in found if batch.marts.files("kpi", [day_partition(day)])}
 
 
 def _of_day(batch: Batch, day: date) -> pl.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from metering.tables import LAKE
+from metering.tables.records import KINDS
 
 LAKE_GROUP = "lake"
 
@@ -13,8 +14,10 @@ EVENT_TIME = {
     "windows": "window_end",
     "violations": "at",
     "compliance": "as_of",
+    "load_control": "window_end",
     "rejects": "ts",
     "gaps": "accepted_at",
+    **{name: kind.time for name, kind in KINDS.items()},
 }
 """The column of each table that tells how recent its rows are."""
 

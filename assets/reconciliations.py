@@ -1,4 +1,4 @@
-"""Does what the stream wrote equal what batch computes? For each day, windows and compliance.
+"""Does what the stream wrote equal what batch computes? For each day, windows, compliance and load control.
 
 Here: which rows are compared. A window counts once its shard's watermark has passed it: before that the stream may not
 have closed it, and that is no difference. Not here: the comparison (`metering.tables.reconcile`).
@@ -22,7 +22,7 @@ from pipelines.shard_names import shard_of
 from sinks.lake.reader import newest
 from sinks.marts import day_partition
 
-WINDOWS, COMPLIANCE = LAKE["windows"], LAKE["compliance"]
+WINDOWS, COMPLIANCE, CONTROL = LAKE["windows"], LAKE["compliance"], LAKE["load_control"]
 _OF_SHARD = ("source", "source_partition")
 
 _DAY = pl.duration(days=1)
@@ -31,6 +31,7 @@ _CONTRIBUTING = (
     "u_monitored_min", "u_over_min", "u_under_min", "energy_kwh", "import_kvarh", "q_import_kvarh", "export_kvarh",
     "q_export_kvarh",
 )  # fmt: skip
+_CONTROL_VALUES = tuple(n for n in CONTROL.names if n not in (*CONTROL.key, "revision", "date"))
 _DAY_VALUES = ("as_of", *(name for name in COMPLIANCE.names if name.startswith("day_")))
 
 
@@ -40,7 +41,11 @@ def reconciliations(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
         following = next((d for d in dates if d > day), day)
         with batch.lake.held():
             unfinished = _open_windows(batch, day, following)
-            rows = [_windows(batch, day, unfinished), _compliance(batch, day, unfinished)]
+            rows = [
+                _windows(batch, day, unfinished),
+                _compliance(batch, day, unfinished),
+                _load_control(batch, day, unfinished),
+            ]
         found = pl.concat(rows)
         yield Part(day_partition(day), found, day, problem=_problem(found, day))
 
@@ -99,5 +104,18 @@ def _compliance(batch: Batch, day: date, unfinished: pl.DataFrame) -> pl.DataFra
     coded = closed.with_columns(meter=index.code(closed["meter_id"]))
     of_version = coded.with_columns(version=index.version_of_window(coded["meter"], coded["window_end"]))
     nothing = pl.DataFrame(schema=DAYS_SCHEMA)
-    _, computed = advance(nothing, contributions(of_version, batch.settings), nothing, meter_versions)
+    _, computed = advance(
+        nothing, contributions(of_version, batch.settings), nothing, meter_versions, batch.settings.timezone
+    )
     return reconcile("compliance", stream, computed, COMPLIANCE.key, _DAY_VALUES, day)
+
+
+def _load_control(batch: Batch, day: date, unfinished: pl.DataFrame) -> pl.DataFrame:
+    """Of windows that the stream can have judged: it says nothing of those that no meter has power of."""
+    stream = newest(batch.lake.scan(CONTROL.name, [day]).collect(), CONTROL.key).filter(pl.col("state") == "final")
+    computed = batch.marts.read(CONTROL, [day]).filter(pl.col("meters") > 0)
+    meters = batch.registry.meter_versions.select("meter_id", "customer_no").unique()
+    waiting = unfinished.join(meters, on="meter_id").select("customer_no", "window_end").unique()
+    keys = pl.concat([rows.select(CONTROL.key) for rows in (stream, computed)]).unique()
+    left_out = keys.join(waiting, on=["customer_no", "window_end"], how="semi")
+    return reconcile(CONTROL.name, stream, computed, CONTROL.key, _CONTROL_VALUES, day, left_out=left_out)

@@ -166,7 +166,11 @@ def _stream_results(home: Path, first: date, days: int) -> None:
     made = windows(rows, meter_versions, settings.timezone)
     dated = made.with_columns(date=local_date(pl.col("window_end"), settings.timezone))
     _, told = advance(
-        no_rows(DAYS_SCHEMA), contributions(dated, settings.metering), no_rows(DAYS_SCHEMA), meter_versions
+        no_rows(DAYS_SCHEMA),
+        contributions(dated, settings.metering),
+        no_rows(DAYS_SCHEMA),
+        meter_versions,
+        settings.timezone,
     )
     frames = {
         "windows": LAKE["windows"].conform(dated, revision=0),

@@ -5,7 +5,8 @@ order (`lifecycle`), to which this is equal (a property test holds them together
 
 A late reading is put where it belongs, and the machine goes on from there until it stands where it stood before: what
 follows cannot differ then. What differs in between is emitted: a violation that was emitted before gets its next
-revision, one that should not have been is withdrawn, one not known yet appears.
+revision, one that should not have been is withdrawn, one not known yet appears. Of an open one a worse value counts as
+a difference where it is another step (`lifecycle`).
 """
 
 from __future__ import annotations
@@ -13,122 +14,18 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from metering.events.judge import END, START
+from metering.events.lifecycle import plain_step_of
+from metering.events.stories import UNNAMED, Change, Cleared, Emitted, Judged, Run, Story, Violation
+from metering.settings import USUAL_ALARMS, AlarmSettings
 
 
-class Judged(NamedTuple):
-    """What a reading says to a check: `ts_us` is its end [us], `interval_s` what it stands for."""
-
-    ts_us: int
-    verdict: int
-    value: float
-    limit_value: float
-    hold_s: float
-    clear_hold_s: float
-    ruleset: str
-    version: int
-    interval_s: int
-
-
-@dataclass(slots=True, eq=False)
-class Violation:
-    """What names a violation, and what it is held against. Readings in it share this; one that turns out to be part of
-    another is `part_of` that, and so are all its readings at once.
-    """
-
-    started_us: int
-    limit_value: float
-    ruleset: str
-    part_of: Violation | None = None
-
-    @property
-    def whole(self) -> Violation:
-        found = self
-        while found.part_of is not None:
-            found = found.part_of
-        return found
-
-
-class Run(NamedTuple):
-    """Where a check stands: the violation that is open, if any, and the run that is going on. `extreme` and
-    `run_extreme` are values times the check's side.
-    """
-
-    violation: Violation | None
-    extreme: float
-    verdict: int
-    run_start_us: int
-    run_s: float
-    run_extreme: float
-    last_us: int
-
-    @property
-    def active(self) -> bool:
-        return self.violation is not None
-
-    @property
-    def named(self) -> tuple[int, float, str]:
-        """Start, limit and rule set of the violation that is open."""
-        whole = self.violation.whole if self.violation else _NONE
-        return whole.started_us, whole.limit_value, whole.ruleset
-
-    @property
-    def started_us(self) -> int:
-        return self.named[0]
-
-
-_NONE = Violation(0, 0.0, "")
-
-
-class Cleared(NamedTuple):
-    """A violation that a reading clears."""
-
-    violation: Violation
-    ended_us: int
-    extreme: float
-
-    @property
-    def told(self) -> tuple[int, Story]:
-        """Its start, and its story."""
-        whole = self.violation.whole
-        return whole.started_us, Story(self.ended_us, self.extreme, whole.limit_value, whole.ruleset)
-
-
-class Story(NamedTuple):
-    """What there is to tell of a violation, beside its name; `ended_us` None: it is open."""
-
-    ended_us: int | None
-    extreme: float
-    limit_value: float
-    ruleset: str
-
-
-@dataclass(slots=True)
-class Emitted:
-    """What was emitted last of a violation."""
-
-    state: str
-    revision: int
-    story: Story
-    version: int
-
-
-class Change(NamedTuple):
-    """Something to emit: a violation by its start, and the time of the reading that caused it."""
-
-    started_us: int
-    state: str
-    revision: int
-    story: Story
-    version: int
-    at_us: int
-
-
-def step(before: Run | None, reading: Judged, side: int, gap_intervals: float) -> tuple[Run | None, Cleared | None]:
-    """Where a check stands after a reading that comes next in time, and the violation that this clears. None: neither a
-    violation is open nor does a run for one go on.
+def step(
+    before: Run | None, reading: Judged, side: int, gap_intervals: float, alarms: AlarmSettings = USUAL_ALARMS
+) -> tuple[Run | None, Cleared | None]:
+    """Where a check stands after a reading that comes next in time, and the violation that this clears. None: no
+    violation is open or may be opened again, nor does a run for one go on.
     """
     sided = reading.value * side
     interval_us = reading.interval_s * 1_000_000
@@ -142,15 +39,47 @@ def step(before: Run | None, reading: Judged, side: int, gap_intervals: float) -
     else:
         run_start_us, run_s, run_extreme = reading.ts_us - interval_us, float(reading.interval_s), sided
     run = (reading.verdict, run_start_us, run_s, run_extreme, reading.ts_us)
-    if before is not None and before.violation is not None:
+    if before is not None and before.active:
+        assert before.violation is not None
         if reading.verdict == END and run_s >= reading.clear_hold_s:
-            return None, Cleared(before.violation, run_start_us, before.extreme)
-        return Run(before.violation, max(before.extreme, sided), *run), None
+            cleared = Cleared(before.violation, run_start_us, before.extreme, before.occurrences)
+            soon_s = reading.flicker_s + reading.hold_s if reading.flicker_s else 0.0
+            reopens_us = reading.ts_us + int(soon_s * 1e6)
+            idle = before._replace(ended_us=run_start_us, reopens_until_us=reopens_us)
+            return _idle(idle, reading.ts_us), cleared
+        extreme, reached = max(before.extreme, sided), before.step
+        if (reading.ts_us - 1) // alarms.update_us != (before.last_us - 1) // alarms.update_us:
+            reached = max(
+                reached, plain_step_of(extreme, before.violation.whole.limit_value * side, alarms.update_step)
+            )
+        return Run(before.violation, extreme, reached, before.occurrences, None, None, *run), None
     if reading.verdict != START:
-        return None, None
+        return _idle(before, reading.ts_us), None
+    until_us = before.reopens_until_us if before is not None else None
+    known = before if until_us is not None and reading.ts_us <= until_us else None
     if run_s >= reading.hold_s:
-        return Run(Violation(run_start_us, reading.limit_value, reading.ruleset), run_extreme, *run), None
-    return Run(None, 0.0, *run), None
+        violation = known.violation if known else None
+        extreme = max(known.extreme, run_extreme) if known else run_extreme
+        violation = violation or Violation(run_start_us, reading.limit_value, reading.ruleset)
+        reached = plain_step_of(extreme, violation.whole.limit_value * side, alarms.update_step)
+        return Run(violation, extreme, reached, known.occurrences + 1 if known else 1, None, None, *run), None
+    if known is not None and until_us is not None and reading.ts_us < until_us:
+        return Run(*known[:6], *run), None
+    return Run(None, 0.0, 0.0, 0, None, None, *run), None
+
+
+def heard_at(run: Run | None, us: int) -> Run | None:
+    """Where a check stands once a reading of this time has changed nothing: what may not be opened again is over."""
+    if run is None or run.reopens_until_us is None or us < run.reopens_until_us:
+        return run
+    return run._replace(**UNNAMED) if run.verdict == START else None
+
+
+def _idle(run: Run | None, now_us: int) -> Run | None:
+    """A violation that may be opened again, with nothing going on; None once it may not."""
+    if run is None or run.ended_us is None or run.reopens_until_us is None or now_us >= run.reopens_until_us:
+        return None
+    return Run(*run[:6], END, run.ended_us, 0.0, run.extreme, run.ended_us)
 
 
 def _alike(one: Run | None, other: Run | None) -> bool:
@@ -161,12 +90,12 @@ def _alike(one: Run | None, other: Run | None) -> bool:
 
 
 def _alike_but_for_the_violation(one: Run, other: Run) -> bool:
-    """Whether the same follows from both, but for what names the violation that is open in both."""
-    if (one.active, one.extreme, one.verdict) != (other.active, other.extreme, other.verdict):
+    """Whether the same follows from both, but for what names the violation in both."""
+    if (one.violation is None) != (other.violation is None) or one[1:7] != other[1:7]:
         return False
     if one.active:  # how long it has been in violation decides nothing any more
-        return one.verdict != END or one[3:5] == other[3:5]
-    return one[3:6] == other[3:6]
+        return one.verdict != END or (one.run_start_us, one.run_s) == (other.run_start_us, other.run_s)
+    return one[7:10] == other[7:10]
 
 
 _NONE_CHANGED: Sequence[Change] = ()
@@ -176,7 +105,8 @@ _NONE_CHANGED: Sequence[Change] = ()
 class Pair:
     """One check on one meter: where it stood at first (`base`), its readings since then in order of time, and what has
     been emitted of its violations since then, by their start [us]. Those that began before `settled_us` are let be: the
-    machine may not have known of them from their beginning.
+    machine may not have known of them from their beginning. `heard_us`: the last reading that spoke, if that changed
+    nothing and was left out.
     """
 
     side: int
@@ -184,6 +114,8 @@ class Pair:
     base: Run | None
     emitted: dict[int, Emitted]
     settled_us: int
+    alarms: AlarmSettings = USUAL_ALARMS
+    heard_us: int = -(1 << 62)
     _readings: list[Judged] = field(default_factory=list)
     _times: list[int] = field(default_factory=list)
     _runs: list[Run | None] = field(default_factory=list)
@@ -193,7 +125,7 @@ class Pair:
         """Readings known before, in order of time; what they say has been emitted."""
         run = self.base
         for reading in readings:
-            run, cleared = step(run, reading, self.side, self.gap_intervals)
+            run, cleared = step(run, reading, self.side, self.gap_intervals, self.alarms)
             self._readings.append(reading)
             self._times.append(reading.ts_us)
             self._runs.append(run)
@@ -201,12 +133,14 @@ class Pair:
 
     @property
     def now(self) -> Run | None:
-        return self._runs[-1] if self._runs else self.base
+        return self.at(max([self.heard_us, *self._times[-1:]]))
 
     def at(self, us: int) -> Run | None:
-        """Where it stood after the last reading up to this time."""
+        """Where it stood after the last reading up to this time, as far as anything can follow from it."""
         index = bisect_left(self._times, us + 1)
-        return self._runs[index - 1] if index else self.base
+        run = self._runs[index - 1] if index else self.base
+        heard = [*self._times[max(index - 1, 0) : index], *([self.heard_us] if self.heard_us <= us else [])]
+        return heard_at(run, max(heard)) if heard else run
 
     def put(self, ts_us: int, reading: Judged | None) -> Sequence[Change]:
         """A reading of this time comes, and counts from now on; None: it says nothing to this check."""
@@ -228,13 +162,13 @@ class Pair:
             self._runs.append(None)
             self._cleared.append(None)
             return _NONE_CHANGED
-        run, cleared = step(before, reading, self.side, self.gap_intervals)
+        run, cleared = step(before, reading, self.side, self.gap_intervals, self.alarms)
         self._runs.append(run)
         self._cleared.append(cleared)
         if cleared is not None:
             return self._emit(*cleared.told, reading.version, reading.ts_us)
-        if run is not None and run.active and (before is None or not before.active or run.extreme > before.extreme):
-            return self._emit(run.started_us, _open(run), reading.version, reading.ts_us)
+        if run is not None and run.active and (before is None or not before.active or run.step > before.step):
+            return self._emit(run.started_us, run.story, reading.version, reading.ts_us)
         return _NONE_CHANGED
 
     def _anew(self, at: int, known: bool, reading: Judged | None, ts_us: int) -> list[Change]:
@@ -246,11 +180,11 @@ class Pair:
         cleared: list[Cleared | None] = []
         run, reached, joined = before, False, None
         for each in came:
-            run, clear = step(run, each, self.side, self.gap_intervals)
+            run, clear = step(run, each, self.side, self.gap_intervals, self.alarms)
             runs.append(run)
             cleared.append(clear)
         while end < len(self._readings) and not (reached or joined):
-            run, clear = step(run, self._readings[end], self.side, self.gap_intervals)
+            run, clear = step(run, self._readings[end], self.side, self.gap_intervals, self.alarms)
             runs.append(run)
             cleared.append(clear)
             if _told(clear) == _told(self._cleared[end]):
@@ -304,11 +238,14 @@ class Pair:
     ) -> list[Change]:
         changes: list[Change] = []
         for started_us in sorted(before.keys() | after.keys()):
-            if started_us < self.settled_us or _story(before, started_us) == _story(after, started_us):
+            if started_us < self.settled_us or _same(before.get(started_us), after.get(started_us)):
                 continue
+            told = self.emitted.get(started_us)
             if started_us in after:
-                changes += self._emit(started_us, *after[started_us], at_us)
-            elif (told := self.emitted.get(started_us)) is not None and told.state != "withdrawn":
+                story, version = after[started_us]
+                if told is None or told.state == "withdrawn" or told.story[:5] != story[:5]:
+                    changes += self._emit(started_us, story, version, at_us)
+            elif told is not None and told.state != "withdrawn":
                 story = told.story._replace(ended_us=None)
                 changes.append(self._emitted(started_us, "withdrawn", told.revision + 1, story, told.version, at_us))
         return changes
@@ -320,8 +257,6 @@ class Pair:
             if story.ended_us is None:
                 return first
             return [*first, self._emitted(started_us, "cleared", 1, story, version, at_us)]
-        if told.state != "withdrawn" and told.story == story:
-            return []
         again = "raised" if told.state == "withdrawn" else "updated"
         state = again if story.ended_us is None else "cleared"
         return [self._emitted(started_us, state, told.revision + 1, story, version, at_us)]
@@ -329,11 +264,6 @@ class Pair:
     def _emitted(self, started_us: int, state: str, revision: int, story: Story, version: int, at_us: int) -> Change:
         self.emitted[started_us] = Emitted(state, revision, story, version)
         return Change(started_us, state, revision, story, version, at_us)
-
-
-def _open(run: Run) -> Story:
-    _, limit_value, ruleset = run.named
-    return Story(None, run.extreme, limit_value, ruleset)
 
 
 def _one_violation(new: Run | None, old: Run | None) -> None:
@@ -348,9 +278,8 @@ def _told(cleared: Cleared | None) -> tuple[int, Story] | None:
     return None if cleared is None else cleared.told
 
 
-def _story(stories: dict[int, tuple[Story, int]], started_us: int) -> Story | None:
-    found = stories.get(started_us)
-    return None if found is None else found[0]
+def _same(one: tuple[Story, int] | None, other: tuple[Story, int] | None) -> bool:
+    return one is other if one is None or other is None else one[0].alike(other[0])
 
 
 def _stories(
@@ -365,27 +294,17 @@ def _stories(
     One that is open at the end of a stretch that `goes_on` as ever is left out: nothing has changed in it.
     """
     found: dict[int, tuple[Story, int]] = {}
-    if before is not None and before.active:
-        found[before.started_us] = (_open(before), version)
+    if before is not None and before.violation is not None:
+        found[before.started_us] = (before.story, version)
     for run, clear, reading in zip(runs, cleared, readings, strict=False):
         if clear is not None:
             started_us, story = clear.told
             found[started_us] = (story, reading.version)
         elif run is not None and run.active:
-            story = _open(run)
+            story = run.story
             if run.started_us not in found or found[run.started_us][0] != story:
                 found[run.started_us] = (story, reading.version)
     last = runs[-1] if runs else before
     if goes_on and last is not None and last.active:
         found.pop(last.started_us, None)
     return found
-
-
-def coalesced(changes: Iterable[Change]) -> list[Change]:
-    """Without updates that another change of the same violation follows at once."""
-    kept: list[Change] = []
-    for change in changes:
-        if kept and kept[-1].state == change.state == "updated" and kept[-1].started_us == change.started_us:
-            kept.pop()
-        kept.append(change)
-    return kept

@@ -30,6 +30,8 @@ METER_DAYS = Table(
         Column("over_min", pl.Float64, "Minutes above the upper limit, of all phases", "min"),
         Column("under_min", pl.Float64, "Minutes below the lower limit, of all phases", "min"),
         Column("active_kwh", pl.Float64, "Active energy drawn from the grid; null: unknown", "kWh"),
+        Column("rules", pl.Int64, "Limit rules that are on for the meter", nullable=False),
+        Column("rules_observable", pl.Int64, "Those of them that readings at its interval can show", nullable=False),
         Column("import_kvarh", pl.Float64, "Reactive import (lagging) energy; null: unknown", "kvarh"),
         Column("export_kvarh", pl.Float64, "Reactive export (leading) energy; null: unknown", "kvarh"),
     ),

@@ -13,6 +13,7 @@ import polars as pl
 import polars.selectors as cs
 
 from metering.calendar import day_bounds
+from metering.events.observable import rules_by_meter
 from metering.kpi.catalogue import (
     CUSTOMER,
     DAY_COLUMN,
@@ -67,7 +68,8 @@ def meter_days(
     )
     volts = voltage.filter(pl.col("date") == day).group_by("meter_id").agg(pl.col(_VOLTAGE).sum())
     rows = expected_intervals(of_day, known, day, settings, until).join(measured, on="meter_id", how="left")
-    for values in (volts, energies(daily.filter(pl.col("date") == day), by="meter_id")):
+    seen = rules_by_meter(meters_on(known, day, settings), day, settings)
+    for values in (volts, energies(daily.filter(pl.col("date") == day), by="meter_id"), seen):
         rows = rows.join(values, on="meter_id", how="left")
     return METER_DAYS.conform(rows, date=day).sort(METER_DAYS.key)  # sums of floats depend on the order
 
@@ -163,7 +165,7 @@ def _counts(kpis: Mapping[str, Kpi], rows: pl.DataFrame, customers: pl.DataFrame
     parts = rows.filter(pl.col("customer_no") != SCOPE).with_columns(cs.integer().cast(pl.Int64))
     grouped = parts.join(customers.select("customer_no", *GROUPS), on="customer_no", how="left")
     kinds = {kind for kpi in kpis.values() for kind in kpi.scopes}
-    labels = {kind: _label(kind, customers) for kind in GROUPS} | {CUSTOMER: pl.col("customer_no")}
+    labels = {kind: label(kind, customers) for kind in GROUPS} | {CUSTOMER: pl.col("customer_no")}
     wide = [grouped.group_by(labels[kind].alias("scope")).agg(values) for kind in labels if kind in kinds]
     wide.append((parts if own.is_empty() else own).group_by(pl.lit(SCOPE).alias("scope")).agg(values))
     every = pl.concat(wide).filter(pl.col("scope").is_not_null())
@@ -183,7 +185,7 @@ def _of(kpi_id: str, numerator: pl.Expr, denominator: pl.Expr, coverage: pl.Expr
 
 def _scopes(customers: pl.DataFrame) -> pl.DataFrame:
     """scope and kind of everything that `customers` are in."""
-    labels = {CUSTOMER: pl.col("customer_no")} | {kind: _label(kind, customers) for kind in GROUPS}
+    labels = {CUSTOMER: pl.col("customer_no")} | {kind: label(kind, customers) for kind in GROUPS}
     named = [
         customers.select(label.alias("scope"), pl.lit(kind).alias("kind")).drop_nulls().unique()
         for kind, label in labels.items()
@@ -191,7 +193,7 @@ def _scopes(customers: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([pl.DataFrame({"scope": [SCOPE], "kind": [WHOLE]}), *named])
 
 
-def _label(group: str, customers: pl.DataFrame) -> pl.Expr:
+def label(group: str, customers: pl.DataFrame) -> pl.Expr:
     """The scope of a group, such as `voltage_level_kv:10`; null where a customer is in none."""
     text = pl.col(group).cast(pl.String)
     if customers.schema[group].is_float():

@@ -11,8 +11,8 @@ import polars as pl
 
 from metering.settings.kpis import Kpi
 from metering.supply.power_factor import half_up
+from metering.tables.kpi import KPI
 from metering.tables.schema import finite
-from metering.tables.warehouse import KPI
 
 MET, MISSED, NO_DATA = "met", "missed", "no_data"
 

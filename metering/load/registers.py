@@ -36,6 +36,13 @@ def step(start: pl.Expr, end: pl.Expr, modulus: pl.Expr, most: pl.Expr) -> pl.Ex
     return pl.when(shown & (on <= most)).then(on)
 
 
+def apart(net: pl.Expr, powered: pl.Expr, tolerance: pl.Expr, count: pl.Expr) -> pl.Expr:
+    """Whether what registers counted is not near the integral of power over the same time (all kWh): neither within
+    `tolerance`, a fraction of it, nor one count.
+    """
+    return (net - powered).abs() > pl.max_horizontal(powered.abs() * tolerance, count)
+
+
 def within_chain(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
     """`rows` (each register as `<name>_start`, `version`, `version_start`) without registers of another version of the
     meter at the start: no energy leads over the seam.
@@ -73,10 +80,10 @@ def register_energy(rows: pl.DataFrame, powered: pl.Expr) -> pl.DataFrame:
     no_export = pl.col("export_kwh_start").is_null() & pl.col("export_kwh_end").is_null()
     net = pl.col("import_kwh_step") - pl.when(no_export).then(0.0).otherwise("export_kwh_step")
     stepped = rows.with_columns(steps).with_columns(net.alias("net"), powered.alias("integral"))
-    allowed = pl.max_horizontal(pl.col("integral").abs() * pl.col("step_tolerance"), "step_count_kwh")
-    apart = ((pl.col("net") - pl.col("integral")).abs() > allowed).fill_null(False)
+    far = apart(pl.col("net"), pl.col("integral"), pl.col("step_tolerance"), pl.col("step_count_kwh"))
+    far = far.fill_null(False)
     failed = pl.any_horizontal(
-        apart,
+        far,
         *(
             pl.col(f"{name}_step").is_null()
             & pl.col(f"{name}_start").is_not_null()
@@ -86,11 +93,11 @@ def register_energy(rows: pl.DataFrame, powered: pl.Expr) -> pl.DataFrame:
     )
     near = pl.col("net").abs() <= MOST_KWH
     judged = stepped.with_columns(
-        pl.when(~apart & near).then("net").alias("registered"),
+        pl.when(~far & near).then("net").alias("registered"),
         pl.col("import_kvarh_step").alias("import_kvarh"),
         pl.col("export_kvarh_step").alias("export_kvarh"),
         failed.alias("failed"),
-        apart.alias("apart"),
+        far.alias("apart"),
     )
     return judged.with_columns(_reasons(judged)).drop(
         "net", "integral", "failed", "apart", *(f"{name}_step" for name in REGISTERS)

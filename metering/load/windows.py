@@ -20,10 +20,20 @@ from metering.registry.meter_versions import OFF_GRID_US
 from metering.supply.phases import phase_voltages
 from metering.supply.power_factor import power_factor
 from metering.supply.voltage import monitored, over, under
-from metering.tables.lake import CURRENTS, MEASURED, MOST_KW, MOST_KWH, PHASES, REGISTERS, WINDOW_S, WINDOWS
+from metering.tables.lake import (
+    CURRENTS,
+    LINE_VOLTAGES,
+    MEASURED,
+    MOST_KW,
+    MOST_KWH,
+    PHASES,
+    REGISTERS,
+    WINDOW_S,
+    WINDOWS,
+)
 from metering.tables.schema import TIMESTAMP, no_rows
 
-USED = tuple(name for name in MEASURED if name not in CURRENTS)
+USED = tuple(name for name in MEASURED if name not in (*CURRENTS, *LINE_VOLTAGES))
 """The measured values that windows look at; rules have theirs in `metering.events.catalogue.values_read`."""
 _SPAN_BITS = 40
 _METER_BITS = 23

@@ -197,6 +197,12 @@ def _exactly(numbered: Iterable[tuple[int, bytes]]) -> tuple[pl.DataFrame, pl.Da
 
 def exact(line: bytes) -> dict[str, Any] | Problem:
     """One line by the book: the reading's fields, or what is wrong with it."""
+    value = json_object(line)
+    return value if isinstance(value, Problem) else _fields(value)
+
+
+def json_object(line: bytes) -> dict[str, Any] | Problem:
+    """The object that a line is; of doubled keys the first counts."""
     if _too_deep(line):
         return Problem("unparsable", f"nested more than {_DEEPEST} levels deep")
     try:
@@ -205,9 +211,7 @@ def exact(line: bytes) -> dict[str, Any] | Problem:
         return Problem("unparsable", f"not UTF-8: byte {error.start}")
     except ValueError as error:
         return Problem("unparsable", f"not JSON: {error}")
-    if not isinstance(value, dict):
-        return Problem("unparsable", "not a JSON object")
-    return _fields(value)
+    return value if isinstance(value, dict) else Problem("unparsable", "not a JSON object")
 
 
 def _too_deep(line: bytes) -> bool:
@@ -229,15 +233,15 @@ def _loads(line: bytes) -> Any:
 
 def _fields(value: dict[str, Any]) -> dict[str, Any] | Problem:
     meter_id, ts = value.get("meter_id"), value.get("ts")
-    known_meter = meter_id if isinstance(meter_id, str) and _is_text(meter_id) else None
-    known_ts = ts if isinstance(ts, str) and _is_text(ts) else None
-    ts_ms = _float(ts) if _is_number(ts) else None
+    known_meter = meter_id if isinstance(meter_id, str) and is_text(meter_id) else None
+    known_ts = ts if isinstance(ts, str) and is_text(ts) else None
+    ts_ms = _float(ts) if is_number(ts) else None
     numbers = {name: value.get(name) for name in MEASURED}
     problem = (
         _wrong("meter_id is not a string", meter_id is not None and known_meter is None)
         or _wrong("ts is neither a string nor a number", ts is not None and known_ts is None and ts_ms is None)
         or _wrong("status is not an integer of 64 bits", not _is_status(value.get("status")))
-        or next((f"{n} is not a number" for n, v in numbers.items() if v is not None and not _is_number(v)), None)
+        or next((f"{n} is not a number" for n, v in numbers.items() if v is not None and not is_number(v)), None)
     )
     if problem:
         return Problem("wrong_type", problem, known_meter, known_ts)
@@ -252,7 +256,7 @@ def _wrong(text: str, condition: bool) -> str | None:
     return text if condition else None
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -262,7 +266,7 @@ def _is_status(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
     """False for lone surrogates, which JSON can spell but no UTF-8 text can hold."""
     return not any("\ud800" <= char <= "\udfff" for char in value)
 

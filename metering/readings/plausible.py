@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import polars as pl
 
-from metering.tables.lake import CURRENTS, VOLTAGES
+from metering.tables.lake import CURRENTS, LINE_VOLTAGES, VOLTAGES
 
-_MOST = {**dict.fromkeys(VOLTAGES, "u_most_v"), **dict.fromkeys(CURRENTS, "i_most_a")} | dict.fromkeys(
-    ("p_kw", "q_kvar"), "p_most_kw"
-)
-_NAMES = {**dict.fromkeys(VOLTAGES, "voltage"), **dict.fromkeys(CURRENTS, "current"), "p_kw": "active power",
-          "q_kvar": "reactive power"}  # fmt: skip
-_UNITS = {**dict.fromkeys(VOLTAGES, "V"), **dict.fromkeys(CURRENTS, "A"), "p_kw": "kW", "q_kvar": "kvar"}
+_MOST = {
+    **dict.fromkeys(VOLTAGES, "u_most_v"),
+    **dict.fromkeys(LINE_VOLTAGES, "u_line_most_v"),
+    **dict.fromkeys(CURRENTS, "i_most_a"),
+} | dict.fromkeys(("p_kw", "q_kvar"), "p_most_kw")
+_KINDS = {"u": ("voltage", "V"), "i": ("current", "A"), "p": ("active power", "kW"), "q": ("reactive power", "kvar")}
+"""What is measured, and its unit, by the first letter of a name."""
 
 
 def beyond(readings: pl.DataFrame, meter_versions: pl.DataFrame) -> dict[str, pl.Series]:
@@ -46,4 +47,5 @@ def without(readings: pl.DataFrame, over: dict[str, pl.Series]) -> pl.DataFrame:
 
 def told(name: str, value: float) -> str:
     """What is said of a value beyond belief."""
-    return f"{_NAMES[name]} of {value:,.6g} {_UNITS[name]} is more than the meter can have measured"
+    kind, unit = _KINDS[name[0]]
+    return f"{kind} of {value:,.6g} {unit} is more than the meter can have measured"

@@ -20,6 +20,9 @@ METER_VERSIONS = pl.Schema(
     {
         "meter_id": pl.String(),
         "customer_no": pl.String(),
+        "customer_name": pl.String(),
+        "feeder": pl.String(),
+        "manager": pl.String(),
         "wiring": pl.String(),
         "role": pl.String(),
         "interval_s": pl.Int32(),
@@ -34,10 +37,13 @@ METER_VERSIONS = pl.Schema(
         "voltage_level_kv": pl.Float64(),
         "rated_a": pl.Float64(),
         "max_a": pl.Float64(),
+        "base_kva": pl.Float64(),
+        "max_kva": pl.Float64(),
         "contract_capacity_kva": pl.Float64(),
         "contract_demand_kw": pl.Float64(),
         "pf_standard": pl.Float64(),
         "u_most_v": pl.Float64(),
+        "u_line_most_v": pl.Float64(),
         "i_most_a": pl.Float64(),
         "p_most_kw": pl.Float64(),
         "step_most_kw": pl.Float64(),
@@ -52,6 +58,7 @@ METER_VERSIONS = pl.Schema(
         "grid_us": pl.Int64(),
         "block_us": pl.Int64(),
         "chain": pl.UInt32(),
+        "protected_kw": pl.Float64(),
     }
 )
 
@@ -59,7 +66,16 @@ DAY_S = 86_400
 OFF_GRID_US = 1 << 62
 """`grid_us` of a version that has windows not made of its whole slots: after all times."""
 
-_OF_CUSTOMER = ("segment", "voltage_level_kv", "contract_capacity_kva", "contract_demand_kw", "pf_standard")
+_OF_CUSTOMER = (
+    "feeder",
+    "manager",
+    "segment",
+    "voltage_level_kv",
+    "contract_capacity_kva",
+    "contract_demand_kw",
+    "pf_standard",
+    "protected_kw",
+)
 _VOLTAGES_OF_RATING = {"3p4w": 3.0, "3p3w": 3.0**0.5, "1p": 1.0}
 """Rated power over nominal voltage (line to line for three wires) and maximum current."""
 _LEAST_COUNT_KWH = 1.0
@@ -93,7 +109,9 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
         for part, start, stop in zip(limits, _starts(limits, settings), _stops(limits, settings), strict=True)
     ]
     judged = pl.concat(parts).with_columns(
-        (10.0 ** pl.col("register_digits")).alias("register_modulus"), *_plausible(settings), *_slots(settings)
+        (10.0 ** pl.col("register_digits")).alias("register_modulus"),
+        *_plausible(settings),
+        *_slots(settings),
     )
     ordered = judged.sort("meter_id", "valid_from").with_columns(_stamps())
     return ordered.select(pl.col(name).cast(dtype) for name, dtype in METER_VERSIONS.items())
@@ -104,6 +122,7 @@ def _of_customers(meters: pl.DataFrame, customers: pl.DataFrame, settings: Meter
     periods = customers.select(
         "customer_no",
         *_OF_CUSTOMER,
+        pl.col("name").alias("customer_name"),
         instant(pl.col("valid_from"), settings.timezone).alias("period_from"),
         instant(pl.col("valid_to").dt.offset_by("1d"), settings.timezone).alias("period_to"),
     )
@@ -179,9 +198,13 @@ def _plausible(settings: MeteringSettings) -> list[pl.Expr]:
     ratios = pl.col("pt_ratio") * pl.col("ct_ratio")
     voltages = pl.col("wiring").replace_strict(_VOLTAGES_OF_RATING, return_dtype=pl.Float64)
     count_kwh = (ratios * figures.count_kwh).clip(lower_bound=_LEAST_COUNT_KWH)
-    rated_kw = voltages * pl.col("nominal_v") * pl.col("max_a") * ratios / 1000
+    kw_per_a = voltages * pl.col("nominal_v") * ratios / 1000
+    rated_kw = kw_per_a * pl.col("max_a")
     return [
+        (kw_per_a * pl.col("rated_a")).alias("base_kva"),
+        rated_kw.alias("max_kva"),
         (pl.col("nominal_v") * figures.voltage_factor).alias("u_most_v"),
+        (_line_to_line() * figures.voltage_factor).alias("u_line_most_v"),
         (pl.col("max_a") * figures.current_factor).alias("i_most_a"),
         (rated_kw * figures.power_factor).alias("p_most_kw"),
         (rated_kw * figures.step_factor).alias("step_most_kw"),
@@ -190,6 +213,11 @@ def _plausible(settings: MeteringSettings) -> list[pl.Expr]:
         # what snapshots of power add up to says nothing of the energy between them
         pl.when(pl.col("sampling") == "snapshot").then(_ANY_KWH).otherwise(count_kwh).alias("step_count_kwh"),
     ]
+
+
+def _line_to_line() -> pl.Expr:
+    """Nominal voltage between two lines: three-wire meters report that."""
+    return pl.when(pl.col("wiring") == "3p4w").then(pl.col("nominal_v") * 3**0.5).otherwise("nominal_v")
 
 
 def _limits(limits: VoltageLimits) -> list[pl.Expr]:

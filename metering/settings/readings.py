@@ -24,13 +24,17 @@ class PlausibilitySettings:
 
     A register step is at most `step_factor` times rated power times time, and, where power is there too, within
     `power_tolerance` (fraction) or one count of power's integral. A count is `count_kwh` on the meter's side, and at
-    least 1 kWh. Voltages are at most `voltage_factor` times nominal voltage, currents `current_factor` times maximum
-    current, powers `power_factor` times rated power. Rated power is that of maximum current at nominal voltage.
+    least 1 kWh. Over more than `step_days` days nothing is said of a step, and of power's integral up to
+    `least_expected_kwh` neither. Voltages are at most `voltage_factor` times nominal voltage, currents `current_factor`
+    times maximum current, powers `power_factor` times rated power. Rated power is that of maximum current at nominal
+    voltage.
     """
 
     step_factor: float = 1.2
     power_tolerance: float = 0.2
     count_kwh: float = 0.01
+    step_days: float = 7.0
+    least_expected_kwh: float = 0.01
     voltage_factor: float = 2.0
     current_factor: float = 2.0
     power_factor: float = 2.0

@@ -14,6 +14,33 @@ from typing import Any
 ABOVE, BELOW = 1, -1
 SIDES = {"above": ABOVE, "below": BELOW}
 ALWAYS = date.min
+ALSO = "also."
+"""What names of values of further conditions begin with: `also.<measure>.<field>`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmSettings:
+    """How often a violation is told, and what is one storm.
+
+    An update is told where the worst value has moved on by a step of `update_step` (fraction of the limit), at most one
+    in each span of `update_s` seconds of event time. At least `storm_members` meters of a feeder, each at most
+    `storm_gap_s` after the one before it, are a storm; `storm_id` names it by the span of `storm_span_s` that it began
+    in.
+    """
+
+    update_step: float = 0.01
+    update_s: float = 60.0
+    storm_gap_s: float = 900.0
+    storm_members: int = 3
+    storm_span_s: float = 3600.0
+
+    @property
+    def update_us(self) -> int:
+        """`update_s` in whole microseconds, at least one."""
+        return max(1, round(self.update_s * 1e6))
+
+
+USUAL_ALARMS = AlarmSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +54,38 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """One limit rule. `start` is a fraction of `base` (`none`: in the measure's own unit); 0 disables the rule.
+class Condition:
+    """Holds where `measure` is beyond `start`, a fraction of `base` (`none`: in the measure's own unit), on `side`.
 
-    Raised once `measure` has been beyond start, on `side`, for `hold_s`; cleared once it has been inside the end value
-    for `clear_hold_s`. The end value is `clear`, a fraction of base as start is, or else `clear_margin` of the limit
-    inside it. `phases`: those that are judged, of the measure's. `fault`: how far beyond start (as factors of it)
-    simulated faults go; None: there are none. `version` is published as `ruleset` with every violation.
+    Over once inside the end value: `clear`, a fraction of base as start is, or else `clear_margin` of start inside it.
+    """
+
+    measure: str
+    side: str
+    base: str
+    start: float
+    clear: float | None = None
+    clear_margin: float = 0.02
+
+    @property
+    def sign(self) -> int:
+        """ABOVE or BELOW."""
+        return SIDES[self.side]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One limit rule: its first condition, whose value and limit a violation has, and others that must hold as well
+    (`also`). `start` 0 disables the rule.
+
+    Raised once all conditions have held for `hold_s`; cleared once any has been over for `clear_hold_s`, or once one of
+    the rules `unless` has begun, which says it better. What comes back up to `flicker_s` after it was cleared, and
+    holds, is the same violation (0: another one). `phases`: those that are judged, of the first measure's.
+    `storm`: violations of rules of one such group, at one time on one feeder, have one cause (none: they have not).
+    `by_wiring`: names, texts and advice that are others for meters of a wiring.
+    `fault`: what simulated faults set, each a measure with the least and the most of it: factors of the start of the
+    rule's condition on it, or fractions of what such a measure is rated at; empty: there are none. `version` is
+    published as `ruleset` with every violation.
     """
 
     id: str
@@ -47,29 +99,60 @@ class Rule:
     version: str
     clear: float | None = None
     clear_margin: float = 0.02
+    also: tuple[Condition, ...] = ()
+    unless: tuple[str, ...] = ()
     guard: Guard | None = None
     hold_s: float = 60.0
     clear_hold_s: float = 60.0
+    flicker_s: float = 900.0
     severity: str = "warning"
     event_class: str = "limit_warning"
+    storm: str = ""
     text_zh: str = ""
     text_en: str = ""
+    withdrawn_zh: str = ""
+    withdrawn_en: str = ""
     advice_zh: str = ""
     advice_en: str = ""
+    by_wiring: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
     clause: str = ""
-    fault: tuple[float, float] | None = None
+    meaning: str = ""
+    fault: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def sign(self) -> int:
         """ABOVE or BELOW."""
         return SIDES[self.side]
 
+    def said(self, wiring: str, field: str) -> str:
+        """A name, text or advice, as it is for meters of a wiring."""
+        own = dict(dict(self.by_wiring).get(wiring, ()))
+        return own.get(field, str(getattr(self, field)))
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """All that must hold, the one that is the rule's own first."""
+        first = Condition(
+            measure=self.measure,
+            side=self.side,
+            base=self.base,
+            start=self.start,
+            clear=self.clear,
+            clear_margin=self.clear_margin,
+        )
+        return (first, *self.also)
+
+    def observable(self, interval_s: float) -> bool:
+        """Whether readings that are so far apart [s] can show what lasts no longer than the hold time."""
+        return interval_s <= max(self.hold_s, 1.0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
     """Values that a rule has from a local date on, for meters in a scope: None is any segment, level or meter.
 
-    `values` are fields of Rule; `guard` is then the limit of the rule's guard alone.
+    `values` are fields of Rule; `guard` is then the limit of the rule's guard alone, and `also.i.start` a field of the
+    condition on the measure `i`.
     """
 
     rule: str
@@ -164,6 +247,13 @@ class Rulebook:
         values = [rule.start, *(dict(o.values).get("start", 0.0) for o in self.overrides_of.get(name, ()))]
         return tuple(dict.fromkeys(value for value in values if value))
 
+    def limits(self, name: str, measure: str) -> tuple[float, ...]:
+        """All values of start that the rule's further condition on `measure` has for anyone at any time."""
+        key = f"{ALSO}{measure}.start"
+        values = [condition.start for condition in self.by_id[name].also if condition.measure == measure]
+        values += [value for o in self.overrides_of.get(name, ()) for k, value in o.values if k == key]
+        return tuple(dict.fromkeys(values))
+
     def guard_limits(self, name: str) -> tuple[float, ...]:
         """All limits of the rule's guard."""
         guard = self.by_id[name].guard
@@ -191,11 +281,22 @@ def overridden(rule: Rule, overrides: list[Override]) -> Rule:
     said_by: dict[str, str] = {}
     for override in overrides:
         values = dict(override.values)
-        if "guard" in values:
-            values["guard"] = None if rule.guard is None else replace(rule.guard, limit=values["guard"])
-        if "clear_margin" in values and "clear" not in values:
-            values["clear"] = None
-        rule = replace(rule, **values)
+        own = {name: value for name, value in values.items() if not name.startswith(ALSO)}
+        if "guard" in own:
+            own["guard"] = None if rule.guard is None else replace(rule.guard, limit=own["guard"])
+        if len(own) < len(values):
+            own["also"] = tuple(_changed(condition, values) for condition in rule.also)
+        if "clear_margin" in own and "clear" not in own:
+            own["clear"] = None
+        rule = replace(rule, **own)
         said_by |= dict.fromkeys(values, override.version)
     versions = [o.version for o in overrides if o.version in said_by.values()]
     return replace(rule, version="+".join(dict.fromkeys(versions))) if versions else rule
+
+
+def _changed(condition: Condition, values: dict[str, Any]) -> Condition:
+    prefix = f"{ALSO}{condition.measure}."
+    own = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+    if "clear_margin" in own and "clear" not in own:
+        own["clear"] = None
+    return replace(condition, **own)

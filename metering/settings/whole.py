@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from metering.settings.charges import PowerFactorAdjustment, Tariff, periods_of
+from metering.settings.control import ControlSettings
 from metering.settings.forecast import ForecastSettings
 from metering.settings.kpis import Kpi
+from metering.settings.meter_events import MeterEventSettings, MeteringFaultSettings
 from metering.settings.readings import PlausibilitySettings, SlotSettings
-from metering.settings.rules import Rulebook
+from metering.settings.rules import AlarmSettings, Rulebook
 from metering.settings.vee import VeeSettings
 from metering.settings.voltage import VoltageLimits
 
@@ -38,9 +40,13 @@ class MeteringSettings:
     workdays: Mapping[date, str]
     kpi: dict[str, Kpi]
     forecast: ForecastSettings = field(default_factory=ForecastSettings)
+    control: ControlSettings = field(default_factory=ControlSettings)
     vee: VeeSettings = field(default_factory=VeeSettings)
     slots: SlotSettings = field(default_factory=SlotSettings)
+    alarms: AlarmSettings = field(default_factory=AlarmSettings)
     plausibility: PlausibilitySettings = field(default_factory=PlausibilitySettings)
+    meter_events: MeterEventSettings = field(default_factory=MeterEventSettings)
+    metering_faults: MeteringFaultSettings = field(default_factory=MeteringFaultSettings)
 
     @property
     def periods(self) -> tuple[str, ...]:

@@ -154,7 +154,7 @@ def _customers(count: int, seed: int, settings: MeteringSettings) -> pl.DataFram
             tariff=pl.when(pl.col("tariff").is_in(tariffs)).then("tariff").otherwise(pl.lit(tariffs[0])),
         )
         .with_columns(
-            contract_demand_kw=pl.when(u("demand") < 0.3).then((0.8 * pl.col("contract_capacity_kva")).round(0))
+            contract_demand_kw=pl.when(u("demand") < 0.3).then((0.95 * pl.col("contract_capacity_kva")).round(0))
         )
     )
 

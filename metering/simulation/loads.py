@@ -15,6 +15,8 @@ from metering.simulation.draws import around, uniform
 KNOT_S = 1800
 """Slow variation is drawn at knots this far apart, and straight between them."""
 
+LEAST_PU = 0.7
+"""Of nominal: no load goes on below."""
 TAN_MOST, TAN_LEAST = 0.36, -0.34
 """The capacitor bank's controller keeps tan phi within these: power factor above 0.94."""
 
@@ -72,19 +74,21 @@ def currents() -> list[pl.Expr]:
     """`ia_a`, `ib_a`, `ic_a`, meter side, from power, voltages and ratios, so that they say the same.
 
     Four-wire: each phase carries its share of S, I = S_k / U_k. Three-wire: I = S / (sqrt 3 U) in both elements. One
-    phase: I = S / U.
+    phase: I = S / U. A voltage that is lost in the metering is not lost for the load: below `LEAST_PU` it counts as
+    that.
     """
     va = (pl.col("p_kw").pow(2) + pl.col("q_kvar").pow(2)).sqrt() * 1000 / (pl.col("pt_ratio") * pl.col("ct_ratio"))
     three_wire, one_phase = pl.col("wiring") == "3p3w", pl.col("wiring") == "1p"
-    mean_u = (pl.col("ua_v") + pl.col("uc_v")) / 2
+    least_v = LEAST_PU * pl.col("nominal_v")
+    mean_u = (pl.col("ua_v").clip(least_v) + pl.col("uc_v").clip(least_v)) / 2
 
     def phase(name: str) -> pl.Expr:
         return (
             pl.when(one_phase)
-            .then(va / pl.col(f"u{name}_v"))
+            .then(va / pl.col(f"u{name}_v").clip(least_v))
             .when(three_wire)
             .then(va / (3**0.5 * mean_u))
-            .otherwise(va * pl.col(f"load_{name}") / pl.col(f"u{name}_v"))
+            .otherwise(va * pl.col(f"load_{name}") / pl.col(f"u{name}_v").clip(least_v))
         )
 
     return [

@@ -6,34 +6,22 @@ Here: registers, gaps, delays, order. Not here: what loads and faults look like 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from metering.events.measures import MEASURES
 from metering.settings import MeteringSettings
-from metering.simulation import faults
+from metering.simulation import faults, labels
+from metering.simulation.control import Shed
 from metering.simulation.fleet import Fleet
+from metering.simulation.labels import LABELS as LABELS
 from metering.simulation.loads import currents, instants_of, moments, power, voltages
 from metering.tables.lake import CURRENTS, REGISTERS, VOLTAGES
-from metering.tables.schema import TIMESTAMP
-from metering.text import filled
 
 SLICE_ROWS = 100_000
 READING = ("meter_id", "ts", *VOLTAGES, *CURRENTS, "p_kw", "q_kvar", *REGISTERS)
-LABELS = pl.Schema(
-    {
-        "meter_id": pl.String(),
-        "customer_no": pl.String(),
-        "kind": pl.String(),
-        "phase": pl.String(),
-        "started_at": TIMESTAMP,
-        "ended_at": TIMESTAMP,
-        "detail": pl.String(),
-    }
-)
 _COUNTED = {
     "import_kwh": "import_ws",
     "export_kwh": "export_ws",
@@ -70,6 +58,7 @@ class _Day:
     labels: pl.DataFrame
     exchanges: pl.DataFrame
     capacity_limit: float
+    shed: Shed | None = None
 
     @property
     def slots(self) -> int:
@@ -88,8 +77,11 @@ class _Day:
             first = last + 1
 
 
-def simulate(fleet: Fleet, start: date, days: int, interval_s: int, settings: MeteringSettings) -> Iterator[Arrivals]:
-    """Readings of the local days from `start` on. Memory holds one slice, and what is late.
+def simulate(
+    fleet: Fleet, start: date, days: int, interval_s: int, settings: MeteringSettings, shed: Shed | None = None
+) -> Iterator[Arrivals]:
+    """Readings of the local days from `start` on. Memory holds one slice, and what is late. With `shed` customers that
+    are equipped for control use less for a while.
 
     Registers count on through gaps, so a reading's register is the integral of the power that the meter measured,
     whether or not it was reported; rounded down to 1e-4 and rolled over at the register's digits. A meter with a longer
@@ -97,7 +89,7 @@ def simulate(fleet: Fleet, start: date, days: int, interval_s: int, settings: Me
     """
     counted = fleet.traits.select("meter", *_COUNTED.values()).with_columns(net.alias(at) for net, at in _NET.values())
     for offset in range(days):
-        day = _day(fleet, start + timedelta(days=offset), interval_s, settings)
+        day = _day(fleet, start + timedelta(days=offset), interval_s, settings, shed)
         labels, waiting = day.labels, pl.DataFrame()
         step = max(1, SLICE_ROWS // max(1, fleet.traits.height))
         for first, last in day.slices(step):
@@ -108,54 +100,53 @@ def simulate(fleet: Fleet, start: date, days: int, interval_s: int, settings: Me
             labels = labels.clear()
 
 
-def _day(fleet: Fleet, day: date, interval_s: int, settings: MeteringSettings) -> _Day:
+def _day(fleet: Fleet, day: date, interval_s: int, settings: MeteringSettings, shed: Shed | None) -> _Day:
     begin, end = (_midnight(day + timedelta(days=step), settings.timezone) for step in (0, 1))
     plan = faults.plan(fleet, day, interval_s, settings)
     exchanges = fleet.exchanges.filter(pl.col("at") > begin, pl.col("at") <= end)
-    labels = [_labels(plan, fleet, begin, interval_s), _exchange_labels(exchanges, fleet)]
-    return _Day(
+    planned = _Day(
         begin=begin,
         end=end,
         interval_s=interval_s,
         meters=fleet.traits.drop(_COUNTED.values()).join(plan, on="meter", how="left", maintain_order="left"),
-        labels=pl.concat(labels).sort("started_at", maintain_order=True),
+        labels=pl.DataFrame(schema=LABELS),
         exchanges=exchanges,
         capacity_limit=faults.least_capacity(settings.rules, day),
+        shed=shed,
     )
+    struck = _struck(fleet.seed, planned, settings)
+    told = [
+        labels.of_faults(plan, fleet, begin, interval_s),
+        labels.of_rules_besides(plan, struck, fleet, begin, interval_s, settings),
+        labels.of_exchanges(exchanges, fleet),
+    ]
+    return replace(planned, labels=pl.concat(told).sort("started_at", maintain_order=True))
+
+
+def _struck(seed: int, day: _Day, settings: MeteringSettings) -> pl.DataFrame:
+    """What readings say that faults of rules strike: all but registers, which follow from all before them."""
+    meters = day.meters.filter(pl.col("rule").is_not_null())
+    rows = _moments(day, 1, day.slots, settings).join(meters, how="cross")
+    rows = rows.filter(pl.col("slot").is_between("first", "last")).with_columns(struck=True)
+    used = _powers(rows, seed, day).collect()
+    return _measured(used, seed).select("meter", "ts", *VOLTAGES, *CURRENTS, "p_kw", "q_kvar").collect()
 
 
 def _slice(
     seed: int, day: _Day, counted: pl.DataFrame, first: int, last: int, settings: MeteringSettings
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """All readings of consecutive slots, also those that never arrive, and the counters after them."""
-    instants = instants_of(day.begin, day.interval_s, first, last - first + 1)
-    when = moments(instants, settings.timezone, settings.holidays, settings.workdays).with_row_index(
-        "slot", offset=first
-    )
     struck = pl.col("slot").is_between("first", "last").fill_null(False)
-    crossed = when.join(day.meters.join(counted, on="meter", maintain_order="left"), how="cross")
-    used = (
-        crossed.lazy()
-        .with_columns(struck.alias("struck"))
-        .with_columns(power(crossed, seed))
-        .with_columns(faults.strike_power(day.capacity_limit))
-        .with_columns(pl.col("p_kw", "q_kvar").round(3))
-        .with_columns(_counters(day.interval_s))
-        .collect()
-    )
+    meters = day.meters.join(counted, on="meter", maintain_order="left")
+    crossed = _moments(day, first, last, settings).join(meters, how="cross").with_columns(struck.alias("struck"))
+    used = _powers(crossed, seed, day).with_columns(_counters(day.interval_s)).collect()
     due = used.filter(pl.col("slot").cast(pl.Int64) * day.interval_s % pl.col("interval_s") == 0)
     due = due.with_columns(_mean_powers(day.interval_s))
     sent = pl.concat(
         [due.with_columns(replaced=False), faults.uncorrected(due, day.interval_s).with_columns(replaced=True)]
     )
     rows = (
-        sent.lazy()
-        .with_columns(voltages(sent, seed))
-        .with_columns(faults.strike_voltages())
-        .with_columns(pl.col(VOLTAGES).round(2))
-        .with_columns(currents())
-        .with_columns(faults.strike_currents())
-        .with_columns(pl.col(CURRENTS).round(3))
+        _measured(sent, seed)
         .with_columns(_registers())
         .with_columns(faults.strike_registers())
         .with_columns(_arrival(day.interval_s))
@@ -165,6 +156,36 @@ def _slice(
     last_sent = due.group_by("meter").agg(net.last().alias(at) for net, at in _NET.values())
     after = used.tail(day.meters.height).select("meter", *_COUNTED.values(), *(at for _, at in _NET.values()))
     return rows, after.update(last_sent, on="meter")
+
+
+def _moments(day: _Day, first: int, last: int, settings: MeteringSettings) -> pl.DataFrame:
+    instants = instants_of(day.begin, day.interval_s, first, last - first + 1)
+    when = moments(instants, settings.timezone, settings.holidays, settings.workdays)
+    return when.with_row_index("slot", offset=first)
+
+
+def _powers(rows: pl.DataFrame, seed: int, day: _Day) -> pl.LazyFrame:
+    """Adds `p_kw` and `q_kvar`, as they are under faults."""
+    return (
+        rows.lazy()
+        .with_columns(power(rows, seed))
+        .with_columns(day.shed.of(rows, seed) if day.shed else [])
+        .with_columns(faults.strike_power(day.capacity_limit))
+        .with_columns(pl.col("p_kw", "q_kvar").round(3))
+    )
+
+
+def _measured(rows: pl.DataFrame, seed: int) -> pl.LazyFrame:
+    """Adds voltages and currents, as they are under faults."""
+    return (
+        rows.lazy()
+        .with_columns(voltages(rows, seed))
+        .with_columns(faults.strike_voltages())
+        .with_columns(pl.col(VOLTAGES).round(2))
+        .with_columns(currents())
+        .with_columns(faults.strike_currents())
+        .with_columns(pl.col(CURRENTS).round(3))
+    )
 
 
 def _mean_powers(interval_s: int) -> list[pl.Expr]:
@@ -217,51 +238,6 @@ def _arrived(rows: pl.DataFrame, waiting: pl.DataFrame, now: datetime | None) ->
     if now is None:
         return ordered, ordered.clear()
     return ordered.filter(pl.col("arrival") <= now), ordered.filter(pl.col("arrival") > now)
-
-
-def _labels(plan: pl.DataFrame, fleet: Fleet, begin: datetime, interval_s: int) -> pl.DataFrame:
-    base = pl.lit(begin).cast(TIMESTAMP)
-    arrives = base + pl.duration(seconds=pl.col("last") * interval_s + pl.col("delay_s"))
-    at = arrives.dt.to_string("%Y-%m-%dT%H:%M:%SZ")
-    strength, limit = (pl.col(name).round(4) for name in ("strength", "limit"))
-    units = {name: measure.unit for name, measure in MEASURES.items()}
-    unit = pl.col("measure").replace_strict(units, default=None).replace("1", "")
-    detail = (
-        pl.when(pl.col("measure").is_not_null())
-        .then(filled("{} {}, limit {} {}", strength, unit, limit, unit).str.replace_all(" (,|$)", "$1"))
-        .when(pl.col("kind") == faults.LATE)
-        .then(filled("arrives at {}", at))
-        .when(pl.col("kind") == faults.CORRECTION)
-        .then(filled("{} kW too high at first, sent again at {}", strength, at))
-        .when(pl.col("kind") == faults.GLITCH)
-        .then(filled("import_kwh shows {}", pl.col("strength").cast(pl.Int64)))
-        .otherwise(pl.lit("never arrives"))
-    )
-    return (
-        plan.join(fleet.traits.select("meter", "meter_id", "customer_no"), on="meter")
-        .with_columns(
-            (base + pl.duration(seconds=(pl.col("first") - 1) * interval_s)).alias("started_at"),
-            (base + pl.duration(seconds=pl.col("last") * interval_s)).alias("ended_at"),
-            detail.alias("detail"),
-        )
-        .sort("started_at", "meter")
-        .select(LABELS.names())
-        .match_to_schema(LABELS)
-    )
-
-
-def _exchange_labels(exchanges: pl.DataFrame, fleet: Fleet) -> pl.DataFrame:
-    starts = pl.col("import_ws") // _WS_PER_KWH
-    known = exchanges.join(fleet.traits.select("meter", "meter_id", "customer_no"), on="meter")
-    return known.select(
-        "meter_id",
-        "customer_no",
-        pl.lit(faults.EXCHANGE).alias("kind"),
-        pl.lit(None, pl.String).alias("phase"),
-        pl.col("at").alias("started_at"),
-        pl.col("at").alias("ended_at"),
-        filled("import_kwh begins at {}", starts).alias("detail"),
-    ).match_to_schema(LABELS)
 
 
 def _midnight(day: date, timezone: str) -> datetime:

@@ -13,9 +13,9 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from metering.calendar import local_date
+from metering.calendar import instant, local_date
 from metering.settings import MeteringSettings
-from metering.supply.power_factor import power_factor
+from metering.supply.power_factor import kvar_needed, power_factor
 from metering.supply.voltage import qualification
 from metering.tables.lake import COMPLIANCE, MOST_KWH
 from metering.tables.schema import TIMESTAMP
@@ -72,7 +72,7 @@ def _integer(value: pl.Expr, scale: int) -> pl.Expr:
 
 
 def advance(
-    days: pl.DataFrame, added: pl.DataFrame, removed: pl.DataFrame, meter_versions: pl.DataFrame
+    days: pl.DataFrame, added: pl.DataFrame, removed: pl.DataFrame, meter_versions: pl.DataFrame, timezone: str
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Add and take away windows' contributions (DAYS_SCHEMA; `count` of `added`: emissions of the window).
 
@@ -87,14 +87,14 @@ def advance(
     taken = removed.with_columns(-pl.col(SUMS), pl.lit(0, pl.Int32).alias("count"))
     delta = _summed(pl.concat([added, taken]))
     days = _summed(pl.concat([days, delta]))
-    return days, _rows(days, delta.select("meter", "date"), meter_versions)
+    return days, _rows(days, delta.select("meter", "date"), meter_versions, timezone)
 
 
 def _summed(days: pl.DataFrame) -> pl.DataFrame:
     return days.group_by("meter", "date").agg(*_TOTALS).select(DAYS_SCHEMA.names()).cast(DAYS_SCHEMA)
 
 
-def _rows(days: pl.DataFrame, touched: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
+def _rows(days: pl.DataFrame, touched: pl.DataFrame, meter_versions: pl.DataFrame, timezone: str) -> pl.DataFrame:
     month = ("meter", "month")
     months = touched.with_columns(_MONTH)
     first = months.group_by(month).agg(pl.col("date").min().alias("from"))
@@ -108,9 +108,24 @@ def _rows(days: pl.DataFrame, touched: pl.DataFrame, meter_versions: pl.DataFram
         )
         .filter(pl.col("date") >= pl.col("from"))
     )
-    named = rows.with_columns(meter_versions[n].gather(rows["version"]) for n in ("meter_id", "customer_no"))
+    named = rows.with_columns(
+        meter_versions[n].gather(rows["version"]) for n in ("meter_id", "customer_no", "pf_standard", "valid_from")
+    )
     named = named.rename({name: f"day_{name}" for name in SUMS})
-    return COMPLIANCE.conform(named.with_columns(*_figures("day"), *_figures("month")))
+    figured = named.with_columns(*_figures("day"), *_figures("month"))
+    return COMPLIANCE.conform(figured.with_columns(_projected(timezone)))
+
+
+def _projected(timezone: str) -> list[pl.Expr]:
+    """What the month comes to if it goes on as so far."""
+    begin = pl.max_horizontal(instant(pl.col("month"), timezone), "valid_from")
+    hours = (pl.col("as_of") - begin).dt.total_seconds() / 3600
+    kvarh = pl.col("month_import_kvarh").abs() + pl.col("month_export_kvarh").abs()
+    needed = kvar_needed(pl.col("month_active_kwh"), kvarh, pl.col("pf_standard"), hours)
+    return [
+        needed.round(_DECIMALS).alias("kvar_needed"),
+        pl.col("month_power_factor").alias("projected_power_factor"),
+    ]
 
 
 def _to_date(name: str) -> pl.Expr:

@@ -29,6 +29,13 @@ def phase_values(readings: pl.DataFrame, meter_versions: pl.DataFrame, names: Se
     return [value.set(absent[name[1]], None) if name[1] in absent else value for name, value in values]
 
 
+def missing_values(readings: pl.DataFrame, meter_versions: pl.DataFrame, names: Sequence[str]) -> list[pl.Series]:
+    """Of values of phases, named like ua_v: whether a reading lacks one of a phase that its meter's wiring has."""
+    absent = dict(_absent(readings, meter_versions))
+    missing = [(name, readings[name].is_null()) for name in names]
+    return [lacks & ~absent[name[1]] if name[1] in absent else lacks for name, lacks in missing]
+
+
 def _absent(readings: pl.DataFrame, meter_versions: pl.DataFrame) -> Iterator[tuple[str, pl.Series]]:
     """For each phase that a wiring lacks, whether a reading's meter lacks it; at the cost of the fewer of the two."""
     wiring, version = meter_versions["wiring"], readings["version"]

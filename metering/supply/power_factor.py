@@ -69,6 +69,17 @@ def _tan_phi(pf: pl.Expr) -> pl.Expr:
     return pl.when(pf > 0).then((1 - pf.pow(2)).clip(lower_bound=0).sqrt() / pf)
 
 
+def kvar_needed(active_kwh: pl.Expr, kvarh: pl.Expr, standard: pl.Expr, hours: pl.Expr) -> pl.Expr:
+    """What lifts the power factor of so many hours to the standard [kvar]: Q / t - P / t tan(phi of the standard).
+
+    0 where the standard is met; null where either energy is not known, or no time has passed.
+
+    `kvarh` is that of `reactive_kvarh`. The same as `capacitor_kvar` of mean power, from energies.
+    """
+    short = kvarh - active_kwh * (1 - standard.pow(2)).sqrt() / standard
+    return pl.when(hours > 0, standard > 0).then((short / hours).clip(lower_bound=0))
+
+
 def energies(days: pl.DataFrame, by: str = "customer_no") -> pl.DataFrame:
     """Active and reactive energy of each customer (or meter) over `days`, rows of METER_DAILY.
 
@@ -103,16 +114,24 @@ def power_factor_monthly(
     """POWER_FACTOR_MONTHLY of the local month that the date `month` lies in, for customers with energy in it.
 
     `days`: METER_DAILY; days of other months are left out. PF = P / sqrt(P^2 + Q^2), rounded half up to 2 decimals,
-    with P what is drawn from the grid and Q of `reactive_kvarh`.
+    with P what is drawn from the grid and Q of `reactive_kvarh`. A running month goes on as its days so far.
     """
     first = month.replace(day=1)
     adjustment = in_force(settings.power_factor, first)
+    theirs = days.filter(month_of(pl.col("date")) == first)
+    hours = theirs.group_by("customer_no").agg((pl.col("date").n_unique() * 24.0).alias("hours"))
+    pf, standard = power_factor(pl.col("active_kwh"), reactive_kvarh()), pl.col("pf_standard")
     rows = (
-        energies(days.filter(month_of(pl.col("date")) == first))
+        energies(theirs)
+        .join(hours, on="customer_no")
         .join(customers.select("customer_no", "pf_standard"), on="customer_no")
-        .with_columns(half_up(power_factor(pl.col("active_kwh"), reactive_kvarh()), 2).alias("power_factor"))
         .with_columns(
-            adjustment_pct(pl.col("power_factor"), pl.col("pf_standard"), adjustment).alias("adjustment_pct"),
+            half_up(pf, 2).alias("power_factor"),
+            half_up(pf, 2).alias("projected_power_factor"),
+            kvar_needed(pl.col("active_kwh"), reactive_kvarh(), standard, pl.col("hours"))
+            .round(3)
+            .alias("kvar_needed"),
         )
+        .with_columns(adjustment_pct(pl.col("power_factor"), standard, adjustment).alias("adjustment_pct"))
     )
     return POWER_FACTOR_MONTHLY.conform(rows, month=first).sort(POWER_FACTOR_MONTHLY.key)

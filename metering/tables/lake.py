@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import polars as pl
 
-from metering.tables.schema import TIMESTAMP, Column, Table
+from metering.tables.control import LOAD_CONTROL
+from metering.tables.notices import NOTICES
+from metering.tables.notices import SEVERITIES as SEVERITIES
+from metering.tables.records import KINDS
+from metering.tables.schema import SOURCE, TIMESTAMP, Column, Table
 
 PHASES = ("a", "b", "c")
 VOLTAGES = ("ua_v", "ub_v", "uc_v")
 CURRENTS = ("ia_a", "ib_a", "ic_a")
 REGISTERS = ("import_kwh", "export_kwh", "import_kvarh", "export_kvarh")
+LINE_VOLTAGES = ("uab_v", "ubc_v", "uca_v")
 CHAIN = "register_chain"
 """Readings with another number, or of which only one has a number, have no register step between them."""
-MEASURED = (*VOLTAGES, *CURRENTS, "p_kw", "q_kvar", *REGISTERS, CHAIN)
+MEASURED = (*VOLTAGES, *LINE_VOLTAGES, *CURRENTS, "p_kw", "q_kvar", *REGISTERS, CHAIN)
 
 ESTIMATED = 1 << 16
 """Bit of a reading's `status`: an estimate of whoever exported it. Above the words of 8 and 16 bits that meters send."""
@@ -30,24 +35,6 @@ _METER = Column("meter_id", pl.String, "Meter, as in the registry", nullable=Fal
 _CUSTOMER = Column("customer_no", pl.String, "Customer number, the only key of a customer", nullable=False)
 _DATE = Column("date", pl.Date, "Local calendar date of the interval that the row ends", nullable=False)
 _REVISION = Column("revision", pl.Int32, "Higher replaces lower for the same key", nullable=False, minimum=0)
-_SOURCE = (
-    Column("source", pl.String, "Topic or file the row came from", nullable=False),
-    Column(
-        "source_partition",
-        pl.Int32,
-        "Kafka partition; number of the sub-folder, 0: none, for files",
-        nullable=False,
-        minimum=0,
-    ),
-    Column("source_offset", pl.Int64, "Kafka offset; row number, from 0, for files", nullable=False, minimum=0),
-    Column("source_row", pl.Int32, "Row within the Kafka message, from 0; 0 for files", nullable=False, minimum=0),
-    Column(
-        "log_offset",
-        pl.Int64,
-        "Place in the shard's log: the Kafka offset; number among all rows of a folder's files (null: older than this)",
-        minimum=0,
-    ),
-)
 
 
 def _measured() -> tuple[Column, ...]:
@@ -56,8 +43,13 @@ def _measured() -> tuple[Column, ...]:
         for p in PHASES
     )
     current = tuple(Column(f"i{p}_a", pl.Float64, f"Current of phase {p}, meter side", "A") for p in PHASES)
+    line = tuple(
+        Column(name, pl.Float64, f"Voltage {name[1]} to {name[2]}, meter side, where the meter tells it", "V")
+        for name in LINE_VOLTAGES
+    )
     return (
         *voltage,
+        *line,
         *current,
         Column("p_kw", pl.Float64, "Active power, three-phase total, primary side, import positive", "kW"),
         Column("q_kvar", pl.Float64, "Reactive power, three-phase total, primary side, import positive", "kvar"),
@@ -84,22 +76,21 @@ READINGS = Table(
         *_measured(),
         Column("status", pl.Int64, "Status bit field of the meter; bit 16 (65,536): an estimate"),
         _CUSTOMER,
-        Column("logged_at", TIMESTAMP, "The Kafka message's own timestamp; null for files", "UTC"),
-        *_SOURCE,
+        *SOURCE,
         _DATE,
     ),
 )
 
 REJECTS = Table(
     "rejects",
-    "Every reading that was not accepted, with its original bytes and the reason. One that was replayed since stays here, "
-    "and stands in readings under the same key.",
+    "Every reading or record that was not accepted, with its original bytes and the reason. A reading that was replayed "
+    "since stays here, and stands in readings under the same key.",
     ("source", "source_partition", "source_offset", "source_row"),
     (
         Column(
             "reason",
             pl.String,
-            "Why the reading was rejected",
+            "Why it was rejected",
             nullable=False,
             allowed=(
                 "unparsable",
@@ -110,6 +101,9 @@ REJECTS = Table(
                 "unknown_meter",
                 "future_time",
                 "non_finite",
+                "missing_field",
+                "bad_value",
+                "unknown_type",
             ),
         ),
         Column("detail", pl.String, "What exactly was wrong", nullable=False),
@@ -118,8 +112,7 @@ REJECTS = Table(
         Column("payload", pl.Binary, "The original bytes", nullable=False),
         Column("content_type", pl.String, "How the payload is encoded", nullable=False),
         Column("message_key", pl.Binary, "Key of the Kafka message"),
-        Column("logged_at", TIMESTAMP, "The Kafka message's own timestamp; null for files", "UTC"),
-        *_SOURCE,
+        *SOURCE,
         _DATE,
     ),
 )
@@ -212,8 +205,6 @@ WINDOWS = Table(
     ),
 )
 
-SEVERITIES = ("info", "warning", "critical")
-
 VIOLATIONS = Table(
     "violations",
     "State changes of limit violations. Append-only; the highest revision of a violation_id is current.",
@@ -229,7 +220,7 @@ VIOLATIONS = Table(
         ),
         _REVISION,
         Column("rule", pl.String, "The rule that was broken, as listed in docs/rules.md", nullable=False),
-        Column("phase", pl.String, "Phase, or total", nullable=False, allowed=(*PHASES, "total")),
+        Column("phase", pl.String, "Phase, register, or total", nullable=False, allowed=(*PHASES, "total", *REGISTERS)),
         Column("started_at", TIMESTAMP, "Start of the first interval of the run that raised it", "UTC", nullable=False),
         Column("ended_at", TIMESTAMP, "Start of the first interval of the run that cleared it", "UTC"),
         Column("value", pl.Float64, "Most extreme value since started_at, in `unit`", nullable=False),
@@ -238,10 +229,37 @@ VIOLATIONS = Table(
         Column("severity", pl.String, "How bad it is", nullable=False, allowed=SEVERITIES),
         _METER,
         _CUSTOMER,
+        Column("customer_name", pl.String, "Name of the customer"),
+        Column("feeder", pl.String, "Feeder of the customer"),
+        Column("manager", pl.String, "Role or office that looks after the customer"),
+        Column("quantity", pl.String, "What was measured: ua, uab, ia, p, q, s, pf"),
+        Column("nominal", pl.Float64, "What the limit is a fraction of, in `unit`; null: of nothing"),
+        Column("percent", pl.Float64, "value in percent of nominal", "%"),
+        Column(
+            "duration_s",
+            pl.Int64,
+            "From started_at to ended_at, or to `at` of one that is open; null where it is withdrawn",
+            "s",
+            minimum=0,
+        ),
+        Column("event_class", pl.String, "Class of the message, as its rule has it"),
+        Column(
+            "storm_id",
+            pl.String,
+            "Feeder, group of rules and span of time: what begins together on one feeder has one cause",
+        ),
+        Column("advice_zh", pl.String, "What to do, in Chinese"),
+        Column("advice_en", pl.String, "What to do, in English"),
         Column("message_zh", pl.String, "What happened, in Chinese", nullable=False),
         Column("message_en", pl.String, "What happened, in English", nullable=False),
         Column("ruleset", pl.String, "The version of the rule that judged it", nullable=False),
         Column("at", TIMESTAMP, "Event time of the reading that caused this change", "UTC", nullable=False),
+        Column(
+            "occurrences",
+            pl.Int32,
+            "How often it was raised: more than once where it came back within its rule's flicker_s",
+            minimum=1,
+        ),
         _DATE,
     ),
 )
@@ -304,6 +322,23 @@ COMPLIANCE = Table(
         Column("as_of", TIMESTAMP, "End of the newest window of the day", "UTC", nullable=False),
         *_compliance_columns("day", "day to date"),
         *_compliance_columns("month", "month to date"),
+        Column(
+            "kvar_needed",
+            pl.Float64,
+            "Capacitors that lift the month's power factor so far to the customer's standard; 0: it is met",
+            "kvar",
+            "P (tan phi1 - tan phi2)",
+            minimum=0,
+        ),
+        Column(
+            "projected_power_factor",
+            pl.Float64,
+            "Power factor at the month's end if it goes on as so far",
+            "",
+            _PF_SOURCE,
+            minimum=0,
+            maximum=1,
+        ),
         _REVISION,
     ),
 )
@@ -322,4 +357,8 @@ GAPS = Table(
     ),
 )
 
-LAKE: dict[str, Table] = {t.name: t for t in (READINGS, WINDOWS, VIOLATIONS, COMPLIANCE, REJECTS, GAPS)}
+RECORDS: dict[str, Table] = {name: kind.table for name, kind in KINDS.items()}
+LAKE: dict[str, Table] = {
+    **{t.name: t for t in (READINGS, WINDOWS, VIOLATIONS, COMPLIANCE, LOAD_CONTROL, REJECTS, GAPS, NOTICES)},
+    **RECORDS,
+}

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import polars as pl
 
+from metering.tables.control import ALARM_RULES, LOAD_CONTROL
 from metering.tables.lake import COMPLIANCE, MEASURED, READINGS, REJECTS, VIOLATIONS, WINDOWS
-from metering.tables.schema import Column, Table
+from metering.tables.notices import NOTICES
+from metering.tables.records import FIGURES, KINDS, MONEY, NAMES, Field, RecordKind
+from metering.tables.schema import TIMESTAMP, Column, Table
 
 RFC3339_UTC = "%Y-%m-%dT%H:%M:%S%.fZ"  # a fraction only where there is one
 _DATE = "%Y-%m-%d"
 _DATE_TIME_PATTERN = r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?"
+_WITH_OFFSET = _DATE_TIME_PATTERN + r"([Zz]|[+-]\d{2}:\d{2})$"
 _SHORTEST_CUT = 64
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -52,8 +56,10 @@ class MessageType:
 WINDOW = MessageType("load.windows", 1, WINDOWS, "meter_id/window_end")
 VIOLATION = MessageType("limit.violations", 1, VIOLATIONS, "violation_id")
 SUPPLY = MessageType("supply.compliance", 1, COMPLIANCE, "meter_id/date")
+CONTROL = MessageType("load.control", 1, LOAD_CONTROL, "plan_id/customer_no/window_end")
 REJECTED = MessageType("readings.rejected", 1, REJECTS, "the original key")
-MESSAGE_TYPES = (WINDOW, VIOLATION, SUPPLY, REJECTED)
+NOTICE = MessageType("notices.sent", 1, NOTICES, "notice_id")
+MESSAGE_TYPES = (WINDOW, VIOLATION, SUPPLY, CONTROL, REJECTED, NOTICE)
 
 
 def window_messages(frame: pl.DataFrame) -> Outbound:
@@ -71,6 +77,14 @@ def compliance_messages(frame: pl.DataFrame) -> Outbound:
     return _keyed(frame, SUPPLY, _slashed("meter_id", pl.col("date").dt.strftime(_DATE)))
 
 
+def control_messages(frame: pl.DataFrame) -> Outbound:
+    """Messages of `load_control` rows, in their order, keyed `plan_id/customer_no/window_end`; the partition follows the
+    customer.
+    """
+    key = _slashed("plan_id", _slashed("customer_no", _time("window_end")))
+    return _keyed(frame, CONTROL, key, "customer_no")
+
+
 def reject_messages(frame: pl.DataFrame) -> Outbound:
     """Messages of `rejects` rows, in their order, keyed by the original key (None where there was none).
 
@@ -81,6 +95,11 @@ def reject_messages(frame: pl.DataFrame) -> Outbound:
     meters: list[str | None] = frame["meter_id"].to_list()
     partition_keys = [key if meter is None else meter for meter, key in zip(meters, keys, strict=True)]
     return Outbound(keys, partition_keys, _encoded(frame, REJECTED))
+
+
+def notice_messages(frame: pl.DataFrame) -> Outbound:
+    """Messages of `notices` rows, in their order, keyed `notice_id`; by customer where they are about one."""
+    return Outbound(frame["notice_id"].to_list(), frame["customer_no"].to_list(), _encoded(frame, NOTICE))
 
 
 def shortened(value: bytes, most: int) -> bytes | None:
@@ -106,9 +125,9 @@ def shortened(value: bytes, most: int) -> bytes | None:
     return encoded
 
 
-def _keyed(frame: pl.DataFrame, kind: MessageType, key: pl.Expr) -> Outbound:
+def _keyed(frame: pl.DataFrame, kind: MessageType, key: pl.Expr, by: str = "meter_id") -> Outbound:
     keys: list[str | None] = frame.select(key).to_series().to_list()
-    return Outbound(keys, frame["meter_id"].to_list(), _encoded(frame, kind))
+    return Outbound(keys, frame[by].to_list(), _encoded(frame, kind))
 
 
 def _slashed(first: str, second: pl.Expr) -> pl.Expr:
@@ -148,11 +167,13 @@ def _field_name(column: Column) -> str:
 def json_schemas(rules: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
     """JSON Schema of every kind of message, in and out, by file name. Within a version fields are only added.
 
-    `rules`: ids of the limit rules that violations may name; none: any.
+    `rules`: ids of the limit rules that violations may name, besides those of load control; none: any.
     """
-    named = VIOLATIONS.allowing(rule=rules)
+    names = tuple(rules)
+    named = VIOLATIONS.allowing(rule=(*names, *ALARM_RULES) if names else ())
     return {
         "meter.readings.v1.schema.json": _reading_schema(),
+        **{kind.file: _record_schema(kind) for kind in KINDS.values()},
         **{kind.file: _message_schema(kind, named if kind is VIOLATION else kind.table) for kind in MESSAGE_TYPES},
     }
 
@@ -191,7 +212,7 @@ def _reading_schema() -> dict[str, Any]:
     time = {
         "description": f"{READINGS.column('ts').meaning}: RFC 3339 with offset, or epoch milliseconds",
         "anyOf": [
-            {"type": "string", "pattern": _DATE_TIME_PATTERN + r"([Zz]|[+-]\d{2}:\d{2})$"},
+            {"type": "string", "pattern": _WITH_OFFSET},
             {"type": "integer"},
         ],
     }
@@ -205,6 +226,47 @@ def _reading_schema() -> dict[str, Any]:
         "properties": {"meter_id": meter, "ts": time, **measured},
         "required": ["meter_id", "ts"],
     }
+
+
+def _record_schema(kind: RecordKind) -> dict[str, Any]:
+    """What is accepted as a record of the kind. Of variants, what each must have."""
+    said: dict[str, Any] = {
+        "$schema": _DIALECT,
+        "title": kind.topic,
+        "description": f"{kind.table.meaning} A message carries one, or several by newlines; unknown fields are ignored. "
+        f"Message key: {'/'.join(kind.key)}.",
+        "type": "object",
+        "properties": {field.name: _record_property(field) for field in kind.fields},
+        "required": [field.name for field in kind.fields if field.required],
+    }
+    must = {value: [name for name, needed in own.items() if needed] for value, own in kind.variants.items()}
+    conditions = [
+        {"if": {"properties": {kind.variant: {"const": value}}}, "then": {"required": names}}
+        for value, names in must.items()
+        if names
+    ]
+    return {**said, "allOf": conditions} if conditions else said
+
+
+def _record_property(field: Field) -> dict[str, Any]:
+    column, number = field.column, {"type": "number"}
+    optional = [] if field.required else [{"type": "null"}]
+    names = {"type": "array", "items": {"type": "string"}}
+    figures = {
+        "type": "object",
+        "additionalProperties": {"anyOf": [number, {"type": "object", "additionalProperties": number}]},
+    }
+    shapes: dict[Any, list[dict[str, Any]]] = {
+        TIMESTAMP: [{"type": "string", "pattern": _WITH_OFFSET}, {"type": "integer"}],
+        NAMES: [names],
+        FIGURES: [number, figures],
+        MONEY: [{"type": "string", "pattern": r"^[+-]?\d{1,14}(\.\d{1,4})?$"}],
+    }
+    if field.month:
+        shapes[pl.Date()] = [{"type": "string", "pattern": r"^\d{4}-\d{2}$"}]
+    if column.dtype in shapes:
+        return {"anyOf": [*shapes[column.dtype], *optional], "description": column.comment}
+    return _property(replace(column, nullable=not field.required))
 
 
 def _property(column: Column) -> dict[str, Any]:
@@ -224,6 +286,8 @@ def _json_type(column: Column) -> tuple[str, dict[str, Any]]:
         return "number", {}
     if column.dtype.is_integer():
         return "integer", {}
+    if column.dtype.is_(pl.Boolean):
+        return "boolean", {}
     if column.dtype.is_(pl.Date):
         return "string", {"format": "date", "pattern": r"^\d{4}-\d{2}-\d{2}$"}
     if isinstance(column.dtype, pl.Datetime):

@@ -48,23 +48,23 @@ def of_failures(
 def of_findings(findings: pl.DataFrame, table: str, day: date, timezone: str) -> pl.DataFrame:
     """QUALITY_RESULTS of FINDINGS of validations; times are said in `timezone`.
 
-    Each meter is named once, with the first time that something was found, up to when the same was found one
+    Each meter (what is of none: each thing said) is named once, with the first time that something was found, up to when the same was found one
     quarter-hour after the other, and how often in all.
     """
-    kept = ["rule", "severity", "meter_id"]
-    rows = findings.sort("rule", "severity", "meter_id", "window_end")
+    kept = ["rule", "severity", "whose"]
+    rows = findings.with_columns(whose=pl.coalesce("meter_id", "detail")).sort(*kept, "window_end")
     goes_on = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in (*kept, "detail"))
     goes_on &= pl.col("window_end") - pl.col("window_end").shift() == _QUARTER
     times = rows.with_columns((~goes_on.fill_null(False)).cum_sum().alias("run"))
     firsts = (
-        times.group_by("run", *kept, "detail", maintain_order=True)
+        times.group_by("run", *kept, "meter_id", "detail", maintain_order=True)
         .agg(pl.col("window_end").min().alias("since"), pl.col("window_end").max().alias("until"), pl.len().alias("n"))
         .group_by(kept, maintain_order=True)
-        .agg(pl.col("since", "until", "detail").first(), pl.col("n").sum())
+        .agg(pl.col("since", "until", "detail", "meter_id").first(), pl.col("n").sum())
     )
     since, until = _said(pl.col("since"), timezone), _said(pl.col("until"), timezone)
     said = pl.concat_str(
-        pl.lit("meter "), "meter_id",
+        pl.coalesce(pl.lit("meter ") + pl.col("meter_id"), pl.lit("no meter")),
         pl.when(since.is_not_null()).then(pl.lit(" at ") + since).otherwise(pl.lit("")),
         pl.when(pl.col("until") > pl.col("since")).then(pl.lit(" to ") + until).otherwise(pl.lit("")),
         pl.lit(": "), "detail",

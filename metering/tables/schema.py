@@ -120,3 +120,25 @@ class Table:
             later = (pl.col(name) > before) | ((pl.col(name) == before) & later)
         in_order = frame.select(later.fill_null(False).slice(1).all()).item()
         return frame if in_order else frame.sort(self.key)
+
+
+SOURCE = (
+    Column("logged_at", TIMESTAMP, "The Kafka message's own timestamp; null for files", "UTC"),
+    Column("source", pl.String, "Topic or file the row came from", nullable=False),
+    Column(
+        "source_partition",
+        pl.Int32,
+        "Kafka partition; number of the sub-folder, 0: none, for files",
+        nullable=False,
+        minimum=0,
+    ),
+    Column("source_offset", pl.Int64, "Kafka offset; row number, from 0, for files", nullable=False, minimum=0),
+    Column("source_row", pl.Int32, "Row within the Kafka message, from 0; 0 for files", nullable=False, minimum=0),
+    Column(
+        "log_offset",
+        pl.Int64,
+        "Place in the shard's log: the Kafka offset; number among all rows of a folder's files (null: older than this)",
+        minimum=0,
+    ),
+)
+"""Where a row of the lake came from; readings, rejects and records have them."""

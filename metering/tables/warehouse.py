@@ -11,9 +11,13 @@ from dataclasses import replace
 
 import polars as pl
 
+from metering.tables.alarms import ALARM_HANDLING, ALARMS, METER_EVENTS_JOINED, METERING_FAULTS, RULE_OBSERVABILITY
+from metering.tables.control import CONTROL
 from metering.tables.evidence import QUALITY_RESULTS, RECONCILIATION, RESTATEMENTS
-from metering.tables.lake import PHASES, VIOLATIONS
+from metering.tables.kpi import KPI
+from metering.tables.lake import PHASES
 from metering.tables.schema import TIMESTAMP, Column, Table
+from metering.tables.storms import STORMS
 
 SEGMENTS = ("large", "sme", "important")
 WIRINGS = ("3p4w", "3p3w", "1p")
@@ -72,6 +76,9 @@ CUSTOMERS = Table(
             "kVA",
             minimum=0,
             optional=True,
+        ),
+        Column(
+            "protected_kw", pl.Float64, "Load never cut by load control; null: none", "kW", optional=True, minimum=0
         ),
         Column("valid_from", pl.Date, "First local date of the row's period; null: from ever", optional=True),
         Column("valid_to", pl.Date, "Last local date of the row's period; null: still valid", optional=True),
@@ -311,6 +318,23 @@ POWER_FACTOR_MONTHLY = Table(
             minimum=-1.3,
             maximum=150,
         ),
+        Column(
+            "kvar_needed",
+            pl.Float64,
+            "Capacitors that lift the month's power factor to the standard, over the days it has so far; 0: it is met",
+            "kvar",
+            "P (tan phi1 - tan phi2)",
+            minimum=0,
+        ),
+        Column(
+            "projected_power_factor",
+            pl.Float64,
+            "Power factor at the month's end if it goes on as so far, 2 decimals",
+            "",
+            _PF,
+            minimum=0,
+            maximum=1,
+        ),
     ),
 )
 
@@ -351,48 +375,12 @@ FORECAST_ACCURACY = Table(
     ),
 )
 
-KPI = Table(
-    "kpi",
-    "The KPI tree. No data is never a pass.",
-    ("period", "kpi_id", "scope"),
-    (
-        Column("period", pl.String, "Local day YYYY-MM-DD or month YYYY-MM", nullable=False),
-        Column("kpi_id", pl.String, "KPI, as listed in docs/kpi.md", nullable=False),
-        Column(
-            "scope",
-            pl.String,
-            "Customer number, a group such as segment:large (docs/kpi.md), or * for all",
-            nullable=False,
-        ),
-        Column("name_zh", pl.String, "Name in Chinese", nullable=False),
-        Column("name_en", pl.String, "Name in English", nullable=False),
-        Column("numerator", pl.Float64, "Numerator, in the KPI's own unit"),
-        Column("denominator", pl.Float64, "Denominator, in the KPI's own unit"),
-        Column("value", pl.Float64, "Value, in `unit`"),
-        Column("unit", pl.String, "%, 1 for a pure number, or the unit of a quotient", nullable=False),
-        Column("target", pl.Float64, "Target, in `unit`"),
-        # null in parts that were made before these two were there
-        Column("direction", pl.String, "Which side of the target is met", allowed=("at_least", "at_most")),
-        Column("weight", pl.Float64, "The KPI's share where several are put together", minimum=0),
-        Column("status", pl.String, "met, missed, or no_data", nullable=False, allowed=("met", "missed", "no_data")),
-        Column(
-            "coverage",
-            pl.Float64,
-            "Share of what should have been looked at that was",
-            nullable=False,
-            minimum=0,
-            maximum=1,
-        ),
-    ),
-)
-
-VIOLATIONS_NOW = Table("violations", "Limit violations, last state of each.", VIOLATIONS.key, VIOLATIONS.columns)
-
 
 def warehouse(periods: Sequence[str]) -> dict[str, Table]:
     """All tables of the warehouse; `periods` are the time-of-use periods that the settings name."""
     tables = (
         CUSTOMERS, METERS, DAILY_CURVE, METER_DAILY, _daily_load(periods), VOLTAGE_DAILY, POWER_FACTOR_MONTHLY,
-        VIOLATIONS_NOW, FORECAST, FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
+        ALARMS, STORMS, ALARM_HANDLING, METER_EVENTS_JOINED, METERING_FAULTS, RULE_OBSERVABILITY, *CONTROL, FORECAST,
+        FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
     )  # fmt: skip
     return {t.name: t for t in tables}

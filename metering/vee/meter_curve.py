@@ -263,7 +263,7 @@ def _estimated(
     rows = rows.with_columns(dark=(pl.col("u_max_v") < nominal).fill_null(False))
     unknown = rows.filter(~pl.col("known") & pl.col("p_kw").is_null())
     reference = reference_days(
-        unknown.select("meter", "quarter", *_placed(settings)), _measured(near, meters, points, settings),
+        unknown.select("meter", "quarter", *placed(settings)), _measured(near, meters, points, settings),
         settings.vee.reference_days,
     )  # fmt: skip
     filled = estimate(rows, reference, settings.vee)
@@ -295,7 +295,7 @@ def _alike(dates: list[date], day: date, settings: MeteringSettings) -> frozense
     return frozenset(at for at in dates if off(at) == off(day))
 
 
-def _placed(settings: MeteringSettings) -> list[pl.Expr]:
+def placed(settings: MeteringSettings) -> list[pl.Expr]:
     """date, slot (quarter-hour of the local clock) and kind (whether it is a day off) of `window_end`."""
     at = local_date(pl.col("window_end"), settings.timezone)
     start = pl.col("window_end").dt.offset_by(f"-{QUARTER_HOUR_MIN}m").dt.convert_time_zone(settings.timezone)
@@ -316,7 +316,7 @@ def _measured(
     return (
         rows.filter(whole)
         .join(meters, on="meter_id")
-        .select("meter", *_placed(settings), pl.col("p_mean_kw").alias("p_kw"), pl.col("q_mean_kvar").alias("q_kvar"))
+        .select("meter", *placed(settings), pl.col("p_mean_kw").alias("p_kw"), pl.col("q_mean_kvar").alias("q_kvar"))
     )
 
 

@@ -29,6 +29,8 @@ OWN = (
     "stream",
     "marts",
     "telemetry",
+    "meter_events",
+    "feedback",
     "registry",
     "dagster",
     "labels.parquet",
@@ -61,6 +63,7 @@ def command(home: Path, customers: int, days: int, kafka: bool) -> None:
             expected = _simulate(home, settings, customers, days, kafka)
         with _step(f"2/4 streaming {expected:,} readings" + (" through Kafka" if kafka else "")):
             _stream(home, settings, expected, kafka)
+            _speak_of_alarms(home, settings)
     with _step("3/4 materialising the Dagster assets"):
         materialize(home, START, START + timedelta(days=days - 1))
     with _step("4/4 key performance indicators"):
@@ -93,8 +96,7 @@ def _step(title: str) -> Iterator[None]:
 def _with_own_topics(settings: Settings) -> Settings:
     """Topics of this run alone: those of a cluster may hold what an earlier demo, or somebody's meters, sent."""
     prefix = f"demo-{secrets.token_hex(4)}."
-    names = ("readings", "windows", "violations", "compliance", "rejected")
-    own = {name: prefix + getattr(settings.topics, name) for name in names}
+    own = {name: prefix + topic for name, topic in settings.topics if isinstance(topic, str)}
     click.echo(f"    topics of this run: {prefix}*\n")
     return settings.model_copy(update={"topics": settings.topics.model_copy(update=own)})
 
@@ -132,6 +134,7 @@ def _simulate(home: Path, settings: Settings, customers: int, days: int, kafka: 
             interval_s=INTERVAL_S,
             seed=SEED,
             kafka=kafka,
+            controlled=True,
             progress=lambda count, total: bar.update(task, completed=count, total=total),
         )
     click.echo(f"    {done.meters} meters, {done.labels.height} labelled faults")
@@ -159,6 +162,30 @@ def _stream(home: Path, settings: Settings, expected: int, kafka: bool) -> None:
         run.on_poll = stop_at_the_end
         outcome = stream_kafka(home, settings, run)
     show(outcome, time.monotonic() - start)
+
+
+def _speak_of_alarms(home: Path, settings: Settings) -> None:
+    """A crew's words on the alarms, as the labels have it: into `feedback/`, and from there into the lake."""
+    import polars as pl
+
+    from metering.events.feedback import with_raising
+    from metering.simulation.records import feedback
+    from metering.tables.lake import VIOLATIONS
+    from metering.tables.records import FEEDBACK
+    from orchestration.home.record_files import write_records
+    from orchestration.stream.run import stream_records
+    from pipelines.flow.dataflow import Run
+    from sinks.lake.reader import LakeReader, current
+
+    lake = LakeReader(home)
+    with lake.held():
+        changes = lake.scan("violations").collect()
+    alarms = with_raising(current(changes.lazy(), VIOLATIONS.key).collect(), changes)
+    said = feedback(alarms.filter(pl.col("state") != "withdrawn"), pl.read_parquet(home / "labels.parquet"), SEED)
+    if said.height:
+        write_records(home, FEEDBACK, said)
+        stream_records(home, settings, Run())
+    click.echo(f"    {alarms.height} alarms, {said.height} words of feedback on them")
 
 
 def _show_kpis(home: Path, settings: Settings) -> None:
@@ -203,6 +230,10 @@ def _tell_where_next(home: Path, seconds: float) -> None:
         (
             "limit violations",
             f'kilowatch query{home_arg} "SELECT rule, phase, state, message_zh FROM violations LIMIT 9"',
+        ),
+        (
+            "a plan, kept or not",
+            f'kilowatch query{home_arg} "SELECT * FROM load_control_daily ORDER BY execution_rate LIMIT 9"',
         ),
         ("what was injected", f"{home / 'labels.parquet'}"),
         ("assets, checks, pictures", f"kilowatch ui{home_arg}"),

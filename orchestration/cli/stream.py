@@ -147,7 +147,7 @@ def file_progress(run: Run) -> Iterator[None]:
     """A progress bar over the files' bytes."""
     from orchestration.progress import progress_bar
     from pipelines.sources.files import FileReader
-    from pipelines.sources.redrive import unwrapped
+    from pipelines.sources.records import unwrapped
 
     with progress_bar() as bar:
         task = bar.add_task("streaming")

@@ -11,7 +11,9 @@ from pathlib import Path
 import polars as pl
 
 from metering.errors import UserError
+from metering.notices.contacts import CONTACTS_FILE, Contact, parse_contacts
 from metering.registry.parse import CUSTOMERS_FILE, METERS_FILE, Registry, parse_registry
+from metering.tables.notices import CLASSES
 from orchestration.home.settings import Settings
 
 
@@ -21,10 +23,21 @@ def registry_paths(home: Path) -> tuple[Path, Path]:
     return folder / CUSTOMERS_FILE, folder / METERS_FILE
 
 
+def contacts_path(home: Path) -> Path:
+    """The contacts' file of `home`, which it need not have."""
+    return home / "registry" / CONTACTS_FILE
+
+
 def load(home: Path, settings: Settings) -> Registry:
     """The registry of `home`. Raises UserError when a file cannot be read, RegistryError when one is not valid."""
     customers, meters = (_content(path) for path in registry_paths(home))
     return parse_registry(customers, meters, settings.metering)
+
+
+def load_contacts(home: Path, settings: Settings, customers: pl.DataFrame) -> tuple[Contact, ...]:
+    """The contacts of `home`, whose scopes may name these customers. Raises as `load` does."""
+    classes = (*CLASSES, *(rule.event_class for rule in settings.rulebook.rules))
+    return parse_contacts(_content(contacts_path(home)), customers, classes)
 
 
 def save(home: Path, customers: pl.DataFrame, meters: pl.DataFrame) -> list[Path]:

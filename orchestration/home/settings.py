@@ -30,14 +30,21 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+import metering.events
 import metering.kpi
+from metering.control.alarms import PLACEHOLDERS
 from metering.errors import SettingsError
 from metering.events.catalogue import rulebook
 from metering.events.lifecycle import LOOK_BACK, RUN_UP
 from metering.kpi.catalogue import problems
 from metering.settings import (
+    AlarmSettings,
+    ControlSettings,
     ForecastSettings,
+    MeterEventSettings,
+    MeteringFaultSettings,
     MeteringSettings,
+    NoticeSettings,
     PlausibilitySettings,
     PowerFactorAdjustment,
     Rulebook,
@@ -49,6 +56,9 @@ from metering.settings import (
 )
 from metering.settings.kpis import Kpi
 from metering.tables import warehouse
+from metering.tables.control import ALARM_RULES
+from metering.tables.notices import SEVERITIES
+from metering.tables.records import KINDS
 from metering.vee.validation import CHECKS, READING_CHECKS
 from orchestration.home.calendar import SpecialDays, known_country, special_days
 from pipelines.flow.settings import StreamOptions
@@ -63,6 +73,7 @@ OTHER_VARIABLES = frozenset({"KILOWATCH_HOME", "KILOWATCH_LOG_LEVEL", "KILOWATCH
 """Environment variables of the product, and of its tests, that are no settings."""
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 _KPI_MUST = [field.name for field in fields(Kpi) if field.default is MISSING]
+CODES = Path(metering.events.__file__).with_name("meter_events.toml")
 KPIS = Path(metering.kpi.__file__).with_name("kpis.toml")
 
 
@@ -77,9 +88,22 @@ class Topics(_Part):
     windows: str = Field(min_length=1)
     violations: str = Field(min_length=1)
     compliance: str = Field(min_length=1)
+    load_control: str = Field(min_length=1)
     rejected: str = Field(min_length=1)
+    notices: str = Field(min_length=1)
+    feedback: str = Field(min_length=1)
+    load_control_plans: str = Field(min_length=1)
+    outages: str = Field(min_length=1)
+    meter_events: str = Field(min_length=1)
+    frozen_registers: str = Field(min_length=1)
+    service_events: str = Field(min_length=1)
     partitions: int = Field(ge=1)
     replication_factor: int = Field(ge=1)
+
+    @property
+    def of_records(self) -> dict[str, str]:
+        """The topic of each kind of record, by the kind's table."""
+        return {name: getattr(self, name) for name in KINDS}
 
 
 class LakePart(_Part):
@@ -145,10 +169,15 @@ class Settings(BaseSettings):
     stream: StreamOptions
     lake: LakePart
     retention: Retention
+    notify: NoticeSettings
     forecast: ForecastSettings
+    control: ControlSettings
     vee: VeeSettings
     slots: SlotSettings
     plausibility: PlausibilitySettings
+    meter_events: MeterEventSettings
+    metering_faults: MeteringFaultSettings
+    alarms: AlarmSettings
     rules: tuple[dict[str, Any], ...] = ()
     rulesets: tuple[dict[str, Any], ...] = ()
     voltage: tuple[VoltageLimits, ...]
@@ -212,12 +241,46 @@ class Settings(BaseSettings):
             raise ValueError("reference_days and history_days must be at least 1, gaps at least 0")
         return value
 
-    @field_validator("slots", "plausibility")
+    @field_validator("control")
+    @classmethod
+    def _usable_control(cls, value: ControlSettings) -> ControlSettings:
+        if value.default_baseline not in value.baseline:
+            raise ValueError(
+                f"default_baseline: there is no baseline '{value.default_baseline}'; there are "
+                f"{', '.join(sorted(value.baseline))}"
+            )
+        for name, row in value.baseline.items():
+            if not 1 <= row.min_days <= row.days <= row.of <= row.horizon_days:
+                raise ValueError(f"baseline.{name}: it must be 1 <= min_days <= days <= of <= horizon_days")
+        for name, alarm in value.alarms.items():
+            if not (0 <= alarm.start < inf and 0 <= alarm.clear_margin < 1 and 0 <= alarm.after_s < 900):
+                raise ValueError(
+                    f"alarms.{name}: start must be at least 0, clear_margin from 0 to below 1, after_s from 0 to 899"
+                )
+            if name not in ALARM_RULES:
+                raise ValueError(f"alarms: there is no '{name}'; there are {', '.join(ALARM_RULES)}")
+            if unknown := {*re.findall(r"{(.*?)}", alarm.text_zh + alarm.text_en)} - {*PLACEHOLDERS}:
+                raise ValueError(f"alarms.{name}: a text cannot name {sorted(unknown)[0]}: {', '.join(PLACEHOLDERS)}")
+        return value
+
+    @field_validator("slots", "plausibility", "alarms")
     @classmethod
     def _not_negative(cls, value: Any) -> Any:
         for name, figure in asdict(value).items():
             if not 0 <= figure < inf:
                 raise ValueError(f"{name} must be a number from 0")
+        return value
+
+    @field_validator("notify")
+    @classmethod
+    def _tries_and_ends(cls, value: NoticeSettings) -> NoticeSettings:
+        counts = (value.attempts, value.parallel, value.members_named)
+        spans = (value.expire_after_min, value.retry_after_s, value.retry_at_most_s, value.lake_interval_s)
+        if min(counts) < 1 or not all(0 < span < inf for span in spans) or not 0 <= value.storm_wait_s < inf:
+            raise ValueError("attempts, parallel, members_named must be at least 1, times above 0, storm_wait_s from 0")
+        for name, severity in (*value.plan_severity.items(), *value.outage_severity.items()):
+            if severity not in SEVERITIES:
+                raise ValueError(f"{name}: '{severity}' is no severity; there are {', '.join(SEVERITIES)}")
         return value
 
     @field_validator("timezone")
@@ -316,7 +379,7 @@ def load_settings(home: Path) -> Settings:
     """Settings of `home`. Raises SettingsError naming the file and the key, or the variable."""
     _refuse_unknown_variables(os.environ)
     own = home / "kilowatch.toml"
-    product = _read(DEFAULTS) | {"kpi": _read(KPIS)}
+    product = _merged(_read(DEFAULTS), {"kpi": _read(KPIS), "meter_events": {"codes": _read(CODES)}})
     values = _merged(product, _read(own) if own.exists() else {})
     try:
         settings = Settings(**values)

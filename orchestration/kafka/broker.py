@@ -128,6 +128,9 @@ def ensure_topics(home: Path, settings: Settings) -> dict[str, str]:
         names.windows: topics.COMPACTED,
         names.violations: topics.COMPACTED,
         names.compliance: topics.COMPACTED,
+        names.load_control: topics.COMPACTED,
+        names.notices: topics.COMPACTED,
+        **dict.fromkeys(names.of_records.values(), topics.COMPACTED),
     }
     topics.ensure_topics(config, wanted, names.partitions, names.replication_factor)
     return config

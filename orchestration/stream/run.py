@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -21,6 +21,7 @@ from threading import Event, Thread
 import structlog
 
 from metering.errors import ApartError
+from metering.tables.records import KINDS
 from orchestration.home.registry_watch import RegistryWatch
 from orchestration.home.settings import Settings
 from orchestration.stream.health_server import served
@@ -33,7 +34,8 @@ from pipelines.shard.recovery import rebuild, unreadable
 from pipelines.shard.store import naming_of
 from pipelines.sources.files import FileReader, FileSource
 from pipelines.sources.poll import Reader, Source
-from pipelines.sources.redrive import AtRest, Replayed, unwrapped
+from pipelines.sources.records import RecordTopics, WithRecords, unwrapped
+from pipelines.sources.redrive import AtRest, Replayed
 from pipelines.sources.redrive_requests import Requests
 from sinks.lake.calendar import keep_timezone
 from sinks.lake.commits import CommitLog
@@ -52,7 +54,8 @@ def stream_files(
     """Run files to their end into the lake; with `rebuild_states` from states made anew. Raises KilowatchError."""
     source = FileSource(path, settings.stream.batch_rows)
     _ = source.files  # a wrong path is said before anything is started
-    return _stream(home, settings, source, None, run, place, rebuild_states)
+    with_records = partial(WithRecords, home=home, batch_rows=settings.stream.batch_rows)
+    return _stream(home, settings, source, None, run, place, rebuild_states, with_records)
 
 
 def stream_kafka(
@@ -76,7 +79,9 @@ def stream_kafka(
     source = KafkaSource(
         config, settings.topics.readings, stream.batch_rows, stream.poll_ms, stream.linger_ms, accept_gap
     )
-    return _stream(home, settings, source, config, run, place, rebuild_states)
+    topics = RecordTopics(config, {settings.topics.of_records[name]: kind for name, kind in KINDS.items()})
+    with_records = partial(WithRecords, home=home, batch_rows=stream.batch_rows, topics=topics)
+    return _stream(home, settings, source, config, run, place, rebuild_states, with_records)
 
 
 def replay_at_rest(home: Path, settings: Settings, kafka: dict[str, str] | None, run: Run) -> None:
@@ -87,6 +92,14 @@ def replay_at_rest(home: Path, settings: Settings, kafka: dict[str, str] | None,
     _stream(home, quiet, AtRest(settings.topics.readings, files=kafka is None), kafka, run, ALONE)
 
 
+def stream_records(home: Path, settings: Settings, run: Run) -> None:
+    """Take the home's files of records into the lake, without any telemetry. Raises KilowatchError."""
+    quiet = settings.model_copy(update={"stream": replace(settings.stream, metrics_port=-1)})
+    with_records = partial(WithRecords, home=home, batch_rows=settings.stream.batch_rows)
+    source = AtRest(settings.topics.readings, files=True)
+    _stream(home, quiet, source, None, run, ALONE, with_records=with_records)
+
+
 def _stream(
     home: Path,
     settings: Settings,
@@ -95,12 +108,13 @@ def _stream(
     run: Run,
     place: Place,
     anew: bool = False,
+    with_records: Callable[[Source], Source] = lambda source: source,
 ) -> Outcome:
     registry = RegistryWatch(home, settings)
     with _owned(home, settings, place) as owner:
         keep_timezone(home, settings.timezone)
         names = settings.topics
-        results = (names.windows, names.violations, names.compliance, names.rejected)
+        results = (names.windows, names.violations, names.compliance, names.load_control, names.rejected)
         sinks = Sinks(
             lake=LakeReader(home),
             commits=CommitLog(home, owner, finish=place.process == 0, salvage=anew),
@@ -122,7 +136,7 @@ def _stream(
             _together(owner, run, place),
         ):
             replayed = Replayed(source, sinks.lake, Requests(home), registry.refresh, settings.stream.batch_rows)
-            run_flow(build(replayed, sinks, figures, registry, run), run, place.addresses, place.process)
+            run_flow(build(with_records(replayed), sinks, figures, registry, run), run, place.addresses, place.process)
     return Outcome(run.metrics.readings, run.metrics.rejected_by_reason())
 
 

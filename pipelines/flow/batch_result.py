@@ -45,9 +45,13 @@ class BatchResult:
     committed: tuple[Callable[[], None], ...] = ()
 
 
+LIVE = "load_control_live"
+"""Rows of `load_control` of running windows: they go to the topic, not to the lake."""
+
+
 def nothing() -> dict[str, pl.DataFrame]:
     """The tables of a turn that has no rows."""
-    return {name: table.empty() for name, table in LAKE.items()}
+    return {name: table.empty() for name, table in LAKE.items()} | {LIVE: LAKE["load_control"].empty()}
 
 
 def placed(rows: pl.DataFrame, batch: Batch, numbers: Mapping[str, int]) -> pl.DataFrame:
@@ -106,6 +110,8 @@ def tables_of(
         "windows": results.windows,
         "violations": results.violations,
         "compliance": results.compliance,
+        "load_control": results.load_control,
+        LIVE: results.load_control_live,
         "gaps": pl.concat([GAPS.empty(), *(_gap(segment, tz) for segment in gaps)]),
     }
 

@@ -35,7 +35,7 @@ EPOCH = timedelta(seconds=10)
 
 _HELD_S = 0.05
 
-Signal = Literal["tick", "finish"]
+Signal = Literal["tick", "look", "finish"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,9 @@ def _decode(item: Item) -> Item:
 
 def _advance(item: Item) -> Item:
     worker, value = item
-    return (worker, worker.advance(value.batches)) if isinstance(value, Decoded) else item
+    if isinstance(value, Decoded):
+        return worker, worker.advance(value.batches)
+    return (worker, worker.look() or value) if value == "look" else item
 
 
 def _deliver(items: Sequence[Item]) -> None:
@@ -149,11 +151,11 @@ class _Input(DynamicSource[Item]):
 
 
 class _Partition(StatelessSourcePartition[Item]):
-    """Feeds one worker: turns, a tick now and then, and at the end one `finish`."""
+    """Feeds one worker: turns, a tick and a look now and then, and at the end one `finish`."""
 
     def __init__(self, opened: Callable[[], tuple[Reader, Worker]], settings: StreamSettings, run: Run) -> None:
         self._settings, self._run = settings, run
-        self._ticked = time.monotonic()
+        self._ticked = self._asked = self._steady_since = self._looked = time.monotonic()
         self._finishing = False
         self._ended_by: OperationError | None = None
         self._reader: Reader | None = None
@@ -193,7 +195,19 @@ class _Partition(StatelessSourcePartition[Item]):
         if time.monotonic() - self._ticked >= self._settings.tick_s:
             self._ticked = time.monotonic()
             items.append((self._worker, "tick"))
+        if self._time_to_look(reader):
+            items.append((self._worker, "look"))
         return items
+
+    def _time_to_look(self, reader: Reader) -> bool:
+        """Whether silence would be the meters': the source has been read without a break for a while."""
+        now, look_s = time.monotonic(), self._settings.look_s
+        if reader.stale_since is not None or self._worker.held or now - self._asked > look_s:
+            self._steady_since = now
+        self._asked = now
+        due = min(now - self._steady_since, now - self._looked) >= look_s
+        self._looked = now if due else self._looked
+        return due
 
     def next_awake(self) -> datetime | None:
         return None

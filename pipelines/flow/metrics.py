@@ -6,10 +6,11 @@ Not here: serving them over HTTP (`orchestration.stream.health_server`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+import polars as pl
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 _COMMIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -30,8 +31,9 @@ class Metrics:
         disable_created_metrics()
         self.received = counter("readings_received", "Readings received, accepted or rejected")
         self.accepted = counter("readings_accepted", "Readings accepted")
-        self.rejected = counter("readings_rejected", "Readings rejected", "reason")
+        self.rejected = counter("readings_rejected", "Readings and records rejected", "reason")
         self.replayed = counter("readings_replayed", "Rejects that have been taken after all: kilowatch rejects replay")
+        self.records = counter("records", "Records accepted, other than readings", "table")
         self.results = counter("results", "Rows of results", "table")
         self.stage_seconds = counter("stage_cpu_seconds", "CPU seconds spent, by stage", "stage")
         self.lag = gauge("lag_messages", "Messages in the log after the last one read", "shard")
@@ -76,8 +78,16 @@ class Metrics:
                 for number, of in enumerate((self.readings_open, self.windows_open, self.meters_held)):
                     of.labels(shard).set_function(partial(_counted, held, shard, number))
 
+    def taken_records(self, tables: Mapping[str, pl.DataFrame], rejects: Sequence[pl.DataFrame]) -> None:
+        """Records have been accepted, by table, and rejected."""
+        for table, rows in tables.items():
+            self.records.labels(table).inc(rows.height)
+        for rows in rejects:
+            for reason, count in rows["reason"].value_counts().iter_rows():
+                self.rejected.labels(reason).inc(count)
+
     def rejected_by_reason(self) -> dict[str, int]:
-        """Rejected readings so far, by reason."""
+        """Rejected readings and records so far, by reason."""
         samples = (sample for family in self.rejected.collect() for sample in family.samples)
         return {s.labels["reason"]: int(s.value) for s in samples if s.name.endswith("_total")}
 

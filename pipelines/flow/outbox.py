@@ -15,15 +15,16 @@ import polars as pl
 from metering.tables.messages import (
     Outbound,
     compliance_messages,
+    control_messages,
     reject_messages,
     violation_messages,
     window_messages,
 )
-from pipelines.flow.batch_result import BatchResult
+from pipelines.flow.batch_result import LIVE, BatchResult
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.settings import ResultTopics
 
-_PUBLISHED = ("windows", "violations", "compliance", "rejects")
+_PUBLISHED = ("windows", "violations", "compliance", LIVE, "load_control", "rejects")
 
 
 class Publisher(Protocol):
@@ -124,6 +125,8 @@ def _messages(tables: Mapping[str, pl.DataFrame], topics: ResultTopics) -> Itera
         (topics.windows, "windows", window_messages),
         (topics.violations, "violations", violation_messages),
         (topics.compliance, "compliance", compliance_messages),
+        (topics.load_control, LIVE, control_messages),
+        (topics.load_control, "load_control", control_messages),
         (topics.rejected, "rejects", reject_messages),
     )
     return ((topic, made(tables[name])) for topic, name, made in kinds if tables[name].height)

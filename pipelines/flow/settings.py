@@ -28,6 +28,7 @@ class ResultTopics:
     windows: str
     violations: str
     compliance: str
+    load_control: str
     rejected: str
 
 
@@ -50,6 +51,8 @@ class StreamOptions:
     """closed windows kept in memory for late readings; older ones are read from the lake"""
     silent_days: Annotated[float, Field(ge=1)] = 7
     """a meter not heard for so long leaves memory; it is read back when it speaks again"""
+    live_days: Annotated[float, Field(ge=0)] = 1
+    """while nothing comes of a partition whose newest reading is no older, the clock tells what is due; 0: never"""
     batch_rows: Annotated[int, Field(ge=1)] = 100_000
     """largest micro-batch; under backlog bigger is cheaper"""
     poll_ms: Annotated[int, Field(ge=1)] = 50
@@ -78,7 +81,8 @@ class StreamSettings(StreamOptions):
     """All figures that a stream goes by: the options, the core's own, and how it waits for brokers.
 
     Brokers have `flush_s` to settle the results of a batch, and are asked again after `retry_s`, while nothing more is
-    read; at a stop they have `last_flush_s`.
+    read; at a stop they have `last_flush_s`. What is due by the clock is looked for every `look_s`, once
+    the source has been read without a break for so long.
     """
 
     metering: MeteringSettings
@@ -87,6 +91,7 @@ class StreamSettings(StreamOptions):
     retry_s: float = 1.0
     last_flush_s: float = 5.0
     tick_s: float = 0.5
+    look_s: float = 10.0
 
     @classmethod
     def of(cls, metering: MeteringSettings, options: StreamOptions) -> StreamSettings:

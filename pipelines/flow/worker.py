@@ -8,7 +8,7 @@ made durable (`sinks.lake.commits`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -16,18 +16,23 @@ import polars as pl
 import structlog
 
 from metering.errors import OperationError
-from metering.readings.decode import Refused, decode
-from metering.tables.lake import LAKE, REJECTS
-from pipelines.flow.batch_result import BatchResult, DecodedBatch, placed, tables_of
+from metering.readings.decode import Lines, Messages, Refused, decode
+from metering.readings.payloads import ACCEPTED_SCHEMA, Decoded
+from metering.records.decode import decode_records
+from metering.registry.index import MeterIndex
+from metering.tables.lake import LAKE, READINGS, REJECTS
+from pipelines.flow.batch_result import BatchResult, DecodedBatch, nothing, placed, tables_of
 from pipelines.flow.health import Progress, ShardHealth
 from pipelines.flow.memory import Trimmer
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.neighbours import Neighbours
 from pipelines.flow.outbox import Outbox, Publisher
+from pipelines.flow.records import RecordBook
 from pipelines.flow.settings import Registry, ResultTopics, StreamSettings
-from pipelines.shard.advance import FRAMES, Results, advance
+from pipelines.shard.advance import FRAMES, TABLES, Results, advance
+from pipelines.shard.chunks import NEVER
 from pipelines.shard.state import Naming, Shards, State, dump, load, of_shards, rebased, united
-from pipelines.shard.store import Context, LakePast, naming_of
+from pipelines.shard.store import HELD_SCHEMA, Context, LakePast, Records, naming_of
 from pipelines.shard.windows import OPEN
 from pipelines.sources.poll import Batch, Position, Segment
 from sinks.lake.commits import CommitLog
@@ -36,6 +41,8 @@ from sinks.lake.reader import LakeReader
 
 WorkerOf = Callable[[str, int], int | None]
 """Which of so many workers a shard belongs to; None where the source does not say."""
+
+_NO_READINGS = pl.DataFrame(schema={**READINGS.schema, **ACCEPTED_SCHEMA, "shard": pl.UInt16})
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +83,7 @@ class Worker:
         self._outbox = Outbox(publisher, sinks.topics, settings.retry_s, metrics)
         mine = frozenset(s for s in sinks.commits.shards if (worker_of(s, workers) or 0) == number)
         self._neighbours = Neighbours(sinks.commits, mine, workers)
+        self._records = RecordBook(sinks.lake, settings.metering.timezone)
         self._trimmer = Trimmer()
         self._naming = naming_of(registry.index(), settings.metering)
         self._state = self._loaded(mine)
@@ -85,6 +93,7 @@ class Worker:
         self._committed_at = time.monotonic()
         self._commit_took = 0.0
         self._told_at: datetime | None = None
+        self._caught_up: set[str] = set()
         self._counted: tuple[State, dict[str, tuple[int, int, int]]] | None = None
 
     def _loaded(self, mine: frozenset[str]) -> State:
@@ -105,15 +114,44 @@ class Worker:
 
     def decode(self, batches: Sequence[Batch]) -> list[DecodedBatch]:
         index = self._registry.index()
-        tolerance_s = self._settings.metering.future_tolerance_s
-        now = datetime.now(UTC)
         with self._metrics.stage("decode"):
-            return [DecodedBatch(batch, decode(batch.content, index, tolerance_s, now), index) for batch in batches]
+            return [DecodedBatch(batch, self._decoded(batch, index), index) for batch in batches]
+
+    def _decoded(self, batch: Batch, index: MeterIndex) -> Decoded:
+        if batch.kind is None:
+            return decode(batch.content, index, self._settings.metering.future_tolerance_s, datetime.now(UTC))
+        assert isinstance(batch.content, Lines | Messages)
+        return decode_records(batch.kind, batch.content)
 
     def advance(self, turn: Sequence[DecodedBatch]) -> BatchResult:
         """Take what has been decoded into the state."""
         with self._metrics.stage("advance"):
             return self._advance(turn)
+
+    def look(self) -> BatchResult | None:
+        """What is due by the clock although nothing comes; None where there is nothing to tell."""
+        now_us = time.time_ns() // 1000
+        oldest_us = now_us - int(self._settings.live_days * 86_400e6)
+        shards = self._state.shards
+        live = {
+            number: now_us
+            for number, (name, max_us) in enumerate(zip(shards.names, shards.max_us, strict=True))
+            if name in self._caught_up and max_us > oldest_us
+        }
+        if not live:
+            return None
+        with self._metrics.stage("advance"):
+            context = self._context([], self._records.known)
+            nothing_came = pl.DataFrame(schema={**HELD_SCHEMA, "shard": pl.UInt16}).select(
+                *context.arriving_columns, "shard"
+            )
+            state, results = advance(self._state, nothing_came, context, caught_up=live)
+        if results.violations.is_empty():
+            return None
+        self._state = state
+        result = BatchResult({**nothing(), "violations": results.violations}, 0)
+        self._taken(result, (), results)
+        return result
 
     def deliver(self, results: Sequence[BatchResult]) -> None:
         """Publish results together, and commit what is due."""
@@ -167,17 +205,18 @@ class Worker:
 
     def _advance(self, turn: Sequence[DecodedBatch]) -> BatchResult:
         self._take_up(turn[-1])
-        segments = [segment for part in turn for segment in part.batch.segments]
+        records = self._records.take(turn)
+        read = [segment for part in turn if part.batch.own for segment in part.batch.segments]
+        readings = [part for part in turn if part.batch.kind is None]
+        segments = [segment for part in readings for segment in part.batch.segments]
         shards = self._state.shards.with_names(segment.shard for segment in segments)
         state = replace(self._state, shards=shards)
         numbers = {name: number for number, name in enumerate(shards.names)}
-        pending = [result.tables for result in self._pending]
-        past = LakePast(self._sinks.lake, self._naming, self._settings.metering, pending)
-        context = Context(
-            self._naming, self._settings.metering, self._settings.windows_kept, past, self._settings.silent_s
-        )
-        accepted, rejects = [], []
-        for part in turn:
+        context = self._context([result.tables for result in self._pending], records.known)
+        past = context.past
+        assert isinstance(past, LakePast)
+        accepted, rejects = [], [*records.rejects]
+        for part in readings:
             own = self._accepted(part, numbers, past)
             if not self._neighbours.none:
                 self._neighbours.refuse_apart(part.batch, self._new(own), self._naming)
@@ -185,17 +224,36 @@ class Worker:
             if part.decoded.rejects.height and not isinstance(part.batch.content, Refused):
                 rejects.append(placed(part.decoded.rejects, part.batch, numbers))
             self._count(part, own.height)
-        rows = accepted[0] if len(accepted) == 1 else pl.concat(accepted, how="diagonal")
+        rows = accepted[0] if len(accepted) == 1 else pl.concat(accepted or [_NO_READINGS], how="diagonal")
         ended = {numbers[segment.shard] for segment in segments if segment.end}
-        self._state, results = advance(state, rows.select(*context.arriving_columns, "shard"), context, ended)
+        taken = rows.select(*context.arriving_columns, "shard")
+        self._state, results = advance(state, taken, context, ended, self._read_to_the_end(segments, numbers))
         refused = pl.concat(rejects) if rejects else REJECTS.empty()
         gaps = [segment for segment in segments if segment.gap is not None]
         tables = tables_of(rows, refused, results, gaps, self._naming.index, self._settings.metering.timezone)
+        tables |= records.tables
+        self._metrics.taken_records(records.tables, records.rejects)
         committed = tuple(part.batch.committed for part in turn if part.batch.committed is not None)
         urgent = bool(committed) or any(segment.end for segment in segments)
-        result = BatchResult(tables, rows.height + refused.height, urgent, committed)
-        self._taken(result, segments, results)
+        count = rows.height + refused.height + sum(table.height for table in records.tables.values())
+        result = BatchResult(tables, count, urgent, committed)
+        self._taken(result, read, results)
         return result
+
+    def _context(self, pending: Sequence[Mapping[str, pl.DataFrame]], known: Mapping[str, Records]) -> Context:
+        settings = self._settings
+        past = LakePast(self._sinks.lake, self._naming, settings.metering, pending)
+        alone = self._neighbours.none
+        return Context(self._naming, settings.metering, settings.windows_kept, past, settings.silent_s, known, alone)
+
+    def _read_to_the_end(self, segments: Sequence[Segment], numbers: Mapping[str, int]) -> dict[int, int]:
+        """The shards of a turn (numbers) that have been read to the end of their logs."""
+        found: dict[str, bool] = {}
+        for segment in segments:
+            newest = segment.newest_offset
+            found[segment.shard] = newest is not None and segment.after.get("offset", 0) > newest
+        self._caught_up = {*(self._caught_up - found.keys()), *(shard for shard, whole in found.items() if whole)}
+        return {numbers[shard]: NEVER for shard, whole in found.items() if whole}
 
     def _accepted(self, part: DecodedBatch, numbers: dict[str, int], past: LakePast) -> pl.DataFrame:
         """Accepted readings in their places. Of rejects that are read again those that have not been taken yet, in the
@@ -234,7 +292,7 @@ class Worker:
             if segment.newest_offset is not None:
                 lag = max(0, segment.newest_offset + 1 - segment.after.get("offset", 0))
                 self._metrics.lag.labels(segment.shard).set(lag)
-        for table in ("windows", "violations", "compliance"):
+        for table in TABLES:
             if height := getattr(results, table).height:
                 self._metrics.results.labels(table).inc(height)
         self._metrics.hold(self._state.shards.names[1:], self._held)
@@ -286,7 +344,7 @@ class Worker:
             return
         start = time.monotonic()
         with self._metrics.stage("lake"):
-            frames = parts({table: [result.tables[table] for result in self._pending] for table in LAKE})
+            frames = parts({table: [r.tables[table] for r in self._pending if table in r.tables] for table in LAKE})
         with self._metrics.stage("snapshot"):
             state = dump(self._state, FRAMES, self._naming)
         with self._metrics.stage("lake"):

@@ -1,8 +1,9 @@
 """A turn: accepted readings of all shards move the state on and give what is emitted.
 
-    advance(state, readings) -> (state', windows | violations | compliance)
+    advance(state, readings) -> (state', windows | violations | compliance | load control)
 
-Here: the order of things. Not here: each of them (`meters`, `windows`, `events`, `compliance`), decoding, I/O.
+Here: the order of things. Not here: each of them (`meters`, `windows`, `events`, `compliance`,
+`control`), decoding, I/O.
 
 Everything depends on the readings and their order within each shard alone, never on how the log was cut into turns.
 """
@@ -10,13 +11,26 @@ Everything depends on the readings and their order within each shard alone, neve
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import polars as pl
 
 from metering.calendar import local_date
+from metering.events.texts import tell
 from metering.tables.lake import WINDOWS
-from pipelines.shard import checks, compliance, events, meters, windows
+from pipelines.shard import (
+    checks,
+    compliance,
+    control,
+    control_live,
+    control_warnings,
+    events,
+    meters,
+    silence,
+    steps,
+    windows,
+)
+from pipelines.shard.chunks import NEVER
 from pipelines.shard.state import FLOORS, METERS, Frame, State
 from pipelines.shard.store import Context
 
@@ -31,58 +45,92 @@ FRAMES: tuple[Frame, ...] = (
     checks.BASE,
     checks.EVENTS,
     checks.SUSPECTS,
+    steps.LAST,
+    steps.PRIOR,
+    silence.MISSING,
+    control_live.LIVE,
+    control_warnings.WARNINGS,
 )
 """All that the state is made of."""
 
 
+NOT_YET: silence.CaughtUp = {}
+"""No shard has been read to its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Rows for the lake and the topics, each with its `date`."""
+    """Rows for the lake and the topics, each with its `date`. `load_control_live`, of windows that are running, is for
+    the topic alone.
+    """
 
     windows: pl.DataFrame
     violations: pl.DataFrame
     compliance: pl.DataFrame
+    load_control: pl.DataFrame
+    load_control_live: pl.DataFrame
 
 
-_TABLES = ("windows", "violations", "compliance")
+TABLES = tuple(field.name for field in fields(Results))
 
 
 def advance(
-    state: State, accepted: pl.DataFrame, context: Context, ended: Collection[int] = ()
+    state: State,
+    accepted: pl.DataFrame,
+    context: Context,
+    ended: Collection[int] = (),
+    caught_up: silence.CaughtUp = NOT_YET,
 ) -> tuple[State, Results]:
     """Take accepted readings into the state: columns as held (`store.HELD_SCHEMA`) but `end_us`, and `shard` (number),
-    those of a shard in the order of its log. Of shards in `ended` every window closes: nothing follows, for now.
+    those of a shard in the order of its log. Of shards in `ended` every window closes: nothing follows, for now. Those
+    and the ones that are `caught_up` are looked at for readings that are due and have not come.
     """
     if not meters.any_moved(state, accepted, context):
-        return _advance(state, accepted, ended, context)
+        return _advance(state, accepted, ended, caught_up, context)
     parts: list[Results] = []
     for shard, rows in meters.segments(accepted):  # what moves between shards is taken one after the other
         moved = meters.moved(state, shard, rows, context)
-        state, results = _advance(moved, rows, (), context, moved is not state)
+        state, results = _advance(moved, rows, (), NOT_YET, context, moved is not state)
         parts.append(results)
-        tables = {name: getattr(results, name) for name in _TABLES}
+        tables = {name: getattr(results, name) for name in TABLES}
         context = replace(context, past=context.past.and_then(rows, tables))
-    if ended:
-        state, results = _advance(state, accepted.clear(), ended, context)
+    if ended or caught_up:
+        state, results = _advance(state, accepted.clear(), ended, caught_up, context)
         parts.append(results)
-    return state, Results(*(pl.concat([getattr(part, name) for part in parts]) for name in _TABLES))
+    return state, Results(*(pl.concat([getattr(part, name) for part in parts]) for name in TABLES))
 
 
 def _advance(
-    state: State, accepted: pl.DataFrame, ended: Collection[int], context: Context, moved: bool = False
+    state: State,
+    accepted: pl.DataFrame,
+    ended: Collection[int],
+    caught_up: silence.CaughtUp,
+    context: Context,
+    moved: bool = False,
 ) -> tuple[State, Results]:
     state, turn = meters.place(state, accepted, ended, _open_blocks(state, ended, context), context)
     turn = meters.closing(turn) if moved or state.taken_up else turn
     state = replace(state, taken_up=False) if state.taken_up else state
     state, violations = events.step(state, turn, context)
-    state = meters.heard(state, turn.rows, context)
+    heard_us = meters.recalled(state, turn.rows, context)
+    state = meters.heard(state, turn.rows, heard_us, context)
+    looked_at = {**dict.fromkeys(ended, NEVER), **caught_up}
+    state, missing = silence.step(state, heard_us, turn, looked_at, context)
+    opened = state
     done = windows.step(state, turn, context)
     added = compliance.added_by(done.fresh, context)
     state, compliance_rows = compliance.step(done.state, done.fresh, added, turn, context)
     state = windows.emitted(state, done.fresh, added, turn, context)
+    fresh = _dated(done.fresh, context)
+    state, controlled = control.step(opened, state, turn, done.fresh.with_columns(fresh["date"]), context)
     state = events.evict(state, done.gone, turn, context)
+    before = state
     state = meters.dismissed(state, FRAMES, turn, context)
-    return state, Results(_dated(done.fresh, context), violations, compliance_rows)
+    state = silence.left(state, before, context)
+    if missing.height:
+        violations = pl.concat([violations, tell(missing, context.meter_versions, context.settings)])
+    told = pl.concat([violations, controlled.violations])
+    return state, Results(fresh, told, compliance_rows, controlled.closed, controlled.live)
 
 
 def _open_blocks(state: State, ended: Collection[int], context: Context) -> pl.DataFrame:

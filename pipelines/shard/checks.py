@@ -18,11 +18,11 @@ from pipelines.shard.state import Frame, State
 from pipelines.shard.store import Context
 
 _ACTIVE = pl.col("active")
-RUNS = Frame("runs", 1, STATE_SCHEMA, dated="last_ts", stays=_ACTIVE)
+RUNS = Frame("runs", 2, STATE_SCHEMA, dated="last_ts", stays=_ACTIVE)
 """Where checks stand now."""
-BASE = Frame("base", 1, STATE_SCHEMA, dated="last_ts", stays=_ACTIVE)
+BASE = Frame("base", 2, STATE_SCHEMA, dated="last_ts", stays=_ACTIVE)
 """Where they stood before the oldest reading that is held."""
-EVENTS = Frame("events", 1, CHANGE_SCHEMA, dated="at", stays=pl.lit(True))
+EVENTS = Frame("events", 2, CHANGE_SCHEMA, dated="at", stays=pl.lit(True))
 """What was emitted last of the violations that began or ended since then, or are open."""
 SUSPECTS = Frame("suspects", 1, pl.Schema({"meter": pl.UInt32(), "code": pl.UInt32(), "end_us": pl.Int64()}))
 """Checks for which a reading that is held spoke for a start, and the last window of such a one."""
@@ -43,8 +43,9 @@ def in_reach(
     )
     if recent.all():
         return events
-    started = pl.when("active").then("started_at").otherwise("run_start").alias("started_at")
-    going_on = pl.concat([now, base]).select(*PAIR, started).unique()
+    both = pl.concat([now, base])
+    runs = both.filter(~_ACTIVE).select(*PAIR, started_at="run_start")
+    going_on = pl.concat([both.select(NAME), runs]).unique()
     return pl.concat([events.filter(recent), events.filter(~recent).join(going_on, on=NAME, how="semi")])
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from pipelines.shard.narrow import MANY, Narrow
+
 NEVER = -(1 << 62)
 """A time before all others [us]."""
 
@@ -54,13 +56,18 @@ def _int(value: object, otherwise: int) -> int:
 # --- frames that grow -----------------------------------------------------------------------------------------------
 
 
+Rows = pl.DataFrame | Narrow
+Piece = tuple[Rows, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Chunks:
     """Rows in the order they came, in pieces that fall off in size: adding a few costs little however many there are,
-    and there are never many pieces. Each piece with the least and the greatest `end_us` in it.
+    and there are never many pieces. Each piece with the least and the greatest `end_us` in it. One with many rows is
+    full: it is held narrow, and joined no more.
     """
 
-    pieces: tuple[tuple[pl.DataFrame, int, int], ...] = ()
+    pieces: tuple[Piece, ...] = ()
 
     @classmethod
     def of(cls, rows: pl.DataFrame) -> Chunks:
@@ -69,24 +76,23 @@ class Chunks:
     def add(self, rows: pl.DataFrame) -> Chunks:
         if rows.is_empty():
             return self
-        pieces = [*self.pieces, _piece(rows)]
-        while len(pieces) > 1 and pieces[-2][0].height < 2 * pieces[-1][0].height:
-            late, early = pieces.pop(), pieces.pop()
-            joined = pl.concat([early[0], late[0]], rechunk=True)
-            pieces.append((joined, min(early[1], late[1]), max(early[2], late[2])))
-        return Chunks(tuple(pieces))
+        pieces = list(self.pieces)
+        while pieces and isinstance(before := pieces[-1][0], pl.DataFrame) and before.height < 2 * rows.height:
+            rows = pl.concat([before, rows], rechunk=True)
+            pieces.pop()
+        return Chunks((*pieces, _piece(rows if rows.height < MANY else Narrow.of(rows))))
 
     def split(self, bound: Bound) -> tuple[list[pl.DataFrame], Chunks]:
         """Rows of windows that end up to the bound of their meter, and the others."""
         lowest, highest = bound.lowest, bound.highest
         early: list[pl.DataFrame] = []
-        kept: list[tuple[pl.DataFrame, int, int]] = []
+        kept: list[Piece] = []
         for piece in self.pieces:
             rows, first, last = piece
             if first > highest:
                 kept.append(piece)
             elif last <= lowest:
-                early.append(rows)
+                early.append(wide(rows))
             else:
                 over = rows["end_us"] <= bound.of(rows["meter"])
                 if not over.any():
@@ -94,7 +100,7 @@ class Chunks:
                     continue
                 early.append(rows.filter(over))
                 if not over.all():
-                    kept.append(_piece(rows.filter(~over)))
+                    kept.append(_piece(rows.only(~over) if isinstance(rows, Narrow) else rows.filter(~over)))
         return early, Chunks(tuple(kept))
 
     def where(self, condition: pl.Expr, first_us: int = NEVER, last_us: int = -NEVER) -> list[pl.DataFrame]:
@@ -102,12 +108,18 @@ class Chunks:
         return [rows.filter(condition) for rows, first, last in self.pieces if first <= last_us and last >= first_us]
 
     def frames(self) -> list[pl.DataFrame]:
-        return [rows for rows, _, _ in self.pieces]
+        return [wide(rows) for rows, _, _ in self.pieces]
 
     @property
     def height(self) -> int:
         return sum(rows.height for rows, _, _ in self.pieces)
 
 
-def _piece(rows: pl.DataFrame) -> tuple[pl.DataFrame, int, int]:
-    return rows, _int(rows["end_us"].min(), NEVER), _int(rows["end_us"].max(), NEVER)
+def wide(rows: Rows) -> pl.DataFrame:
+    """Rows as they were before they were held narrow, if they are."""
+    return rows.rows() if isinstance(rows, Narrow) else rows
+
+
+def _piece(rows: Rows) -> Piece:
+    ends = rows["end_us"]
+    return rows, _int(ends.min(), NEVER), _int(ends.max(), NEVER)

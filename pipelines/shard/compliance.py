@@ -21,7 +21,7 @@ from pipelines.shard.state import Frame, State
 from pipelines.shard.store import KEY, Context
 from pipelines.shard.windows import EMITTED, forgotten, unknown
 
-DAYS = Frame("days", 1, compliance.DAYS_SCHEMA, dated="as_of")
+DAYS = Frame("days", 1, compliance.DAYS_SCHEMA, dated="as_of", narrow=True)
 """Sums of each meter's days of the month."""
 
 
@@ -44,7 +44,8 @@ def step(
     days = state.frame(DAYS)
     dropped = compliance.forgotten(days, added, left_until)
     days = compliance.recalled(days, context.past.days(dropped)) if dropped.height else days
-    days, rows = compliance.advance(days, added, _added_before(state, fresh, turn, context), context.meter_versions)
+    removed, zone = _added_before(state, fresh, turn, context), context.settings.timezone
+    days, rows = compliance.advance(days, added, removed, context.meter_versions, zone)
     newest = turn.after.highest - context.windows_kept * WINDOW_US
     days = days if newest <= NEVER // 2 else compliance.forget(days, _day_of(newest, context))
     return state.having({DAYS: days}), rows

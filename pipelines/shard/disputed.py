@@ -1,47 +1,46 @@
 """Meters whose readings do not all come in order: judged one by one, in the order of the log, by the plain machine.
 
 Here: what has to be known of them before (from the state, or from the lake), letting the machines run, and what they
-say as frames. Not here: who is disputed (`events`), the machine itself (`metering.events.plain`).
+say. Not here: machines as frames (`machines`), who is disputed (`events`), the machine (`metering.events.plain`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
 import polars as pl
 
-from metering.events import plain
+from metering.events import judge, plain
 from metering.events.lifecycle import (
     CHANGE_SCHEMA,
     LOOK_BACK,
     PAIR,
     RUN_UP,
-    STATE_SCHEMA,
     last_emitted,
     of_consequence,
 )
+from metering.events.stories import Change, Judged
 from metering.load.windows import latest
 from metering.readings.slots import WINDOW_US, answering, at_slots
 from metering.tables.lake import WINDOW_S
-from metering.tables.schema import TIMESTAMP, no_rows
+from metering.tables.schema import no_rows
 from pipelines.shard.blocks import last_ends, next_ends
-from pipelines.shard.checks import BASE, EVENTS, RUNS, SUSPECTS, in_reach, judged, met
+from pipelines.shard.checks import BASE, EVENTS, RUNS, SUSPECTS, in_reach, judged, met, suspected
 from pipelines.shard.chunks import Chunks
+from pipelines.shard.late_steps import ORDER, as_they_came, counts_more, screened
+from pipelines.shard.machines import Machines, PairKey, changes_of, emitted_of, run_of, states, us_of
 from pipelines.shard.meters import Turn
 from pipelines.shard.state import Frame, State
+from pipelines.shard.steps import step_codes, valued
 from pipelines.shard.store import HELD_SCHEMA, Context
 from pipelines.shard.windows import CLOSED, OPEN
 
 _SETTLED = RUN_UP / 2
-_ORDER = ("stamp_us", "source_partition", "log_offset", "source_row", "logged_at")
-"""What tells which of several readings of a slot counts."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +60,31 @@ def one_by_one(
     state: State, rows: pl.DataFrame, late: pl.DataFrame, suspects: pl.DataFrame, turn: Turn, context: Context
 ) -> tuple[State, pl.DataFrame]:
     """Readings of meters of which some (`late`: `position`) do not come in order."""
+    state, wrong = screened(state, at_slots(rows), context)
     runs, base, events = state.frame(RUNS), state.frame(BASE), state.frame(EVENTS)
     old = rows.filter(~pl.col("held"))
     past = past_of(old, events, context) if old.height else None  # but for its readings, which take most of the time
     # A check that no held reading spoke for a start of, and that nothing was going on at, stays as it is.
     known = [runs, base, state.frame(SUSPECTS), *([_in_question(past.events, old, context)] if past else [])]
-    pairs = met(known, rows, suspects)
+    of_steps = pl.col("code").is_in(step_codes(context))
+    told = [frame.filter(of_steps) for frame in (*known, *([past.events] if past else []))]
+    looked_at = pl.concat([wrong, met(told, rows, suspects.clear())["meter"]]).unique()
+    arrivals = as_they_came(at_slots(rows), looked_at, state, context)
+    by_steps = judge.step_starts(arrivals, context.meter_versions, context.settings)
+    state = suspected(state, rows, by_steps)
+    pairs = met([*known, *told], rows, pl.concat([suspects, by_steps]))
     if pairs.is_empty():
         return state, no_rows(CHANGE_SCHEMA)
     rows = at_slots(rows.filter(pl.col("meter").is_in(pairs["meter"].unique().implode())))
     before = _before(state, pairs, past, context)
     machines = _machines(before, pairs, context)
-    changes = _run(machines, rows, late["position"], before.rows, pairs, context)
+    changes = _run(machines, rows, late["position"], before.rows, pairs.filter(~of_steps), context)
+    changes = pl.concat([changes, _run_steps(machines, arrivals, pairs.filter(of_steps), context)])
     held_from = turn.before.less(context.windows_kept * WINDOW_US)
     meters = pl.Series([meter for meter, _ in machines], dtype=pl.UInt32)
     horizons = dict(zip(machines, last_ends(meters, held_from.of(meters), context).to_list(), strict=True))
-    now = _states({pair: machine.now for pair, machine in machines.items()}, machines)
-    at_base = _states({pair: machine.at(horizons[pair]) for pair, machine in machines.items()}, machines)
+    now = states({pair: machine.now for pair, machine in machines.items()}, machines)
+    at_base = states({pair: machine.at(horizons[pair]) for pair, machine in machines.items()}, machines)
     events = last_emitted(pl.concat([events, changes])) if changes.height else events
     changed: dict[Frame, pl.DataFrame | Chunks] = {
         RUNS: pl.concat([runs.join(pairs, on=PAIR, how="anti"), now]).sort(PAIR),
@@ -102,7 +109,7 @@ def _before(state: State, pairs: pl.DataFrame, past: Past | None, context: Conte
     held = [rows for frame in (CLOSED, OPEN) for rows in state.chunks(frame).where(theirs)]
     empty = pl.DataFrame(schema=HELD_SCHEMA).select(context.held_columns)
     rows = pl.concat([empty, *(part.select(context.held_columns) for part in (*parts, *held))])
-    return _Before(at_slots(answering(latest(rows))), base, events, settled)
+    return _Before(valued(at_slots(answering(latest(rows))), pairs, state, context), base, events, settled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,32 +193,31 @@ def _anchors(late: pl.DataFrame, emitted: pl.DataFrame) -> pl.DataFrame:
         found = moved.drop("earlier")
 
 
-_Pair = tuple[int, int]
-_Machines = dict[_Pair, plain.Pair]
-
-
-def _machines(before: _Before, pairs: pl.DataFrame, context: Context) -> _Machines:
+def _machines(before: _Before, pairs: pl.DataFrame, context: Context) -> Machines:
     """A machine for each pair, with the readings before this turn."""
     sides = dict(context.naming.checks.select("code", "side").iter_rows())
-    machines: _Machines = {}
+    machines: Machines = {}
     for meter, code in pairs.select(PAIR).iter_rows():
         settled_us = before.settled.get(meter, -(1 << 62))
-        machines[meter, code] = plain.Pair(int(sides[code]), context.settings.gap_intervals, None, {}, settled_us)
+        figures = context.settings
+        machines[meter, code] = plain.Pair(
+            int(sides[code]), figures.gap_intervals, None, {}, settled_us, figures.alarms
+        )
     for row in before.base.iter_rows(named=True):
         if (row["meter"], row["code"]) in machines:
             machine = machines[row["meter"], row["code"]]
-            machine.base = _run_of(row, machine.side)
+            machine.base = run_of(row, machine.side)
     for row in before.events.iter_rows(named=True):
         if (row["meter"], row["code"]) in machines:
             machine = machines[row["meter"], row["code"]]
-            machine.emitted[_us(row["started_at"])] = _emitted_of(row, machine.side)
+            machine.emitted[us_of(row["started_at"])] = emitted_of(row, machine.side)
     for pair, readings in _by_time(before.rows, pairs, context):
         machines[pair].start(readings)
     return machines
 
 
 def _run(
-    machines: _Machines,
+    machines: Machines,
     rows: pl.DataFrame,
     late: pl.Series,
     known: pl.DataFrame,
@@ -225,12 +231,12 @@ def _run(
     alone = ~position.is_in(doubled["position"].drop_nulls().implode())
     counting = rows.filter(~position.is_in(outdone)) if outdone else rows
     counting = counting.with_columns(alone=alone, timely=alone & ~position.is_in(late.implode()))
-    said: dict[_Pair, dict[int, plain.Judged]] = {}
-    for pair, by_position in _by_position(counting, pairs, context):
+    said: dict[PairKey, dict[int, Judged]] = {}
+    for pair, by_position in _by_position(counting, pairs, machines, context):
         said[pair] = dict(by_position)
-    found: dict[_Pair, list[plain.Change]] = {}
-    for (meter, code), machine in machines.items():
-        readings = said.get((meter, code), {})
+    found: dict[PairKey, list[Change]] = {}
+    for meter, code in pairs.select(PAIR).iter_rows():
+        machine, readings = machines[meter, code], said.get((meter, code), {})
         unsaid = [(at, ts_us) for at, ts_us in replacing.get(meter, ()) if at not in readings]
         if unsaid:
             arrivals = sorted([*((at, one.ts_us) for at, one in readings.items()), *unsaid])
@@ -239,12 +245,34 @@ def _run(
             changes = [change for one in readings.values() for change in machine.put(one.ts_us, one)]
         if changes:
             found[meter, code] = changes
-    return _changes(found, machines)
+    return changes_of(found, machines)
+
+
+def _run_steps(machines: Machines, arrivals: pl.DataFrame, pairs: pl.DataFrame, context: Context) -> pl.DataFrame:
+    """Let the machines run over what arrivals make of steps (`late_steps.as_they_came`); gives what changed."""
+    if pairs.is_empty():
+        return no_rows(CHANGE_SCHEMA)
+    numbered = arrivals.with_row_index("number")
+    said = _with_interval(judged(numbered, pairs, context, ("number",)), context)
+    by_pair: dict[PairKey, dict[int, Judged]] = {}
+    for meter, code, number, *one in said.select(*PAIR, "number", *_JUDGED).iter_rows():
+        by_pair.setdefault((meter, code), {})[number] = Judged._make(one)
+    of_meter: dict[int, list[tuple[int, int]]] = {}
+    for meter, number, ts_us in numbered.select("meter", "number", pl.col("ts").to_physical()).iter_rows():
+        of_meter.setdefault(meter, []).append((number, ts_us))
+    found: dict[PairKey, list[Change]] = {}
+    for meter, code in pairs.select(PAIR).iter_rows():
+        machine, readings = machines[meter, code], by_pair.get((meter, code), {})
+        arrived = of_meter.get(meter, ())
+        changes = [change for number, ts_us in arrived for change in machine.put(ts_us, readings.get(number))]
+        if changes:
+            found[meter, code] = changes
+    return changes_of(found, machines)
 
 
 def _doubled(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     """The turn's readings whose time another one has, and those (without `position`) that were `known` before them."""
-    named = ("meter", pl.col("ts").to_physical(), *_ORDER)
+    named = ("meter", pl.col("ts").to_physical(), *ORDER)
     unplaced = pl.lit(None, rows.schema["position"]).alias("position")
     both = pl.concat([known.select(unplaced, *named), rows.select("position", *named)])
     return both.filter(pl.struct("meter", "ts").is_duplicated()).sort("position", nulls_last=False)
@@ -257,7 +285,7 @@ def _outdone(doubled: pl.DataFrame) -> tuple[list[int], dict[int, list[tuple[int
     replacing: dict[int, list[tuple[int, int]]] = {}
     for position, meter, ts_us, *which in doubled.iter_rows():
         before = winner.get((meter, ts_us))
-        if before is not None and not _counts_more(which, before):
+        if before is not None and not counts_more(which, before):
             outdone.append(position)
             continue
         winner[meter, ts_us] = tuple(which)
@@ -266,125 +294,30 @@ def _outdone(doubled: pl.DataFrame) -> tuple[list[int], dict[int, list[tuple[int
     return outdone, replacing
 
 
-def _counts_more(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Of a slot's readings the one stamped last; of those the one that `metering.load.windows.latest` takes: of one log
-    the later in it, of several the later logged.
-    """
-    if one[0] != other[0]:
-        return bool(one[0] > other[0])
-    one, other = one[1:], other[1:]
-    if one[0] == other[0] and (one[3] is None) == (other[3] is None):
-        return tuple(one[1:3]) >= tuple(other[1:3])
-    return (one[3] or _EPOCH, one[0]) > (other[3] or _EPOCH, other[0])
-
-
-def _by_time(
-    rows: pl.DataFrame, pairs: pl.DataFrame, context: Context
-) -> Iterator[tuple[_Pair, Iterator[plain.Judged]]]:
+def _by_time(rows: pl.DataFrame, pairs: pl.DataFrame, context: Context) -> Iterator[tuple[PairKey, Iterator[Judged]]]:
     """What readings say to each pair, in order of time."""
     said = _with_interval(judged(rows, pairs, context), context)
     for pair, group in groupby(said.select(*PAIR, *_JUDGED).iter_rows(), itemgetter(0, 1)):
-        yield pair, (plain.Judged._make(row[2:]) for row in group)
+        yield pair, (Judged._make(row[2:]) for row in group)
 
 
 def _by_position(
-    rows: pl.DataFrame, pairs: pl.DataFrame, context: Context
-) -> Iterator[tuple[_Pair, Iterator[tuple[int, plain.Judged]]]]:
+    rows: pl.DataFrame, pairs: pl.DataFrame, machines: Machines, context: Context
+) -> Iterator[tuple[PairKey, Iterator[tuple[int, Judged]]]]:
     """What the turn's readings say to each pair, in the order of the log, each with its position; but for those that
     change nothing.
     """
     said = _with_interval(judged(rows, pairs, context, ("position", "alone", "timely")), context)
+    for meter, code, heard_us in said.group_by(PAIR).agg(pl.col("ts").max().to_physical()).iter_rows():
+        machines[meter, code].heard_us = heard_us
     telling = of_consequence(said, context.settings.gap_intervals, pl.col("timely"), pl.col("alone"))
     said = said.filter(telling).sort(*PAIR, "position")
     for pair, group in groupby(said.select(*PAIR, "position", *_JUDGED).iter_rows(), itemgetter(0, 1)):
-        yield pair, ((row[2], plain.Judged._make(row[3:])) for row in group)
+        yield pair, ((row[2], Judged._make(row[3:])) for row in group)
 
 
-_JUDGED = (pl.col("ts").to_physical(), *plain.Judged._fields[1:])
+_JUDGED = (pl.col("ts").to_physical(), *Judged._fields[1:])
 
 
 def _with_interval(said: pl.DataFrame, context: Context) -> pl.DataFrame:
     return said.with_columns(context.meter_versions["interval_s"].gather(said["version"]).alias("interval_s"))
-
-
-# --- values for rows, and back --------------------------------------------------------------------------------------
-
-
-def _us(at: datetime) -> int:
-    return (at - _EPOCH) // _MICROSECOND
-
-
-def _run_of(row: dict[str, Any], side: int) -> plain.Run:
-    active = row["active"]
-    return plain.Run(
-        plain.Violation(_us(row["started_at"]), row["limit_value"], row["ruleset"]) if active else None,
-        row["value"] * side if active else 0.0,
-        row["run"],
-        _us(row["run_start"]),
-        row["run_s"],
-        row["run_value"] * side,
-        _us(row["last_ts"]),
-    )
-
-
-def _emitted_of(row: dict[str, Any], side: int) -> plain.Emitted:
-    ended = None if row["ended_at"] is None else _us(row["ended_at"])
-    story = plain.Story(ended, row["value"] * side, row["limit_value"], row["ruleset"])
-    return plain.Emitted(row["state"], row["revision"], story, row["version"])
-
-
-def _states(runs: dict[_Pair, plain.Run | None], machines: _Machines) -> pl.DataFrame:
-    """Runs as STATE_SCHEMA."""
-    rows = []
-    for (meter, code), run in runs.items():
-        if run is None:
-            continue
-        machine = machines[meter, code]
-        started_us, limit_value, ruleset = run.named
-        told = machine.emitted.get(started_us) if run.active else None
-        rows.append(
-            {
-                "meter": meter,
-                "code": code,
-                "active": run.active,
-                "started_at": started_us if run.active else None,
-                "value": run.extreme * machine.side if run.active else None,
-                "limit_value": limit_value if run.active else None,
-                "ruleset": ruleset if run.active else None,
-                "revision": told.revision if told else 0,
-                "run": run.verdict,
-                "run_start": run.run_start_us,
-                "run_s": run.run_s,
-                "run_value": run.run_extreme * machine.side,
-                "last_ts": run.last_us,
-            }
-        )
-    return _timed(rows, STATE_SCHEMA)
-
-
-def _changes(found: dict[_Pair, list[plain.Change]], machines: _Machines) -> pl.DataFrame:
-    """Changes as CHANGE_SCHEMA."""
-    rows = [
-        {
-            "meter": meter,
-            "code": code,
-            "version": change.version,
-            "state": change.state,
-            "revision": change.revision,
-            "started_at": change.started_us,
-            "ended_at": change.story.ended_us,
-            "value": change.story.extreme * machines[meter, code].side,
-            "limit_value": change.story.limit_value,
-            "ruleset": change.story.ruleset,
-            "at": change.at_us,
-        }
-        for (meter, code), changes in found.items()
-        for change in plain.coalesced(changes)
-    ]
-    return _timed(rows, CHANGE_SCHEMA)
-
-
-def _timed(rows: list[dict[str, Any]], schema: pl.Schema) -> pl.DataFrame:
-    """Rows whose times are microseconds."""
-    physical = {name: pl.Int64() if dtype == TIMESTAMP else dtype for name, dtype in schema.items()}
-    return pl.DataFrame(rows, schema=physical, orient="row").cast(schema)

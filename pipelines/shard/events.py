@@ -21,6 +21,7 @@ from metering.load.windows import latest
 from metering.readings.slots import WINDOW_US, answering, at_slots
 from metering.tables.lake import VIOLATIONS
 from metering.tables.schema import no_rows
+from pipelines.shard import steps
 from pipelines.shard.checks import BASE, EVENTS, RUNS, SUSPECTS, in_reach, judged, met, suspected
 from pipelines.shard.disputed import one_by_one
 from pipelines.shard.meters import Turn, recalled
@@ -38,15 +39,17 @@ def step(state: State, turn: Turn, context: Context) -> tuple[State, pl.DataFram
     suspects = judge.starts(rows, context.meter_versions, context.settings)
     state = suspected(state, rows, suspects)
     late = _late(rows, recalled(state, rows, context))
-    changes = no_rows(CHANGE_SCHEMA)
+    changes, earlier = no_rows(CHANGE_SCHEMA), rows.clear()
     if late.height:
         disputed = late.group_by("meter").agg(pl.col("position").max().alias("until"))
         until = rows.select("meter").join(disputed, on="meter", how="left", maintain_order="left")["until"]
         plainly = (rows["position"] <= until).fill_null(False)
         theirs = pl.col("meter").is_in(disputed["meter"].implode())
         state, changes = one_by_one(state, rows.filter(plainly), late, suspects.filter(theirs), turn, context)
-        rows = rows.filter(~plainly)
-    state, more = _in_order(state, at_slots(rows), suspects, context)
+        earlier, rows = rows.filter(plainly), rows.filter(~plainly)
+    state, timely, by_steps = steps.in_order(state, at_slots(rows), earlier, context)
+    state = suspected(state, rows, by_steps)
+    state, more = _in_order(state, timely, pl.concat([suspects, by_steps]), context)
     changes = pl.concat([changes, more])
     violations = tell(changes, context.meter_versions, context.settings) if changes.height else VIOLATIONS.empty()
     return state, violations
@@ -63,9 +66,11 @@ def evict(state: State, gone: Sequence[pl.DataFrame], turn: Turn, context: Conte
         meters = pl.col("meter").is_in(pairs["meter"].unique().implode())
         rows = pl.concat([rows.filter(meters) for rows in gone])
         if rows.height:
-            base, _ = _on(at_slots(answering(latest(rows))), pairs, base, context)
+            valued = steps.valued(at_slots(answering(latest(rows))), pairs, state, context)
+            base, _ = _on(valued, pairs, base, context)
     held_from = turn.after.less(context.windows_kept * WINDOW_US)
     known = known.filter(known["end_us"] > held_from.of(known["meter"])) if known.height else known
+    state = steps.evicted(state, gone, pl.concat([base.select(PAIR), known.select(PAIR)]), turn, context)
     events = in_reach(state.frame(EVENTS), state.frame(RUNS), base, held_from, context)
     return state.having({BASE: base, SUSPECTS: known, EVENTS: events})
 
@@ -137,4 +142,4 @@ def _on(
     rows: pl.DataFrame, pairs: pl.DataFrame, runs: pl.DataFrame, context: Context
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     said = judged(rows, pairs, context)
-    return advance(said, runs, context.meter_versions, context.settings.gap_intervals)
+    return advance(said, runs, context.meter_versions, context.settings.gap_intervals, context.settings.alarms)

@@ -198,15 +198,16 @@ def _located(state: State, rows: pl.DataFrame, context: Context) -> State:
     return state.having({METERS: held.with_columns(held["shard"].clone().scatter(first["meter"], first["shard"]))})
 
 
-def heard(state: State, rows: pl.DataFrame, context: Context) -> State:
-    """With when the meters of `rows` were last heard: the end of the last slot that they answered for."""
+def heard(state: State, rows: pl.DataFrame, heard_us: pl.Series, context: Context) -> State:
+    """With when the meters of `rows` were last heard: the end of the last slot that they answered for. `heard_us`: when
+    they were before, as `recalled` says.
+    """
     if rows.is_empty():
         return state
     held = state.meters(context.index)
     newest = rows.group_by("meter").agg(pl.col("slot_us").max().alias("us"))
-    newest = newest.with_columns(held["seen_us"][newest["meter"]]).select(
-        "meter", us=pl.max_horizontal("us", "seen_us")
-    )
+    before = heard_us[newest["meter"]].alias("before_us")
+    newest = newest.with_columns(before).select("meter", us=pl.max_horizontal("us", "before_us"))
     return state.having({METERS: held.with_columns(held["seen_us"].clone().scatter(newest["meter"], newest["us"]))})
 
 

@@ -19,15 +19,16 @@ import polars as pl
 import structlog
 
 from metering.calendar import month_of
-from metering.events import judge
-from metering.events.lifecycle import NAME, PAIR, RUN_UP, STATE_SCHEMA, advance
+from metering.events import judge, registers
+from metering.events.lifecycle import LOOK_BACK, NAME, PAIR, RUN_UP, STATE_SCHEMA, advance
 from metering.load.windows import latest
 from metering.readings.slots import WINDOW_US, answering, at_slots
 from metering.settings import MeteringSettings
 from metering.supply import compliance
+from metering.tables.records import KINDS
 from metering.tables.schema import no_rows
 from pipelines.shard import compliance as days_of
-from pipelines.shard import windows
+from pipelines.shard import control_warnings, silence, steps, windows
 from pipelines.shard.advance import FRAMES
 from pipelines.shard.blocks import ends_of, last_ends, windows_of
 from pipelines.shard.checks import BASE, EVENTS, RUNS, in_reach, judged, suspected
@@ -94,7 +95,7 @@ def _positions(lake: LakeReader) -> dict[str, dict[str, Any]]:
             .group_by(place)
             .agg(pl.col("source_offset").max(), pl.coalesce("log_offset", "source_offset").max().alias("log"))
             .collect()
-            for table in ("readings", "rejects")
+            for table in ("readings", "rejects", *KINDS)
         ]
     last = pl.concat(frames).group_by(place).agg(pl.all().max()).sort(place)
     found: dict[str, dict[str, Any]] = {}
@@ -150,7 +151,10 @@ def state_of(past: LakePast, context: Context) -> State:
         }
     )
     state = _with_sums(state, rows.filter(is_closed), past, context)
-    return _with_checks(state, rows, held_from, past, context)
+    state = _with_checks(_with_last(state, rows, past, context), rows, held_from, past, context)
+    told_of = _at(max(newest.values())) - LOOK_BACK
+    missing = silence.remade(state, past.slots_by_day(told_of), past.silences(), context)
+    return control_warnings.recalled(state.having({silence.MISSING: missing}), past, context)
 
 
 def _meters(last: pl.DataFrame, context: Context) -> pl.DataFrame:
@@ -199,6 +203,20 @@ def _with_sums(state: State, closed: pl.DataFrame, past: LakePast, context: Cont
     return state.having({windows.EMITTED: sums.sort(KEY), days_of.DAYS: past.days(months)})
 
 
+def _with_last(state: State, rows: pl.DataFrame, past: LakePast, context: Context) -> State:
+    """With the last reading of each meter: of what is held, or else of so long before that a step is told of it."""
+    newest = rows.select(pl.col("ts").max()).item() or _FIRST
+    since = newest - timedelta(days=context.settings.plausibility.step_days)
+    older = past.last_since(since, rows["meter"].unique())
+    every = _by_meter([rows, older], context)
+    told = registers.steps(every, context.meter_versions, context.settings)
+    return state.having({steps.LAST: steps.with_last(steps.LAST.empty(), told)})
+
+
+def _by_meter(parts: list[pl.DataFrame], context: Context) -> pl.DataFrame:
+    return steps.one_a_slot(parts, context).sort("meter", "slot_us")
+
+
 def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakePast, context: Context) -> State:
     """Judged anew are meters with a violation that is open or recent, and those that may be about to have one."""
     known = past.events(None, _FIRST)
@@ -206,6 +224,9 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
     ended = known["ended_at"].to_physical()
     known = known.filter((ended > starts).fill_null(True))  # what ended before may have been cleared after
     suspects = judge.starts(rows, context.meter_versions, context.settings)
+    told = registers.steps(_by_meter([rows], context), context.meter_versions, context.settings)
+    by_steps = judge.step_starts(told, context.meter_versions, context.settings)
+    suspects = pl.concat([suspects, by_steps])
     state = suspected(state, rows.with_columns(held=pl.lit(True)), suspects)
     pairs = pl.concat([known.select(PAIR), suspects.select(PAIR)]).unique().sort(PAIR)
     if pairs.is_empty():
@@ -213,20 +234,31 @@ def _with_checks(state: State, rows: pl.DataFrame, held_from: Bound, past: LakeP
     meters = pairs["meter"].unique().sort()
     begin = pl.Series("ts", held_from.of(meters)).cast(RUNS.schema["last_ts"])
     rows = past_rows(past_of(pl.DataFrame([meters, begin]), known, context), meters, context)
-    said = judged(at_slots(answering(latest(rows))), pairs, context)
+    said = _as_emitted(judged(at_slots(answering(latest(rows))), pairs, context), known)
     old = said["ts"].to_physical() <= last_ends(said["meter"], held_from.of(said["meter"]), context)
-    versions, gap = context.meter_versions, context.settings.gap_intervals
-    base, _ = advance(said.filter(old), no_rows(STATE_SCHEMA), versions, gap)
-    now, _ = advance(said.filter(~old), base, versions, gap)
+    settings = context.settings
+    figures = (context.meter_versions, settings.gap_intervals, settings.alarms)
+    base, _ = advance(said.filter(old), no_rows(STATE_SCHEMA), *figures)
+    now, _ = advance(said.filter(~old), base, *figures)
     frames = {RUNS: _counted(now, known), BASE: _counted(base, known)}
     state = state.having(frames)
     reached = in_reach(known, now, base, held_from, context)
     return state.having({EVENTS: reached})
 
 
+def _as_emitted(said: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """What readings say, where violations were emitted one by one: nothing comes back as the same."""
+    newest = known.sort("at").unique(PAIR, keep="last")
+    apart = newest.filter(pl.col("occurrences").is_null()).select(*PAIR, apart=True)
+    joined = said.join(apart, on=PAIR, how="left", maintain_order="left")
+    flicker_s = pl.when(pl.col("apart").is_null()).then("flicker_s").otherwise(0.0).alias("flicker_s")
+    return joined.with_columns(flicker_s).select(said.columns)
+
+
 def _counted(runs: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """An open violation goes on counting from the revision that it was last emitted with."""
+    """A violation goes on counting from the revision that it was last emitted with."""
     counted = known.select(*NAME, emitted="revision")
     joined = runs.join(counted, on=NAME, how="left", nulls_equal=True, maintain_order="left")
-    revision = pl.when("active").then(pl.coalesce("emitted", "revision")).otherwise(0).cast(pl.Int32)
+    named = pl.when(pl.col("started_at").is_not_null())
+    revision = named.then(pl.coalesce("emitted", "revision")).otherwise(0).cast(pl.Int32)
     return joined.with_columns(revision=revision).select(runs.columns).sort(PAIR)

@@ -24,7 +24,8 @@ from metering.errors import OperationError
 from metering.registry.index import MeterIndex
 from metering.tables.lake import MEASURED
 from metering.tables.schema import no_rows
-from pipelines.shard.chunks import NEVER, Bound, Chunks
+from pipelines.shard.chunks import NEVER, Bound, Chunks, wide
+from pipelines.shard.narrow import MANY, Narrow
 
 _MAGIC = b"KWST"
 _VERSION = 4
@@ -38,7 +39,8 @@ class StateVersionError(OperationError):
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """A frame of the state. `schema` as kept in memory, with `meter`; a column `version` follows from the meter and the
-    time in `dated`, `code` (of a check) from rule and phase, `shard` from its name. A `growing` one is kept in pieces.
+    time in `dated`, `code` (of a check) from rule and phase, `shard` from its name. A `growing` one is kept in pieces,
+    of a `narrow` one many rows in fewer bytes.
 
     When a meter has been silent for long its rows go, but for those that `stays` is true of.
     """
@@ -48,6 +50,7 @@ class Frame:
     schema: pl.Schema
     dated: str = ""
     growing: bool = False
+    narrow: bool = False
     stays: pl.Expr | None = None
 
     def empty(self) -> pl.DataFrame:
@@ -100,13 +103,13 @@ class State:
 
     shards: Shards = field(default_factory=Shards)
     left_us: int | None = None
-    frames: Mapping[str, pl.DataFrame | Chunks] = field(default_factory=dict)
+    frames: Mapping[str, pl.DataFrame | Narrow | Chunks] = field(default_factory=dict)
     unknown: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     taken_up: bool = False
 
     def frame(self, frame: Frame) -> pl.DataFrame:
         found = self.frames.get(frame.name)
-        return found if isinstance(found, pl.DataFrame) else frame.empty()
+        return frame.empty() if found is None or isinstance(found, Chunks) else wide(found)
 
     def chunks(self, frame: Frame) -> Chunks:
         found = self.frames.get(frame.name)
@@ -114,7 +117,8 @@ class State:
 
     def having(self, frames: Mapping[Frame, pl.DataFrame | Chunks], **changed: Any) -> State:
         """With other frames in place of these."""
-        return replace(self, frames={**self.frames, **{frame.name: rows for frame, rows in frames.items()}}, **changed)
+        changed_frames = {frame.name: _held(frame, rows) for frame, rows in frames.items()}
+        return replace(self, frames={**self.frames, **changed_frames}, **changed)
 
     def meters(self, index: MeterIndex) -> pl.DataFrame:
         """METERS, a row for each code."""
@@ -130,6 +134,12 @@ class State:
     def meters_held(self) -> int:
         """Meters that have been heard and have not left."""
         return int((self.frame(METERS)["seen_us"] != 0).sum())
+
+
+def _held(frame: Frame, rows: pl.DataFrame | Chunks) -> pl.DataFrame | Narrow | Chunks:
+    if frame.narrow and isinstance(rows, pl.DataFrame) and rows.height >= MANY:
+        return Narrow.of(rows)
+    return rows
 
 
 def _never_heard(index: MeterIndex) -> pl.DataFrame:
@@ -189,7 +199,7 @@ def _rows(state: State, frame: Frame) -> pl.DataFrame:
 
 
 def _taken_up(named: Named, frames: Sequence[Frame], state: State, naming: Naming) -> State:
-    taken: dict[str, pl.DataFrame | Chunks] = {}
+    taken: dict[Frame, pl.DataFrame | Chunks] = {}
     unknown: Named = {}
     for frame in frames:
         numbered, aside = _numbered(frame, named[frame.name], state.shards, naming)
@@ -199,8 +209,8 @@ def _taken_up(named: Named, frames: Sequence[Frame], state: State, naming: Namin
             every = _never_heard(naming.index)
             at = numbered["meter"]
             numbered = every.with_columns(every[name].scatter(at, numbered[name]) for name in ("seen_us", "shard"))
-        taken[frame.name] = Chunks.of(numbered) if frame.growing else numbered
-    return replace(state, frames=taken, unknown=unknown, taken_up=True)
+        taken[frame] = Chunks.of(numbered) if frame.growing else numbered
+    return replace(state, frames={}, unknown=unknown, taken_up=True).having(taken)
 
 
 def _numbered(frame: Frame, rows: pl.DataFrame, shards: Shards, naming: Naming) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -8,8 +8,8 @@ A meter is a meter: it is not asked from which source or partition its past came
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
 
@@ -18,6 +18,7 @@ import polars as pl
 from metering.calendar import local_date, local_dates
 from metering.events.catalogue import check_frame, values_read
 from metering.events.lifecycle import CHANGE_SCHEMA, last_emitted
+from metering.events.silence import RULE as SILENT
 from metering.load.windows import USED
 from metering.readings.slots import blocks_at, on_grid
 from metering.readings.slots import placed as placed_in_slots
@@ -71,8 +72,22 @@ class Past(Protocol):
     def windows(self, wanted: pl.DataFrame) -> pl.DataFrame:
         """Current windows (columns of `windows`, with `meter` and `version`) of `meter`, `window_end`, if any."""
 
+    def rows(self, table: str, column: str, values: pl.Series, days: Sequence[date]) -> pl.DataFrame:
+        """The table's rows of local days whose `column` has one of some values, all revisions."""
+
     def and_then(self, rows: pl.DataFrame, results: Mapping[str, pl.DataFrame]) -> Past:
         """This past, and what has just come after it: readings (as held, but for `end_us`), what followed from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Records of one kind (`metering.tables.records`) in a turn: those that `arrived` with it, in the order of their
+    logs, and the last of each key among all that are known, these included (`current`). After a restart a record that
+    was known may arrive again.
+    """
+
+    arrived: pl.DataFrame
+    current: pl.DataFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +95,7 @@ class Context:
     """What a turn depends on beside its state and readings.
 
     `windows_kept` closed windows are held for late readings. Meters not heard for `silent_s`, by the time of the data,
-    leave the state.
+    leave the state. `records`: of the kinds that are broadcast, by table. `alone`: no other worker reads telemetry.
     """
 
     naming: Naming
@@ -88,6 +103,8 @@ class Context:
     windows_kept: int
     past: Past
     silent_s: float = 7 * 86_400
+    records: Mapping[str, Records] = field(default_factory=dict)
+    alone: bool = True
 
     @property
     def index(self) -> MeterIndex:
@@ -182,6 +199,20 @@ class LakePast:
             rows = late.join(places.lazy(), on=places.columns, how="semi").collect()
         return _after(since, self._held(self._coded(rows, "ts")))
 
+    def last_since(self, since: datetime, known: pl.Series) -> pl.DataFrame:
+        """The newest readings (as held) after `since` of each meter but those `known` (codes)."""
+        found: list[pl.DataFrame] = []
+        names = self._index.names.gather(known)
+        for day in reversed(self._days_since("readings", since)):
+            with self._lake.held():
+                theirs = pl.col("meter_id").is_in(names.implode())
+                rows = self._lake.scan("readings", [day]).filter(~theirs & (pl.col("ts") > since))
+                newest = rows.group_by("meter_id").agg(pl.col("ts").max())
+                found.append(rows.join(newest, on=("meter_id", "ts"), how="semi").collect())
+            names = pl.concat([names, found[-1]["meter_id"].unique()])
+        every = pl.concat(found) if found else READINGS.empty()
+        return _after(since, self._held(self._coded(every, "ts")))
+
     def sources(self) -> dict[tuple[str, int], datetime]:
         """Every source and partition of readings, and the highest time of these."""
         found: dict[tuple[str, int], datetime] = {}
@@ -203,11 +234,41 @@ class LakePast:
         newest = rows.sort("revision").unique(KEY, keep="last")
         return newest.select("meter", "version", *WINDOWS.names)
 
+    def open_violations(self, rules: Sequence[str]) -> pl.DataFrame:
+        """Current rows of `violations` of some rules that are not over."""
+        rows = self._of("violations", None, self._dates("violations"), pl.col("rule").is_in(list(rules)))
+        last = rows.sort("revision").unique("violation_id", keep="last", maintain_order=True)
+        return last.filter(pl.col("state").is_in(["raised", "updated"]))
+
     def events(self, meters: pl.Series | None, since: datetime) -> pl.DataFrame:
         rows = self._of("violations", meters, self._days_since("violations", since))
         checks = self._naming.checks.select("code", "rule", "phase")
+        rows = rows.filter(pl.col("rule") != SILENT)  # no reading was judged for it
+        return self._changes(rows, checks)
+
+    def silences(self) -> pl.DataFrame:
+        """What was emitted last (CHANGE_SCHEMA) of each gap that has been told of."""
+        silent = pl.col("rule") == SILENT
+        rows = self._of("violations", None, self._dates("violations"), silent)
+        return self._changes(rows, self._naming.checks.select("code", "rule", "phase"))
+
+    def _changes(self, rows: pl.DataFrame, checks: pl.DataFrame) -> pl.DataFrame:
         emitted = self._coded(rows, "at", of_window=True).join(checks, on=("rule", "phase"))
         return last_emitted(emitted.select(CHANGE_SCHEMA.names()).cast(CHANGE_SCHEMA))
+
+    def of_days(self, days: Sequence[date]) -> pl.DataFrame:
+        """All readings (as held) of some local days."""
+        rows = self._of("readings", None, days, None, self._of_held)
+        return self._held(self._coded(rows, "ts"))
+
+    def slots_by_day(self, since: datetime) -> Iterator[pl.DataFrame]:
+        """`meter`, `version`, `slot_us` of all readings, a local day after the other, from that of `since` on."""
+        for day in self._days_since("readings", since):
+            with self._lake.held():
+                rows = self._lake.scan("readings", [day]).select("meter_id", "ts").collect()
+            coded = self._coded(rows, "ts")
+            placed = placed_in_slots(coded, self._index.meter_versions, self._settings.timezone)
+            yield placed.select("meter", "version", "slot_us")
 
     def days(self, wanted: pl.DataFrame) -> pl.DataFrame:
         months = set(wanted["month"])
@@ -216,6 +277,14 @@ class LakePast:
         rows = rows.with_columns(pl.col("date").dt.month_start().alias("month"))
         rows = rows.join(wanted, on=("meter", "month"), how="semi").sort("revision")
         return remembered(rows.unique(("meter", "date"), keep="last"))
+
+    def rows(self, table: str, column: str, values: pl.Series, days: Sequence[date]) -> pl.DataFrame:
+        theirs, names = pl.col(column).is_in(values.unique().implode()), LAKE[table].names
+        with self._lake.held():
+            kept = self._lake.scan(table, days).filter(theirs).select(names).collect()
+        mine = theirs & pl.col("date").is_in(list(days))
+        coming = [tables[table].filter(mine).select(names) for tables in self._pending if table in tables]
+        return pl.concat([kept, *coming])
 
     def and_then(self, rows: pl.DataFrame, results: Mapping[str, pl.DataFrame]) -> LakePast:
         meter_id = self._index.names.gather(rows["meter"]).alias("meter_id")

@@ -45,6 +45,7 @@ EMITTED = Frame(
         }
     ),
     dated="window_end",
+    narrow=True,
 )
 """The windows of CLOSED as they were emitted last, with their blocks, each with what it added to its day."""
 
@@ -81,16 +82,18 @@ def step(state: State, turn: Turn, context: Context) -> Recomputed:
 
 def emitted(state: State, fresh: pl.DataFrame, added: pl.DataFrame, turn: Turn, context: Context) -> State:
     """The state with what windows were emitted as, and `added` (DAYS_SCHEMA, row by row of `fresh`) to their days."""
+    if fresh.is_empty() and not turn.moves_on:
+        return state
     known = state.frame(EMITTED)
     if fresh.height:
         new = added.with_columns(fresh["window_end", "end_us", "revision"]).select(EMITTED.schema.names())
         if _was_closed(fresh, turn.before).any():
             known = known.join(fresh.select(KEY), on=KEY, how="anti")
         known = pl.concat([known, new.cast(EMITTED.schema)])
-    if turn.moves_on and known.height:
+    if turn.moves_on:
         kept = turn.after.less(context.windows_kept * WINDOW_US).of(known["meter"])
         known = known.filter(known["end_us"] > kept)
-    return state if known is state.frame(EMITTED) else state.having({EMITTED: known})
+    return state.having({EMITTED: known})
 
 
 def forgotten(keys: pl.DataFrame, turn: Turn, context: Context) -> pl.DataFrame:

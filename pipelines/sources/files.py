@@ -28,7 +28,7 @@ _ROOT = "."
 _GUESSED_LINE_BYTES = 250
 _LARGEST_READ = 64 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
-_HIDDEN = re.compile(r"(^|/)\.")  # editors' and other programs' own
+HIDDEN = re.compile(r"(^|/)\.")  # editors' and other programs' own
 
 
 class Progress(NamedTuple):
@@ -62,7 +62,7 @@ class FileSource:
         if not self.path.is_dir():
             raise UserError(f"{self.path} does not exist: name a telemetry file or a folder of them")
         below = ((path.relative_to(self.path).as_posix(), path) for path in self.path.rglob("*") if path.is_file())
-        found = {name: path for name, path in below if is_telemetry(name) and not _HIDDEN.search(name)}
+        found = {name: path for name, path in below if is_telemetry(name) and not HIDDEN.search(name)}
         if not found:
             raise UserError(f"{self.path} holds no telemetry: no *{', *'.join(LINE_SUFFIXES)} or *{PARQUET_SUFFIX}")
         return dict(sorted(found.items()))
@@ -83,7 +83,7 @@ class FileSource:
     def open(self, worker: int, workers: int, positions: Positions) -> FileReader:
         """Reader of every `workers`-th folder. Raises UserError when a file is not the one its position is of."""
         mine = [item for number, item in enumerate(self._shards.items()) if number % workers == worker]
-        return FileReader([_Log(shard, files, self.batch_rows, positions(shard) or {}) for shard, files in mine])
+        return FileReader([FileLog(shard, files, self.batch_rows, positions(shard) or {}) for shard, files in mine])
 
 
 def partition_of_folder(shard: str) -> int:
@@ -107,7 +107,7 @@ class _Joined:
         self.size += len(data)
 
 
-class _Log:
+class FileLog:
     """The files of one folder, one after the other."""
 
     def __init__(self, shard: str, files: Mapping[str, Path], batch_rows: int, position: Position) -> None:
@@ -277,7 +277,7 @@ class FileReader:
 
     stale_since = None
 
-    def __init__(self, logs: list[_Log]) -> None:
+    def __init__(self, logs: list[FileLog]) -> None:
         self._logs = logs
         self._batches = (batch for log in logs for batch in log.batches())
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import polars as pl
 
 from metering.readings.decode import Lines, Messages, Refused
+from metering.tables.records import RecordKind
 
 Position = Mapping[str, Any]
 """Where to go on in a shard: {"offset": n} for Kafka, {"next": n, "files": {...}} for files. Opaque to all but its
@@ -49,13 +50,16 @@ class Batch:
     `content` is `Messages` (Kafka), `Lines` (NDJSON files), a frame of readings (Parquet), or `Refused`: rejects read
     again, which leave their shards where they are. `committed` is called once this is, which then waits for nothing
     else. `on_new_meters` is called when there are meters in it that the process does not know, and raises ApartError
-    where they may have come from another one.
+    where they may have come from another one. Of a `kind`, the content (lines, or messages) are records and not
+    readings; where they are not this worker's `own`, another one commits them, and here they are only known.
     """
 
     content: Messages | Lines | Refused | pl.DataFrame
     segments: tuple[Segment, ...]
     committed: Callable[[], None] | None = None
     on_new_meters: Callable[[], None] | None = None
+    kind: RecordKind | None = None
+    own: bool = True
 
     @property
     def numbered(self) -> bool:

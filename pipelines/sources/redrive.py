@@ -191,11 +191,6 @@ class ReplayedReader:
             log.info("replayed rejects", rejects=request.looked_at)
 
 
-def unwrapped(reader: Reader | None) -> Reader | None:
-    """The reader of telemetry behind a reader."""
-    return reader.inner if isinstance(reader, ReplayedReader) else reader
-
-
 @dataclass(frozen=True, slots=True)
 class AtRest:
     """A source and reader without telemetry, for homes on which no stream runs: it stands for the shards that streams

@@ -19,7 +19,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Record:
     sequence: int
     positions: Mapping[str, Position]
     parts: tuple[Part, ...]
-    state: bytes
+    state: bytes = field(compare=False)
 
     @property
     def age(self) -> tuple[int, int]:
@@ -103,11 +103,8 @@ class CommitLog:
             self._reveal(record)
         for leftover in self._staging.iterdir():
             leftover.unlink()
-        counting = {id(record) for record, _ in self.counting()}
-        for path, records in list(self._records.items()):
-            if not any(id(record) in counting for record in records):
-                path.unlink(missing_ok=True)
-                del self._records[path]
+        for path in self._let_go():
+            path.unlink(missing_ok=True)
         for path in self._folder.iterdir():
             if path.suffix == ".new":
                 path.unlink()
@@ -120,14 +117,33 @@ class CommitLog:
             if shard not in self._newest or self._newest[shard].age <= record.age:
                 self._newest[shard] = record
 
+    def _let_go(self) -> list[Path]:
+        """Forget records that count for no shard any more; returns their paths."""
+        counting = {id(record) for record, _ in self._counting()}
+        gone = [path for path, records in self._records.items() if counting.isdisjoint(map(id, records))]
+        for path in gone:
+            del self._records[path]
+        return gone
+
     def check(self) -> None:
         """Raises OperationError once another stream has taken over."""
         self._owner.check()
 
     def counting(self) -> list[tuple[Record, frozenset[str]]]:
         """The records that count, each with the shards that it counts for."""
+        return [(self._whole(record), shards) for record, shards in self._counting()]
+
+    def _counting(self) -> list[tuple[Record, frozenset[str]]]:
         found = [(r, frozenset(s for s in r.positions if self._newest[s] is r)) for r in self._all()]
         return [(record, shards) for record, shards in found if shards]
+
+    def _whole(self, record: Record) -> Record:
+        """The record with its state, which is not held of those written here: it is large, and seldom asked for."""
+        let_go = record.generation == self._generation and not record.state
+        return records_of(self._path(record.worker))[0] if let_go else record
+
+    def _path(self, worker: int) -> Path:
+        return self._folder / f"{self._generation:010d}-{worker}.commit"
 
     @property
     def shards(self) -> frozenset[str]:
@@ -145,7 +161,7 @@ class CommitLog:
         """Commit a worker: `frames` by folder relative to the home (`lake/<table>/date=...`), the state after them, and
         where each of its shards goes on. Raises OperationError when the disk is full, or another stream has taken over.
         """
-        path = self._folder / f"{self._generation:010d}-{worker}.commit"
+        path = self._path(worker)
         last = self._records.get(path)
         sequence = last[0].sequence + 1 if last else 1
         with self._told():
@@ -156,8 +172,9 @@ class CommitLog:
             if parts:
                 sync_folder(self._staging)
             self._write(path, _encode(record))
-            self._records[path] = [record]
-            self._count(record)
+            self._records[path] = [kept := replace(record, state=b"")]
+            self._count(kept)
+            self._let_go()
             self._reveal(record)
         return record
 

@@ -28,6 +28,8 @@ def parts(tables: Mapping[str, Sequence[pl.DataFrame]]) -> dict[str, pl.DataFram
     """Frames (with `date`) of each table, cut by folder; `date` is the folder's name and no column of a part."""
     cut: dict[str, pl.DataFrame] = {}
     for name, frames in tables.items():
+        if not frames:
+            continue
         whole = pl.concat([LAKE[name].empty(), *frames])
         days = whole["date"].unique()
         if len(days) == 1:  # the common case, and much cheaper

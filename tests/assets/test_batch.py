@@ -6,7 +6,7 @@ import base64
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -15,8 +15,9 @@ import pytest
 import assets.batch
 from assets.batch import Batch, Part, gated
 from assets.picture import curve_picture
-from assets.violations import violations
+from assets.violations import storms_of, violations
 from metering.tables import LAKE
+from metering.tables.alarms import ALARMS
 from metering.vee.findings import FINDINGS
 from sinks.marts import day_partition
 
@@ -116,7 +117,39 @@ def test_violations_are_the_last_state_of_each_over_the_whole_lake(empty: Batch)
         rows.drop("date").write_parquet(folder / "0.parquet")
     (part,) = violations(empty, [D1])
     assert part.rows.select("violation_id", "state", "revision", "date").rows() == [("v", "cleared", 1, D2)]
-    assert part.rows.schema == LAKE["violations"].schema
+    assert part.rows.schema == ALARMS.schema
+
+
+def test_losses_of_one_feeder_are_a_storm_and_a_lone_one_is_none(empty: Batch) -> None:
+    at = datetime(2026, 3, 1, 2, tzinfo=UTC)
+    texts = dict.fromkeys(("severity", "message_zh", "message_en", "ruleset", "unit"), "warning")
+    lost = [("M1", "C1", "F1", 1), ("M2", "C2", "F1", 2), ("M3", "C2", "F1", 9), ("M4", "C1", "F2", 2)]
+    rows = [
+        {"violation_id": meter, "meter_id": meter, "customer_no": customer, "feeder": feeder, **texts,
+         "started_at": at + timedelta(minutes=minute), "storm_id": f"{feeder}/loss/2026-03-01T02:00:00Z"}
+        for meter, customer, feeder, minute in lost
+    ]  # fmt: skip
+    told = LAKE["violations"].conform(
+        pl.DataFrame(rows),
+        rule="power_off",
+        phase="total",
+        state="raised",
+        revision=0,
+        value=1.0,
+        limit_value=1.0,
+        at=at,
+    )
+    folder = empty.home / "lake" / "violations" / f"date={D1}"
+    folder.mkdir(parents=True)
+    told.drop("date").write_parquet(folder / "0.parquet")
+    gated(empty, empty.tables["violations"], [D1], violations(empty, [D1])).stage.publish()
+    outcome = gated(empty, empty.tables["storms"], [D1], storms_of(empty, [D1]))
+    assert outcome.verdict.failures == ()
+    outcome.stage.publish()
+    now = empty.marts.scan(empty.tables["violations"]).select("meter_id", "storm_id").sort("meter_id").collect()
+    assert now["storm_id"].to_list() == [*["F1/loss/2026-03-01T02:00:00Z"] * 3, None]
+    storm = empty.marts.scan(empty.tables["storms"]).select("storm_id", "members", "customers", "kva").collect()
+    assert storm.rows() == [("F1/loss/2026-03-01T02:00:00Z", 3, 2, 1400.0)]
 
 
 def test_violations_that_retention_took_out_of_the_lake_stay_as_they_were_published(empty: Batch) -> None:
@@ -140,9 +173,9 @@ def test_violations_that_retention_took_out_of_the_lake_stay_as_they_were_publis
         rows.drop("date").write_parquet(folder / f"{name}.parquet")
 
     def published() -> list[tuple[str, int]]:
-        outcome = gated(empty, LAKE["violations"], [D2], violations(empty, [D2]))
+        outcome = gated(empty, ALARMS, [D2], violations(empty, [D2]))
         outcome.stage.publish()
-        return sorted(empty.marts.scan(LAKE["violations"]).select("violation_id", "revision").collect().rows())
+        return sorted(empty.marts.scan(ALARMS).select("violation_id", "revision").collect().rows())
 
     told(D1, "over", 0)
     told(D1, "goes on", 0)

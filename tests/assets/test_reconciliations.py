@@ -115,7 +115,7 @@ def test_compliance_of_the_day_is_held_to_its_closed_windows(batch: Batch) -> No
     placed = rows.with_columns(meter=index.code(rows["meter_id"]))
     placed = placed.with_columns(version=index.version(placed["meter"], placed["window_end"]))
     empty = pl.DataFrame(schema=DAYS_SCHEMA)
-    _, told = advance(empty, contributions(placed, batch.settings), empty, meter_versions)
+    _, told = advance(empty, contributions(placed, batch.settings), empty, meter_versions, batch.settings.timezone)
     write(batch, "compliance", LAKE["compliance"].conform(told))
     assert result(batch)["compliance"] == (2, 2, 0)
     write(batch, "compliance", told.with_columns(day_over_min=pl.col("day_over_min") + 1))

@@ -18,7 +18,7 @@ import psutil
 from tests.benchmarks.data import Load
 from tests.benchmarks.measure import KILOWATCH, LONGEST_S, Cost, process
 
-TOPICS = ("readings", "windows", "violations", "compliance", "rejected")
+TOPICS = ("readings", "windows", "violations", "compliance", "load_control", "rejected")
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import Any, cast
 import polars as pl
 import pytest
 
+from metering.events.catalogue import rulebook
 from tests.benchmarks import drift, feed, record, report, scaling
 from tests.benchmarks.answers import check_energy, check_lake, check_violations, check_windows, windows_of
 from tests.benchmarks.bench import CONTENDERS
@@ -355,3 +356,8 @@ def test_the_last_ten_minutes_are_compared_with_the_first(tmp_path: Path) -> Non
 def test_made_up_rules_are_rows_of_their_own() -> None:
     rows = tomllib.loads(rules.made_up(21))["rules"]
     assert len({row["id"] for row in rows}) == 21
+
+
+def test_four_rules_are_left_of_the_catalogue() -> None:
+    rows = tomllib.loads(rules.switched_off(RULES))["rules"]
+    assert [rule.id for rule in rulebook(rows, ()).in_use] == list(RULES)

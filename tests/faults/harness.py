@@ -22,11 +22,12 @@ from types import TracebackType
 import duckdb
 import polars as pl
 
+from metering.tables.records import KINDS
 from sinks.lake import commits
 from tests.signals import terminate
 
 KILOWATCH = Path(sys.executable).with_name("kilowatch")
-TOPICS = ("readings", "windows", "violations", "compliance", "rejected")
+TOPICS = ("readings", "windows", "violations", "compliance", "load_control", "rejected", *KINDS)
 Age = tuple[int, int]
 """Of a commit: its stream's number, and its own within that."""
 BEFORE, WITHIN, AFTER = "parts staged, no record", "record aside", "record in place, parts not revealed"

@@ -152,6 +152,7 @@ from said where value is not null
 qualify bool_or(side * value > side * lim) over (partition by meter_id, rule, phase)
 order by meter_id, rule, phase, ts
 """  # noqa: E501
+_FLICKER_S = 900
 _HOLD_S = {"over_voltage": 60, "under_voltage": 60, "over_capacity": 900, "low_power_factor": 900}
 
 
@@ -202,27 +203,36 @@ def _frame(connection: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
 
 _VIOLATION_SCHEMA = {
     "meter_id": pl.String, "rule": pl.String, "phase": pl.String, "started_at": pl.Int64, "ended_at": pl.Int64,
-    "value": pl.Float64, "limit_value": pl.Float64,
+    "value": pl.Float64, "limit_value": pl.Float64, "occurrences": pl.Int64,
 }  # fmt: skip
 
 
 def _violations(said: Sequence[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    """Reading by reading in order of time: what stands in the end, cleared or still open."""
+    """Reading by reading in order of time: what stands in the end, cleared or still open. What comes back soon is the
+    same violation once more.
+    """
     for (meter, rule, phase), rows in groupby(said, key=lambda row: row[:3]):
         run, run_start, held, extreme, previous = 0, 0, 0, 0.0, None
         open_: list[Any] | None = None
+        cleared: list[Any] | None = None
+        soon_us = (_FLICKER_S + _HOLD_S[rule]) * 1_000_000
+        until = 0
         for *_, side, interval_s, limit, ts, value, says in rows:
             if previous is None or says != run or ts - previous > 1.5e6 * interval_s:
                 run, run_start, held, extreme = says, ts - interval_s * 1_000_000, 0, value
             held, previous = held + interval_s, ts
             extreme = max(extreme, value, key=lambda x, side=side: x * side)
             if open_ is None and run == 1 and held >= _HOLD_S[rule]:
-                open_ = [meter, rule, phase, run_start, None, extreme, limit]
+                if cleared is not None and ts <= until:
+                    worst = max(cleared[5], extreme, key=lambda x, side=side: x * side)
+                    open_, cleared = [*cleared[:4], None, worst, cleared[6], cleared[7] + 1], None
+                else:
+                    if cleared is not None:
+                        yield tuple(cleared)
+                    open_, cleared = [meter, rule, phase, run_start, None, extreme, limit, 1], None
             elif open_ is not None and run == -1 and held >= _HOLD_S[rule]:
                 open_[4] = run_start
-                yield tuple(open_)
-                open_ = None
+                open_, cleared, until = None, open_, ts + soon_us
             elif open_ is not None:
                 open_[5] = max(open_[5], value, key=lambda x, side=side: x * side)
-        if open_ is not None:
-            yield tuple(open_)
+        yield from (tuple(last) for last in (cleared, open_) if last is not None)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.faults.harness import AFTER, BEFORE, WITHIN, Home, Reader, faults, settings
 from tests.faults.oracle import Expected, expected
+from tests.faults.records import Records
 from tests.faults.telemetry import CAPACITY_KVA, PF_STANDARD, Fleet
 from tests.faults.topics import Feed, make_topic, read_log
 from tests.faults.verdict import Verdict, judge
@@ -54,16 +55,18 @@ def fault_run(
     begun = time.monotonic()
     report = Report(fleet, cycles)
     make_topic(address, f"{prefix}.readings", PARTITIONS)
+    records = Records(address, prefix, fleet.seed, PARTITIONS)
     fleet.write_registry(home_path)
     home = Home(home_path, settings(address, prefix, partitions=PARTITIONS, commit_interval_s=0.5, windows_kept=8))
     per_second = max(2_000.0, fleet.readings / cycles / 2)
     try:
         with Reader(home) as reader, Feed(address, f"{prefix}.readings", fleet.messages(), per_second) as feed:
-            _cycles(home, feed, report, say)
+            _cycles(home, feed, records, report, say)
             feed.finish()
             log = read_log(address, f"{prefix}.readings")
             report.received = log.height
             _drain(home, report, log.height)
+            records.wait_for(home)
             home.wait_for(lambda at=reader.passes: reader.passes > at)  # type: ignore[misc]
             report.worst_stop_s = max(report.worst_stop_s, home.terminate())
     finally:
@@ -72,14 +75,16 @@ def fault_run(
     say(f"{report.received:,} lines in the log; asking the oracle")
     account = expected(log, fleet.meter_versions(), CAPACITY_KVA, PF_STANDARD)
     report.verdict = judge(home, address, prefix, account)
+    report.verdict.note("records", *records.wrong(home))
     report.seconds = time.monotonic() - begun
     return report, account
 
 
-def _cycles(home: Home, feed: Feed, report: Report, say: Callable[[str], None]) -> None:
+def _cycles(home: Home, feed: Feed, records: Records, report: Report, say: Callable[[str], None]) -> None:
     rng = random.Random(report.fleet.seed)
     for number, fault in enumerate(faults(rng, report.cycles), 1):
         feed.allow(number / (report.cycles + 1))
+        records.send(number)
         before = home.commits()
         home.start()
         if fault == "while starting":

@@ -122,7 +122,7 @@ def test_it_is_in_the_lake_with_late_readings_folded_in(violations: pl.DataFrame
     assert final.select("unit", "severity", "ruleset").rows() == [
         ("A", "critical", "home"), ("A", "critical", "home"), ("A", "critical", "segment=important"),
     ]  # fmt: skip
-    assert final["message_zh"][0] == f"{FOUR_WIRE} B相过流恢复：9.4 A（限值 7.2 A）"
+    assert final["message_zh"][0] == f"{FOUR_WIRE} B 相过流已解除：9.4 A（限值 7.2 A）"
 
 
 def test_its_messages_are_what_the_homes_own_schema_says(home: Any, violations: pl.DataFrame) -> None:
@@ -193,3 +193,25 @@ def test_it_is_on_its_topic(make_home: Callable[..., Any], kafka: str) -> None:
         (THREE_WIRE, "c", "cleared", started, ended, 9.4, "home"),
         (IMPORTANT, "a", "cleared", started, "2026-03-01T16:40:00Z", 6.6, "segment=important"),
     ]
+
+
+def test_another_limit_is_tried_without_changing_anything(home: Any, tmp_path: Path) -> None:
+    tried = tmp_path / "tried.toml"
+    tried.write_text('[[rules]]\nid = "own_over_current"\nsegment = "large"\nstart = 1.4\n', "utf-8")
+    lake = {path: path.read_bytes() for path in (home.path / "lake").rglob("*.parquet")}
+    days = ("--from", "2026-03-02", "--to", "2026-03-02", "--out", tmp_path)
+    said = home.run("whatif", "--rules", tried, *days)
+    assert "own_over_current" in said
+    found = pl.read_parquet(tmp_path / "whatif.parquet").sort("meter_id")
+    assert found.select("meter_id", "phase", "outcome").rows() == [
+        (FOUR_WIRE, "b", "vanished"), (THREE_WIRE, "c", "vanished"), (IMPORTANT, "a", "same")
+    ]  # fmt: skip
+    assert (tmp_path / "whatif.png").stat().st_size > 5000
+    assert {path: path.read_bytes() for path in (home.path / "lake").rglob("*.parquet")} == lake
+    assert "nothing to compare" in home.run("whatif", "--rules", _same(tmp_path), *days, code=2)
+
+
+def _same(folder: Path) -> Path:
+    path = folder / "same.toml"
+    path.write_text('[[rules]]\nid = "over_voltage"\nstart = 1.2\nversion = "default-2020"\n', "utf-8")
+    return path

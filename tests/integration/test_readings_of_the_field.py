@@ -7,7 +7,6 @@ intervals, made here.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -132,16 +131,34 @@ def query(home: Any, sql: str) -> list[tuple[Any, ...]]:
         return connection.execute(sql).fetchall()
 
 
-@pytest.mark.parametrize(
-    ("case", "number", "kwh"),
-    [
-        (15, 1, 9600), (15, 2, 9600), (23, 1, 4000), (23, 2, 4000), (26, 1, 9600), (26, 2, 9600), (261, 1, 2400),
-        (27, 1, 181), (28, 1, 10_800), (28, 2, 9600), (29, 1, 4000), (30, 1, 1100), (30, 2, 1900),
-        (501, 1, 4800), (501, 2, 4800), (502, 1, 9600), (503, 1, 9600), (504, 1, 9600),
-    ],
-)  # fmt: skip
-def test_energy_of_the_day(windows: pl.DataFrame, case: int, number: int, kwh: float) -> None:
-    assert of(windows, case, number)["energy_kwh"].sum() == pytest.approx(kwh)
+KWH = {
+    (15, 1): 9600, (15, 2): 9600, (23, 1): 4000, (23, 2): 4000, (26, 1): 9600, (26, 2): 9600, (261, 1): 2400,
+    (27, 1): 181, (28, 1): 10_800, (28, 2): 9600, (29, 1): 4000, (30, 1): 1100, (30, 2): 1900,
+    (501, 1): 4800, (501, 2): 4800, (502, 1): 9600, (503, 1): 9600, (504, 1): 9600,
+}  # fmt: skip
+"""Energy of the day of cases and their meters."""
+
+
+@pytest.mark.parametrize(("case", "number"), KWH)
+def test_energy_of_the_day(windows: pl.DataFrame, case: int, number: int) -> None:
+    assert of(windows, case, number)["energy_kwh"].sum() == pytest.approx(KWH[case, number])
+
+
+@pytest.mark.parametrize("table", ["daily_load", "daily_curve", "meter_daily", "power_factor_monthly"])
+def test_every_table_has_that_energy(home: Any, table: str) -> None:
+    column = "active_kwh" if table == "power_factor_monthly" else "energy_kwh"
+    found = dict(query(home, f"select customer_no, sum({column}) from {table} group by all"))
+    expected = {customer(case, number): kwh for (case, number), kwh in KWH.items() if case < 500 and case != 27}
+    assert {number: found[number] for number in expected} == pytest.approx(expected)
+    assert found[customer(501, 1)] == pytest.approx(9600)
+
+
+def test_energy_and_power_of_a_point_agree_and_what_does_not_fit_is_told(home: Any) -> None:
+    assert query(home, "select max(abs(p_kw / 4 - (energy_kwh - export_kwh))) from daily_curve")[0][0] < 1e-6
+    rhythms = query(home, "select sample from quality_results where rule = 'interval_size'")
+    assert f"meter {meter(261, 1)}: readings come every 300 s, registered are 900 s" in rhythms[0][0]
+    of_glitch = query(home, f"select distinct rule, status from daily_curve where customer_no = '{customer(23, 1)}'")
+    assert ("implausible", "raw") in of_glitch
 
 
 def test_stream_and_batch_agree(home: Any) -> None:
@@ -213,18 +230,3 @@ def test_no_energy_across_an_exchange_and_none_lost_beside_it(windows: pl.DataFr
     assert within["covered_min"].to_list() == [15.0] * 96
     assert within["reason"].null_count() == 96
     assert (within["energy_basis"] == "registers").sum() == 95
-
-
-def test_a_short_and_a_long_day(make_home: Callable[..., Any], shared_data: Path) -> None:
-    cases = shared_data.parent / "cases"
-    home = make_home(
-        "800001,works 1,large,machinery,10,1600,,0.90,large_industry,false,F-01,office,true\n",
-        "T-1,800001,3p4w,230,1,100,5,10,6,900,1,2020-01-01,\n",
-        'timezone = "Europe/Vienna"\n',
-    )
-    (home.path / "telemetry").mkdir()
-    shutil.copy(cases / "37-short-and-long-day.ndjson", home.path / "telemetry")
-    home.run("stream")
-    for day, kwh, count in (("2026-03-29", 2300, 92), ("2026-10-25", 2500, 100)):
-        rows = pl.read_parquet(f"{home.path}/lake/windows/date={day}/*.parquet")
-        assert (rows.height, rows["energy_kwh"].sum()) == (count, pytest.approx(kwh))

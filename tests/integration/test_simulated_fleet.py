@@ -112,8 +112,23 @@ def test_every_day_is_what_its_registers_counted(home: Path, counting: pl.DataFr
         assert of_day[meter, day] == pytest.approx(kwh, abs=2e-4), (meter, day)
 
 
+def test_each_misread_register_is_one_alarm_and_nothing_else_is(home: Path, labels: pl.DataFrame) -> None:
+    glitches = labels.filter(pl.col("kind").is_in(["register_decrease", "runaway"]))
+    names = ["register_decrease", "runaway", "energy_mismatch", "stopped"]
+    told = rows(
+        home,
+        "SELECT meter_id, rule, phase, started_at, ended_at FROM violations "
+        f"WHERE rule IN {tuple(names)} AND state <> 'withdrawn'",
+    )
+    label = glitches.select("meter_id", "kind", "phase", "started_at", "ended_at").rows()
+    assert sorted(row[:4] for row in told) == sorted(row[:4] for row in label)
+    assert len(told) == 2
+    ends = {row[0]: row[4] for row in label}
+    assert all(row[4] - ends[row[0]] == timedelta(minutes=5) for row in told)  # the way back is no sane step
+
+
 def test_nothing_of_a_glitch_reaches_energy(home: Path, labels: pl.DataFrame, telemetry: pl.DataFrame) -> None:
-    glitches = labels.filter(pl.col("kind") == "register_glitch")
+    glitches = labels.filter(pl.col("kind").is_in(["register_decrease", "runaway"]))
     shown = glitches.join(telemetry, left_on=["meter_id", "ended_at"], right_on=["meter_id", "ts"])
     assert sorted(shown["import_kwh"]) == [0.0, 2.0**32 - 1]
     hours = pl.col("interval_s") / 3600

@@ -17,7 +17,7 @@ import pytest
 
 from assets.catalogue import RESULTS
 from metering.errors import SettingsError
-from metering.tables import warehouse
+from metering.tables import LAKE, warehouse
 from metering.tables.batch import METER_CURVE
 from orchestration.definitions import build_definitions
 from sinks.marts import Marts, day_partition
@@ -54,9 +54,7 @@ def test_every_table_of_the_warehouse_has_an_asset_with_a_blocking_check(tmp_pat
     checked = {key.asset_key.to_user_string() for key in graph.asset_check_keys if graph.get(key).blocking}
     assert checked == {result.asset for result in RESULTS}
     assert graph.get(dg.AssetKey("warehouse")).parent_keys == {dg.AssetKey(name) for name in checked}
-    assert {key.to_user_string() for key in graph.external_asset_keys} == {
-        f"lake/{name}" for name in ("readings", "windows", "violations", "compliance", "rejects", "gaps")
-    }
+    assert {key.to_user_string() for key in graph.external_asset_keys} == {f"lake/{name}" for name in LAKE}
 
 
 def test_settings_that_cannot_be_used_are_said(tmp_path: Path) -> None:

@@ -22,12 +22,14 @@ def late_log(seed: int) -> Rows:
     rng = random.Random(seed)
     arrivals: list[tuple[float, float, dict[str, Any]]] = []
     for meter, step in enumerate(LATE_STEPS):
+        register = 0.0
         for minute in range(step, 16 * 60, step):
             voltage = {"ua_v": rng.choice((rng.uniform(52, 64), 75.0)), "ub_v": 57.7, "uc_v": rng.uniform(42, 64)}
             power = {"p_kw": rng.choice((rng.uniform(1, 500), 1100.0)), "q_kvar": rng.uniform(-50, 100)}
+            register += power["p_kw"] * step / 60
             reading = {
                 "meter_id": f"M{meter}", "ts": (LATE_START + timedelta(minutes=minute)).isoformat(), **voltage, **power,
-                "import_kwh": float(minute), "import_kvarh": minute / 2, "export_kvarh": 0.0,
+                "import_kwh": register, "import_kvarh": minute / 2, "export_kvarh": 0.0,
             }  # fmt: skip
             whole_hour_late = minute // 60 % 11 == 3
             late = rng.choice((12.0, 20.0, 90.0, 400.0, 900.0)) if whole_hour_late or rng.random() < 0.1 else 0.0
@@ -93,12 +95,13 @@ def messy_log(seed: int, hours: int = 90, moving: bool = True) -> list[tuple[int
         high, register, jitter_s = 0, 0.0, rng.uniform(0, 120)
         for minute in range(step, hours * 60, step):
             high = max(0, high - 1) or (rng.random() < 0.04) * rng.randint(1, 5)
-            register += rng.uniform(0, 30)
+            p_kw = 1150.0 if high else rng.uniform(20, 600)
+            register += p_kw * step / 60
             if rng.random() < 0.03:
                 continue
             ts_ms = int((MESSY_START + timedelta(minutes=minute, seconds=rng.choice((0, jitter_s)))).timestamp() * 1000)
             reading = {
-                "meter_id": meter, "ts": ts_ms, "p_kw": 1150.0 if high else rng.uniform(20, 600),
+                "meter_id": meter, "ts": ts_ms, "p_kw": p_kw,
                 "q_kvar": rng.uniform(-50, 200), "ua_v": 75.0 if high == 1 else 57.7, "ub_v": 57.7,
                 "uc_v": rng.choice((57.7, 57.7, 57.7, 48.0)), "import_kwh": register, "import_kvarh": minute / 2,
                 "export_kvarh": 0.0,

@@ -187,7 +187,7 @@ def test_currents_are_read_only_where_a_rule_needs_them(metering_settings: Meter
     assert values_read(_with(metering_settings, *rest)) == product
     assert values_read(_with(metering_settings, *rest, {**OWN, "id": "own", "start": 0})) == product
     with_currents = ("ua_v", "ub_v", "uc_v", "ia_a", "ib_a", "ic_a", "p_kw", "q_kvar")
-    assert values_read(_with(metering_settings, OWN)) == with_currents
+    assert values_read(_with(metering_settings, *rest, OWN)) == with_currents
     off = [{"id": rule, "start": 0} for rule in default_rules().by_id]
     assert values_read(_with(metering_settings, *off)) == ()
     assert values_read(_with(metering_settings, *off, {**off[0], "segment": "important", "start": 1.1})) == product[:3]
@@ -306,7 +306,7 @@ def test_a_rule_of_a_home_stays_its_own_when_kilowatch_brings_one_of_that_id() -
         ({"id": "over_voltage", "guard": {"limit": 1}}, "over_voltage has no guard"),
         ({"id": "low_power_factor", "guard": {"side": "below"}}, "must be { limit = ... }"),
         ({"id": "over_voltage", "name_zh": "高压", "segment": "sme"}, "name_zh = '高压': is the same for all meters"),
-        ({"id": "over_voltage", "text_zh": "{who}"}, "{who} is unknown; there are meter_id, phase,"),
+        ({"id": "over_voltage", "text_zh": "{whom}"}, "{whom} is unknown; there are who, customer,"),
         (
             {"id": "own_over_current", "start": 1.2},
             "name_zh: is missing: there is no such rule yet, and a new",

@@ -1,83 +1,25 @@
-"""The plain machine: late readings by hand; in any order, in any cut, and against the pass over readings in order."""
+"""The plain machine, late readings by hand."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
-from unittest import mock
 
-import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from metering.events import plain
-from metering.events.judge import END, JUDGED_SCHEMA, NEITHER, START
-from metering.events.lifecycle import CHANGE_SCHEMA, STATE_SCHEMA, advance
-from metering.events.plain import Change, Emitted, Judged, Pair, Run, Story, coalesced
-
-T0 = datetime(2026, 1, 1, tzinfo=UTC)
-T0_US = int(T0.timestamp() * 1_000_000)
-MINUTE_US = 60_000_000
-GAP = 1.5
-NEVER_US = -(1 << 62)
-ABOVE, BELOW = 1, -1
-CODES = {ABOVE: 1, BELOW: 4}  # over-voltage and under-voltage, phase a
-INTERVALS = (60, 60, 120)
-"""Seconds that readings of each version of the meter stand for."""
-
-Arrival = tuple[int, Judged | None]
-"""A reading as it comes: its time [us], and what it says; None: nothing any more."""
-
-
-def _us(minute: float) -> int:
-    return T0_US + round(minute * MINUTE_US)
-
-
-def _said(minute: float, verdict: int, value: float, **other: Any) -> Arrival:
-    said = Judged(_us(minute), verdict, value, 264.0, 120.0, 120.0, "rules", 0, 60)
-    return said.ts_us, said._replace(**other)
-
-
-def _up(*minutes: float, value: float = 270.0) -> list[Arrival]:
-    return [_said(minute, START, value) for minute in minutes]
-
-
-def _down(*minutes: float) -> list[Arrival]:
-    return [_said(minute, END, 220.0) for minute in minutes]
-
-
-def _pair(side: int = ABOVE, base: Run | None = None, settled_us: int = NEVER_US) -> Pair:
-    return Pair(side, GAP, base, {}, settled_us)
-
-
-def _fed(pair: Pair, arrivals: Iterable[Arrival]) -> list[Change]:
-    return [change for arrival in arrivals for change in pair.put(*arrival)]
-
-
-def _minute(us: int | None) -> float | None:
-    return None if us is None else (us - T0_US) / MINUTE_US
-
-
-def _rows(changes: Iterable[Change]) -> list[tuple[Any, ...]]:
-    """State, revision, start, end, extreme, and the time of the reading that caused it; times in minutes."""
-    return [
-        (c.state, c.revision, _minute(c.started_us), _minute(c.story.ended_us), c.story.extreme, _minute(c.at_us))
-        for c in changes
-    ]
-
-
-def _after(in_time: list[Arrival], *late: Arrival) -> tuple[Pair, list[tuple[Any, ...]]]:
-    """The machine after readings in order and late ones, and what the late ones changed."""
-    pair = _pair()
-    _fed(pair, in_time)
-    return pair, _rows(_fed(pair, late))
-
-
-# --- by hand --------------------------------------------------------------------------------------------------------
+from metering.events.judge import NEITHER, START
+from metering.events.stories import Emitted, Story
+from tests.metering.events.arrivals import (
+    BELOW,
+    Arrival,
+    _after,
+    _down,
+    _fed,
+    _pair,
+    _rows,
+    _said,
+    _up,
+    _us,
+)
 
 
 def test_a_late_reading_that_changes_nothing_emits_nothing() -> None:
@@ -217,184 +159,42 @@ def test_a_gap_ends_a_run(minutes: tuple[float, float]) -> None:
     assert [state for state, *_ in _rows(_fed(_pair(), _up(1, 2.5)))] == ["raised"]
 
 
-def test_updates_that_follow_each_other_are_told_as_one() -> None:
-    changes = _fed(_pair(), [*_up(1, 2), *(_said(minute, START, 270.0 + minute) for minute in (3, 4, 5)), *_down(6, 7)])
-    told = [(state, revision) for state, revision, *_ in _rows(coalesced(changes))]
-    assert told == [("raised", 0), ("updated", 3), ("cleared", 4)]
-    another = changes[3]._replace(started_us=0)
-    assert coalesced([changes[1], another, changes[2]]) == [changes[1], another, changes[2]]
+def test_a_late_extreme_that_nobody_would_act_on_is_left_to_the_end() -> None:
+    """A step is 1 % of the limit, 2.64 V: 270 and 271 V are in the third."""
+    pair, changes = _after([*_up(1, 2), *_up(4)], *_up(3, value=271.0))
+    assert changes == []
+    assert _rows(_fed(pair, _down(5, 6))) == [("cleared", 1, 0, 4, 271.0, 6)]
 
 
-# --- in any order ---------------------------------------------------------------------------------------------------
+def _flickers(arrivals: list[Arrival], flicker_s: float = 120.0) -> list[Arrival]:
+    return [(us, said and said._replace(flicker_s=flicker_s)) for us, said in arrivals]
 
 
-def _log(seed: int, side: int, count: int = 60) -> list[Arrival]:
-    """What a meter's readings say in order of time: spells over a limit, gaps, another version and rules midway."""
-    rng = random.Random(seed)
-    minute, verdict, found = 0.0, END, []
-    kinds: list[dict[str, Any]] = [
-        {"hold_s": hold_s, "clear_hold_s": clear_s, "ruleset": ruleset, "version": version, "limit_value": limit,
-         "interval_s": INTERVALS[version]}
-        for hold_s, clear_s, ruleset, version, limit in (
-            (180.0, 180.0, "rules", 0, 264.0), (60.0, 120.0, "newer", 1, 262.0), (480.0, 240.0, "newer", 2, 262.0)
-        )
-    ]  # fmt: skip
-    for number in range(count):
-        kind = kinds[number * 3 // count]
-        step = INTERVALS[kind["version"]] / 60
-        minute += step * rng.choice((1, 1, 1, 1, 1, 1, 1.5, 2, 5))
-        verdict = rng.choice((START, END, NEITHER)) if rng.random() < 0.3 else verdict
-        value = 264.0 + side * (10 * verdict + rng.choice((0.0, 1.0, 2.0, 3.0)))
-        found.append(_said(minute, verdict, value, **kind))
-    return found
-
-
-def _arrivals(seed: int, side: int) -> list[Arrival]:
-    """The same as it may come: most in order, some much later, some more than once, with another value or none."""
-    rng = random.Random(seed)
-    at: list[tuple[float, Arrival]] = []
-    for number, (us, said) in enumerate(_log(seed, side)):
-        late = rng.choice((0.0, 0.0, 0.0, rng.uniform(0, 3), rng.uniform(0, 60)))
-        at.append((number + late, (us, said)))
-        while said is not None and rng.random() < 0.2:
-            value = 264.0 + side * (10 * (verdict := rng.choice((START, END, NEITHER))) + rng.choice((0.0, 1.0, 4.0)))
-            again = rng.choice((said, None, said._replace(verdict=verdict, value=value)))
-            at.append((number + rng.uniform(0, 60), (us, again)))
-    return [arrival for _, arrival in sorted(at, key=lambda item: item[0])]
-
-
-def _standing(arrivals: Sequence[Arrival]) -> list[Judged]:
-    """What counts in the end, in order of time: of each time what came last."""
-    return [said for _, said in sorted(dict(arrivals).items()) if said is not None]
-
-
-def _stories(pair: Pair) -> dict[int, Story]:
-    return {started: told.story for started, told in pair.emitted.items() if told.state != "withdrawn"}
-
-
-SEEDS = st.integers(0, 10**9)
-SIDES = st.sampled_from([ABOVE, BELOW])
-
-
-def _at(us: int | None) -> datetime | None:
-    return None if us is None else T0 + timedelta(microseconds=us - T0_US)
-
-
-def _judged_frame(readings: Sequence[Judged], side: int) -> pl.DataFrame:
-    of = {"meter": 0, "code": CODES[side], "side": side}
-    rows = [said._asdict() | of | {"ts": _at(said.ts_us)} for said in readings]
-    return pl.DataFrame(rows, schema=JUDGED_SCHEMA)
-
-
-def _change_rows(changes: Iterable[Change], side: int) -> list[tuple[Any, ...]]:
-    """As rows of CHANGE_SCHEMA."""
-    return [
-        (
-            0, CODES[side], c.version, c.state, c.revision, _at(c.started_us), _at(c.story.ended_us),
-            c.story.extreme * side, c.story.limit_value, c.story.ruleset, _at(c.at_us),
-        )
-        for c in changes
-    ]  # fmt: skip
-
-
-def _state_rows(pair: Pair, side: int) -> list[tuple[Any, ...]]:
-    """As rows of STATE_SCHEMA."""
-    if (run := pair.now) is None:
-        return []
-    open_one: tuple[Any, ...] = (None, None, None, None, 0)
-    if run.active:
-        revision = pair.emitted[run.started_us].revision
-        started_us, limit_value, ruleset = run.named
-        open_one = (_at(started_us), run.extreme * side, limit_value, ruleset, revision)
-    going_on = (run.verdict, _at(run.run_start_us), run.run_s, run.run_extreme * side, _at(run.last_us))
-    return [(0, CODES[side], run.active, *open_one, *going_on)]
-
-
-@settings(max_examples=60)
-@given(seed=SEEDS, side=SIDES, data=st.data())
-def test_in_order_it_is_the_vectorised_pass(seed: int, side: int, data: st.DataObject) -> None:
-    meter_versions = pl.DataFrame({"interval_s": INTERVALS}, schema={"interval_s": pl.Int32})
-    readings = _standing(_log(seed, side))
-    cuts = sorted(data.draw(st.sets(st.integers(1, len(readings) - 1), max_size=12)))
-    pair, state = _pair(side), pl.DataFrame(schema=STATE_SCHEMA)
-    for start, stop in zip([0, *cuts], [*cuts, len(readings)], strict=True):
-        state, changes = advance(_judged_frame(readings[start:stop], side), state, meter_versions, GAP)
-        plainly = coalesced(_fed(pair, ((said.ts_us, said) for said in readings[start:stop])))
-        assert changes.schema == CHANGE_SCHEMA
-        assert changes.rows() == _change_rows(plainly, side)
-        assert state.rows() == _state_rows(pair, side)
-
-
-@settings(max_examples=150)
-@given(seed=SEEDS, side=SIDES)
-def test_in_any_order_the_stories_end_as_in_order(seed: int, side: int) -> None:
-    """Of each violation revisions go up by one, and nothing is told once more that was told as it is."""
-    arrivals = _arrivals(seed, side)
-    pair, in_order = _pair(side), _pair(side)
-    changes = _fed(pair, arrivals)
-    _fed(in_order, ((said.ts_us, said) for said in _standing(arrivals)))
-    assert _stories(pair) == _stories(in_order)
-    assert plain._alike(pair.now, in_order.now)
-    told: dict[int, Change] = {}
-    for change in changes:
-        before = told.get(change.started_us)
-        assert change.revision == (0 if before is None else before.revision + 1)
-        if before is not None and (before.state == "withdrawn") == (change.state == "withdrawn"):
-            assert before.story != change.story
-        told[change.started_us] = change
-    assert told.keys() == pair.emitted.keys()
-    assert all((told[start].state, told[start].story) == (is_.state, is_.story) for start, is_ in pair.emitted.items())
-
-
-@settings(max_examples=100)
-@given(seed=SEEDS, side=SIDES, data=st.data())
-def test_revisions_do_not_depend_on_cuts_into_turns(seed: int, side: int, data: st.DataObject) -> None:
-    """In each turn the machine begins anew with what is known by then, from a base that moves on."""
-    arrivals = _arrivals(seed, side)
-    whole, wanted = _pair(side), []
-    cuts = sorted(data.draw(st.sets(st.integers(1, len(arrivals) - 1), max_size=12)))
-    emitted, base, base_us, changes = dict[int, Emitted](), None, NEVER_US, list[Change]()
-    for start, stop in zip([0, *cuts], [*cuts, len(arrivals)], strict=True):
-        wanted += _fed(whole, arrivals[start:stop])
-        pair = Pair(side, GAP, base, emitted, NEVER_US)
-        pair.start(said for said in _standing(arrivals[:start]) if said.ts_us > base_us)
-        changes += _fed(pair, arrivals[start:stop])
-        assert pair.now is None or whole.now is not None
-        assert plain._alike(pair.now, whole.now)
-        later = min((us for us, _ in arrivals[stop:]), default=base_us)
-        if later > base_us and data.draw(st.booleans()):
-            base, base_us = pair.at(later - 1), later - 1
-    assert changes == wanted
-    assert emitted == whole.emitted
-
-
-@settings(max_examples=100)
-@given(seed=SEEDS, side=SIDES)
-def test_stopping_where_it_stood_before_changes_nothing(seed: int, side: int) -> None:
-    """Against a machine that always goes on to its last reading."""
-    arrivals = _arrivals(seed, side)
-    pair, to_the_end = _pair(side), _pair(side)
-    found = _fed(pair, arrivals)
-    with mock.patch.object(plain, "_alike", return_value=False):
-        wanted = _fed(to_the_end, arrivals)
-    assert found == wanted
-    assert pair.emitted == to_the_end.emitted
-
-
-def test_it_stops_soon() -> None:
-    """A late reading among 20,000 in order costs a few steps, not all of them."""
+def test_one_that_comes_back_soon_is_the_same_once_more() -> None:
+    """Cleared by the reading of minute 4, raised again by that of minute 8."""
+    spells = [*_up(1, 2), *_down(3, 4), *_up(7, 8, value=280.0), *_down(9, 10)]
     pair = _pair()
-    pair.start(said for minute in range(1, 20_001) if minute != 7_000 for _, said in _up(minute) if said is not None)
-    with mock.patch.object(plain, "step", wraps=plain.step) as steps:
-        assert _fed(pair, _up(7_000)) == []
-    assert steps.call_count < 5
+    changes = _fed(pair, _flickers(spells))
+    assert _rows(changes) == [
+        ("raised", 0, 0, None, 270.0, 2), ("cleared", 1, 0, 2, 270.0, 4),
+        ("updated", 2, 0, None, 280.0, 8), ("cleared", 3, 0, 8, 280.0, 10),
+    ]  # fmt: skip
+    assert [change.story.occurrences for change in changes] == [1, 1, 2, 2]
+    for flicker_s in (0.0, 119.0):
+        rows = _rows(_fed(_pair(), _flickers(spells, flicker_s)))
+        assert [(state, start) for state, _, start, *_ in rows] == [
+            ("raised", 0), ("cleared", 0), ("raised", 6), ("cleared", 6)
+        ]  # fmt: skip
 
 
-def test_readings_that_come_newest_first_cost_a_few_steps_each() -> None:
-    """A head-end empties its buffer backwards, of a meter in violation all the time: each reading is a new start."""
-    pair = _pair()
-    with mock.patch.object(plain, "step", wraps=plain.step) as steps:
-        for minute in reversed(range(1, 2_001)):
-            _fed(pair, _up(minute))
-    assert steps.call_count < 20 * 2_000
-    assert [told.state for told in pair.emitted.values() if told.state != "withdrawn"] == ["raised"]
+def test_a_late_reading_may_show_that_one_came_back_soon() -> None:
+    """Without minute 7 it was raised by minute 9, too late to be the same; and the other way round."""
+    first = [*_up(1, 2), *_down(3, 4), *_up(8, 9)]
+    pair, late = _pair(), _flickers(_up(7))
+    _fed(pair, _flickers(first))
+    joined = _fed(pair, late)
+    assert _rows(joined) == [("updated", 2, 0, None, 270.0, 7), ("withdrawn", 1, 7, None, 270.0, 7)]
+    assert joined[0].story.occurrences == 2
+    apart = _fed(pair, _flickers(_down(7)))
+    assert _rows(apart) == [("cleared", 3, 0, 2, 270.0, 7), ("raised", 2, 7, None, 270.0, 7)]
+    assert apart[0].story.occurrences == 1

@@ -8,10 +8,17 @@ from datetime import date, datetime
 import polars as pl
 import pytest
 
+from metering.kpi.catalogue import sources
 from metering.kpi.count import daily_kpis, meter_days
 from metering.settings import MeteringSettings
+from metering.tables import warehouse
 
 Builder = Callable[..., pl.DataFrame]
+
+
+def nothing(settings: MeteringSettings) -> dict[str, pl.DataFrame]:
+    """The tables that KPIs are counted from, without rows."""
+    return {name: table.empty() for name, table in sources(warehouse(settings.periods)).items()}
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +36,7 @@ def kpis_of(days_of: Builder) -> Builder:
         until: datetime | None = None,
     ) -> pl.DataFrame:
         meters = meter_days(windows, volts, days_of(windows), meter_versions, customers, day, settings, until)
-        return daily_kpis({"meter_days": meters, "forecast_accuracy": scores}, customers, day, settings, until)
+        rows = {**nothing(settings), "meter_days": meters, "forecast_accuracy": scores}
+        return daily_kpis(rows, customers, day, settings, until)
 
     return make

@@ -14,8 +14,10 @@ from metering.kpi.count import daily_kpis, meter_days, monthly_kpis
 from metering.settings import MeteringSettings
 from metering.settings.kpis import Kpi
 from metering.supply.power_factor import power_factor_monthly
+from metering.tables.kpi import KPI
 from metering.tables.lake import MOST_KW, VIOLATIONS, WINDOWS
-from metering.tables.warehouse import FORECAST_ACCURACY, KPI, METER_DAILY, VOLTAGE_DAILY
+from metering.tables.warehouse import FORECAST_ACCURACY, METER_DAILY, VOLTAGE_DAILY
+from tests.metering.kpi.conftest import nothing
 
 Builder = Callable[..., pl.DataFrame]
 Rows = dict[tuple[str, str], dict[str, Any]]
@@ -283,9 +285,8 @@ def test_month_to_date_sums_days(
     ]
     june = days[0].with_columns(pl.lit("2026-06-30").alias("period"))
     monthly = power_factor_monthly(days_of(both), customers, DAY, metering_settings)
-    table = of(
-        monthly_kpis(pl.concat([*days, june]), {"power_factor_monthly": monthly}, customers, NEXT, metering_settings)
-    )
+    rows = {**nothing(metering_settings), "power_factor_monthly": monthly}
+    table = of(monthly_kpis(pl.concat([*days, june]), rows, customers, NEXT, metering_settings))
     assert {row["period"] for row in table.values()} == {"2026-07"}
     reading = table["reading_success_rate", "*"]
     assert (reading["numerator"], reading["denominator"]) == (144 + 96, 2 * 288)
@@ -302,7 +303,8 @@ def test_month_to_date_sums_days(
 
 def test_an_empty_month_has_no_data(metering_settings: MeteringSettings, customers: pl.DataFrame) -> None:
     monthly = power_factor_monthly(METER_DAILY.empty(), _no_customers(), DAY, metering_settings)
-    table = of(monthly_kpis(KPI.empty(), {"power_factor_monthly": monthly}, customers.clear(), DAY, metering_settings))
+    rows = {**nothing(metering_settings), "power_factor_monthly": monthly}
+    table = of(monthly_kpis(KPI.empty(), rows, customers.clear(), DAY, metering_settings))
     assert {(scope, row["status"]) for (_, scope), row in table.items()} == {("*", "no_data")}
 
 

@@ -49,7 +49,7 @@ _EXTRAS = (
 )  # fmt: skip
 _MEASURED = (
     b"ua_v", b"ub_v", b"uc_v", b"ia_a", b"ib_a", b"ic_a", b"p_kw", b"q_kvar", b"import_kwh", b"export_kwh",
-    b"import_kvarh", b"export_kvarh", b"status",
+    b"import_kvarh", b"export_kvarh", b"uab_v", b"ubc_v", b"uca_v", b"status",
 )  # fmt: skip
 _BLANKS = (b"", b" ", b"\r", b"\t", b"\x0b", b"\x0c", b"  \r")
 _GARBAGE = (

@@ -18,8 +18,8 @@ from decimal import Decimal
 from typing import Any
 
 MEASURED = (
-    "ua_v", "ub_v", "uc_v", "ia_a", "ib_a", "ic_a", "p_kw", "q_kvar", "import_kwh", "export_kwh", "import_kvarh",
-    "export_kvarh",
+    "ua_v", "ub_v", "uc_v", "uab_v", "ubc_v", "uca_v", "ia_a", "ib_a", "ic_a", "p_kw", "q_kvar", "import_kwh",
+    "export_kwh", "import_kvarh", "export_kvarh",
 )  # fmt: skip
 _RFC3339 = re.compile(
     r"\s*\+?(\d{1,4})-\s*(\d{1,2})-\s*(\d{1,2})[Tt ]\s*(\d{1,2}):\s*(\d{1,2}):\s*(\d{1,2})(\.\d+)?"

@@ -13,11 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metering.settings import MeteringSettings
-from metering.supply.compliance import DAYS_SCHEMA, advance, contributions, forget, forgotten, recalled
+from metering.supply import compliance
+from metering.supply.compliance import DAYS_SCHEMA, contributions, forget, forgotten, recalled
 from metering.tables.lake import COMPLIANCE, MOST_KWH, WINDOWS
 
 Frame = pl.DataFrame
 MIDNIGHT = datetime(2026, 1, 30, 16, tzinfo=UTC)  # 00:00 of 31 January in Shanghai
+
+
+def advance(*given: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    return compliance.advance(*given, timezone="Asia/Shanghai")
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +84,9 @@ def test_a_day_and_a_month_by_hand(meter_versions: Frame, metering_settings: Met
     assert {name: second[name] for name in expected} == expected
     assert second["day_power_factor"] == pytest.approx(3.0 / (3.0**2 + 3.75**2) ** 0.5)
     assert got[date(2026, 1, 30)]["day_power_factor"] == pytest.approx(0.6)
+    # Q / t - P / t tan(phi) of the 31 days of January that have passed, at a standard of 0.90
+    assert second["kvar_needed"] == pytest.approx((43.75 - 33.0 * 0.4843221) / 744, abs=1e-6)
+    assert second["projected_power_factor"] == second["month_power_factor"] == pytest.approx(33 / 54.8, abs=1e-3)
     third = got[date(2026, 2, 1)]  # a new month, without anything measured
     assert (third["month_monitored_min"], third["month_qualification_rate"], third["revision"]) == (0.0, None, 0)
     assert (third["day_power_factor"], third["month_active_kwh"]) == (None, 0.0)

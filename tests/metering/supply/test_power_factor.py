@@ -17,6 +17,7 @@ from metering.supply.power_factor import (
     adjustment_pct,
     capacitor_kvar,
     half_up,
+    kvar_needed,
     power_factor,
     power_factor_monthly,
     reactive_kvarh,
@@ -201,3 +202,10 @@ def test_reactive_energy_counts_what_is_metered(
 ) -> None:
     """A meter with one kvarh register is judged by it."""
     assert of(reactive_kvarh(), import_kvarh=imported, export_kvarh=exported) == expected
+
+
+def test_what_lifts_a_month_to_the_standard_is_capacitors_of_its_mean_power() -> None:
+    rows = pl.DataFrame({"kwh": [720.0, 720.0, 0.0, None], "kvarh": [720.0, 200.0, 36.0, 10.0], "hours": [720.0] * 4})
+    found = rows.select(kvar_needed(pl.col("kwh"), pl.col("kvarh"), pl.lit(0.9), pl.col("hours"))).to_series().to_list()
+    by_power = pl.select(capacitor_kvar(pl.lit(1.0), pl.lit(0.5**0.5), pl.lit(0.9))).item()
+    assert found == [pytest.approx(by_power), 0.0, pytest.approx(0.05), None]

@@ -23,6 +23,7 @@ from metering.tables.messages import (
     violation_messages,
     window_messages,
 )
+from metering.tables.records import KINDS
 from metering.tables.schema import Table
 
 END = datetime(2026, 1, 1, 0, 15, tzinfo=UTC)
@@ -221,8 +222,9 @@ def test_a_wrong_message_does_not_fit() -> None:
             validate("limit.violations.v1.schema.json", json.dumps({**value, **wrong}).encode())
 
 
-def test_every_result_has_its_schema() -> None:
-    assert {kind.file for kind in messages.MESSAGE_TYPES} | {"meter.readings.v1.schema.json"} == set(json_schemas())
+def test_all_that_is_written_or_read_has_its_schema() -> None:
+    read = {"meter.readings.v1.schema.json", *(kind.file for kind in KINDS.values())}
+    assert {kind.file for kind in messages.MESSAGE_TYPES} | read == set(json_schemas())
 
 
 @pytest.mark.parametrize("size", [10, 3_000, 100_000])

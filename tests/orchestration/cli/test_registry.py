@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.cli import main
-from orchestration.home.registry_files import load, registry_paths
+from orchestration.home.registry_files import contacts_path, load, registry_paths
 from orchestration.home.settings import DEFAULTS, load_settings
 
 
@@ -72,3 +72,28 @@ def test_a_missing_registry_and_a_wrong_one_end_with_one_line(
     said = capsys.readouterr().err
     assert said.startswith("kilowatch: customers.csv, line 2, column pf_standard: ")
     assert said.count("\n") == 1
+
+
+def test_contacts_are_checked_with_their_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kilowatch(monkeypatch, "init", "--home", tmp_path)
+    path = contacts_path(tmp_path)
+    capsys.readouterr()
+    assert kilowatch(monkeypatch, "registry", "check", "--home", tmp_path) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "│ contacts │ 3 │" in said
+    assert "channels with variables that are not set here │ 3 │" in said
+    for wrong, column, problem in (
+        ("json://${SMS_GATEWAY}/office-east", "channels", "does not know"),
+        ("outage limit_warning", "event_class", "'x://hunter2'"),
+    ):
+        text = path.read_text("utf-8")
+        path.write_text(text.replace(wrong, "x://hunter2"), "utf-8")
+        assert kilowatch(monkeypatch, "registry", "check", "--home", tmp_path) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"kilowatch: contacts.csv, line 3, column {column}: ")
+        assert problem in said
+        path.write_text(text, "utf-8")
+    path.unlink()
+    assert kilowatch(monkeypatch, "registry", "check", "--home", tmp_path) == 0

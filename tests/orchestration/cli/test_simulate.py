@@ -66,7 +66,8 @@ def test_a_meter_is_exchanged_at_noon_of_a_day_in_the_middle(tmp_path: Path, mon
     ]
     kinds = pl.read_parquet(tmp_path / "labels.parquet")["kind"].value_counts()
     assert kinds.filter(kind="meter_exchange")["count"].to_list() == [1]
-    assert kinds.filter(kind="register_glitch")["count"].to_list() == [2]
+    assert kinds.filter(kind="register_decrease")["count"].to_list() == [1]
+    assert kinds.filter(kind="runaway")["count"].to_list() == [1]
     assert kinds.filter(kind="correction")["count"].to_list() == [1]
 
 

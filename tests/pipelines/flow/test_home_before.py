@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
+from metering.events.catalogue import default_rules, rulebook
 from metering.readings.decode import Messages
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
@@ -27,14 +30,16 @@ from pipelines.shard.store import naming_of
 from pipelines.sources.poll import Batch, OwnShard, Positions, Segment
 from sinks.lake.commits import CommitLog
 from sinks.lake.owner import take
-from sinks.lake.reader import LakeReader
+from sinks.lake.reader import LakeReader, current
 from tests.pipelines.flow.flows import Fixed, final_of, same_in_the_end
 
 TOPIC = "meter.readings.v1"
+RULES = ("over_voltage", "under_voltage", "over_capacity", "low_power_factor")
+OFF = [{"id": rule, "start": 0} for rule in default_rules().by_id if rule not in RULES]
 READ = {"a.ndjson": 65, "b.ndjson": 50, "sub/c.ndjson": 80, "d.ndjson": 0}
 """Lines that had been read of each file."""
 SINCE = (
-    "energy_basis", "covered_min", "reason", "energy_kwh",
+    "energy_basis", "covered_min", "reason", "energy_kwh", "kvar_needed", "projected_power_factor",
     *(f"{span}_{name}" for span in ("day", "month") for name in ("active_kwh", "power_factor")),
 )  # fmt: skip
 """Columns that have come since then, or that mean something else by now: registers are held against power."""
@@ -64,14 +69,23 @@ def _kept(before: dict[str, pl.DataFrame], after: dict[str, pl.DataFrame]) -> No
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _settings(home: Path) -> Settings:
+APART = (
+    *({"id": rule.id, "flicker_s": 0, "version": rule.version} for rule in default_rules().rules if rule.id in RULES),
+    *OFF,
+)
+"""The rules that there were when the homes were written; nothing comes back as the same violation, as it was then."""
+
+
+def _settings(home: Path, rules: Sequence[Mapping[str, Any]] = APART) -> Settings:
+    rows = [[f"{key} = {json.dumps(value)}" for key, value in row.items()] for row in rules]
+    (home / "kilowatch.toml").write_text("\n".join(line for row in rows for line in ("[[rules]]", *row)), "utf-8")
     settings = load_settings(home)
     return settings.model_copy(update={"stream": replace(settings.stream, metrics_port=-1)})
 
 
-def _stream_files(home: Path, telemetry: Path) -> Run:
+def _stream_files(home: Path, telemetry: Path, rules: Sequence[Mapping[str, Any]] = APART) -> Run:
     run = Run()
-    stream_run.stream_files(home, _settings(home), telemetry, run)
+    stream_run.stream_files(home, _settings(home, rules), telemetry, run)
     return run
 
 
@@ -98,6 +112,21 @@ def test_files_go_on_as_one_log(before: Path, tmp_path: Path) -> None:
     again = _stream_files(home, telemetry)
     assert again.metrics.readings == 0
     assert all(rows.equals(after[name]) for name, rows in _tables(home).items())
+
+
+def test_what_was_open_then_ends_under_its_own_name(before: Path, tmp_path: Path) -> None:
+    """Also where it would be the same as one before it by now."""
+    home, telemetry = before / "files", before / "telemetry"
+    clean = tmp_path / "clean"
+    shutil.copytree(home / "registry", clean / "registry")
+    ends = []
+    for folder in (home, clean):
+        _stream_files(folder, telemetry, rules=OFF)
+        rows = current(LakeReader(folder).scan("violations"), ("violation_id",)).collect()
+        ends.append(rows.filter(pl.col("state") != "withdrawn"))
+    still = [rows.filter(pl.col("ended_at").is_null()).select("meter_id", "rule", "phase").rows() for rows in ends]
+    assert sorted(still[0]) == sorted(still[1])
+    assert ends[0].height > ends[1].height, "some came back soon"
 
 
 def test_files_started_anew_go_on_where_they_were(before: Path) -> None:
@@ -202,6 +231,7 @@ def _stream_topic(home: Path, source: _Partitions, index: MeterIndex, settings: 
 def test_a_topic_goes_on(
     before: Path, tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings, steps: tuple[int, ...]
 ) -> None:
+    metering_settings = replace(metering_settings, rules=rulebook(APART, ()))
     logs = [(before / f"partition-{p}.ndjson").read_bytes().splitlines() for p in (0, 1)]
     home = before / "topic"
     first = _tables(home)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from sinks.lake.reader import LakeReader
 from tests.pipelines.turns import FixedRegistry
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
-TOPICS = ResultTopics("windows", "violations", "compliance", "rejected")
+TOPICS = ResultTopics("windows", "violations", "compliance", "load_control", "rejected")
 
 
 @dataclass
@@ -174,3 +174,21 @@ def test_an_accepted_gap_is_a_row_of_the_same_commit(tmp_path: Path, make_worker
     gap = LakeReader(tmp_path).scan("gaps").collect().row(0, named=True)
     assert [gap[name] for name in ("source", "source_partition", "missing_from", "missing_to")] == ["t", 0, 10, 24]
     assert (rows(tmp_path), rows(tmp_path, "gaps"), worker.position("t-0")) == (15, 1, {"offset": 30})
+
+
+def test_what_is_due_is_told_by_the_clock_while_nothing_comes_of_a_live_partition(make_worker: MakeWorker) -> None:
+    ago = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=20)
+    first = int((ago - START) / timedelta(minutes=1))
+    behind, live, old = make_worker(Brokers()), make_worker(Brokers()), make_worker(Brokers(), live_days=0)
+    half = batch(first, 1)
+    (segment,) = half.segments
+    work(behind, Batch(half.content, (replace(segment, newest_offset=first + 1),)))
+    work(live, half)
+    work(old, half)
+    assert behind.look() is None  # what is missing may stand in what has not been read
+    assert old.look() is None
+    found = live.look()
+    assert found is not None
+    (told,) = found.tables["violations"].to_dicts()
+    assert (told["rule"], told["state"], told["started_at"]) == ("reading_missing", "raised", ago)
+    assert live.look() is None  # once

@@ -29,7 +29,7 @@ from pipelines.sources.poll import Batch, Segment
 from sinks.lake.commits import CommitLog
 from sinks.lake.owner import take
 from sinks.lake.reader import LakeReader, current
-from tests.pipelines.turns import FixedRegistry
+from tests.pipelines.turns import FixedRegistry, standing
 
 START = datetime(2026, 1, 31, 13, tzinfo=UTC)  # 21:00 in Shanghai: the log runs over midnight, the end of a month
 MINUTES = 4 * 60
@@ -200,7 +200,7 @@ class Home:
             rows = LakeReader(self.path).scan(table.name).collect()
             assert rows.select(*table.key, "revision").is_unique().all(), table.name
             last = current(rows.lazy(), table.key).collect()
-            last = last.filter(pl.col("state") != "withdrawn") if table is VIOLATIONS else last
+            last = standing(last) if table is VIOLATIONS else last
             found[table] = last.select(columns).sort(columns[:2])
         readings = LakeReader(self.path).scan("readings").select(READINGS.key).collect()
         assert readings.is_unique().all()

@@ -15,12 +15,14 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from metering.errors import OperationError
+from metering.events.judge import JUDGED_SCHEMA
+from metering.events.lifecycle import CHANGE_SCHEMA, STATE_SCHEMA, advance
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
 from metering.tables.lake import READINGS, REJECTS
 from pipelines.shard import compliance, events, windows
 from pipelines.shard.advance import FRAMES
-from pipelines.shard.recovery import rebuild, unreadable
+from pipelines.shard.recovery import _as_emitted, rebuild, unreadable
 from pipelines.shard.state import FLOORS, METERS, Frame, Shards, State, dump, load
 from pipelines.shard.store import naming_of
 from sinks.lake.commits import CommitLog, Record
@@ -123,6 +125,35 @@ def test_it_is_the_state_that_was_lost(
         assert_frame_equal(content[name].select(frame.columns), frame, check_exact=True)
     assert found.frame(events.RUNS).height + found.frame(events.EVENTS).height > 0
     assert found.frame(FLOORS).is_empty()
+
+
+@pytest.mark.parametrize(("counted", "started"), [(None, 20), (1, 0)])
+def test_what_was_emitted_apart_goes_on_apart(
+    counted: int | None, started: int, make_index: MakeIndex, metering_settings: MeteringSettings
+) -> None:
+    """A violation that came back soon, in a lake of a Kilowatch that did not count: open under a name of its own."""
+    index, start = make_index("1", **{"1": {"interval_s": 60}}), datetime(2026, 1, 1, tzinfo=UTC)
+    verdicts = {minute: 1 if minute <= 10 or minute > 20 else -1 for minute in range(1, 31)}
+    judged = {"meter": 0, "version": 0, "code": 1, "side": 1, "value": 270.0, "limit_value": 264.0, "ruleset": "rules",
+              "hold_s": 60.0, "clear_hold_s": 60.0, "flicker_s": 900.0}  # fmt: skip
+    said = pl.DataFrame(
+        [{**judged, "ts": start + timedelta(minutes=m), "verdict": v} for m, v in verdicts.items()],
+        schema=JUDGED_SCHEMA,
+    )
+    emitted = {"meter": 0, "code": 1, "version": 0, "revision": 0, "value": 270.0, "limit_value": 264.0,
+               "ruleset": "rules", "state": "raised", "occurrences": counted}  # fmt: skip
+    times = ((0, 10), (20, None)) if counted is None else ((0, None),)
+    known = pl.DataFrame(
+        [
+            {**emitted, "started_at": start + timedelta(minutes=begin), "at": start + timedelta(minutes=begin + 2),
+             "ended_at": None if end is None else start + timedelta(minutes=end)}
+            for begin, end in times
+        ],
+        schema=CHANGE_SCHEMA,
+    )  # fmt: skip
+    runs, _ = advance(_as_emitted(said, known), pl.DataFrame(schema=STATE_SCHEMA), index.meter_versions, 1.5)
+    assert runs.select("active", "started_at").rows() == [(True, start + timedelta(minutes=started))]
+    assert metering_settings.rules.by_id["over_voltage"].flicker_s > 0
 
 
 def test_a_meter_further_closed_than_its_shard_keeps_that(

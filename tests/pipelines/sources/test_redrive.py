@@ -28,6 +28,7 @@ from sinks.lake.commits import CommitLog
 from sinks.lake.owner import take
 from sinks.lake.reader import LakeReader, current
 from sinks.lake.rejects import by_reason, newest_open
+from tests.pipelines.turns import standing
 
 START = datetime(2026, 1, 30, 10, tzinfo=UTC)  # 18:00 in Shanghai: the log runs over a midnight and the end of a month
 STEPS = (5, 5, 15)
@@ -153,7 +154,7 @@ def _final(home: Path) -> dict[str, pl.DataFrame]:
         rows = lake.scan(name).collect()
         assert rows.select(*LAKE[name].key, "revision").is_unique().all(), name
         last = current(rows.lazy(), LAKE[name].key).collect()
-        found[name] = (last.filter(pl.col("state") != "withdrawn") if name == "violations" else last).select(columns)
+        found[name] = (standing(last) if name == "violations" else last).select(columns)
     readings = lake.scan("readings").collect()
     assert readings.select(READINGS.key).is_unique().all()
     return found | {"readings": readings.sort(READINGS.key)}

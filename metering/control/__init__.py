@@ -1,0 +1,1 @@
+"""Load control: plans, what customers would have used without them, and what they did."""

@@ -1,0 +1,1 @@
+"""Records: what is read besides telemetry, from JSON to rows, and which of several rows counts."""

@@ -1,0 +1,360 @@
+"""The ledger: which messages are due, which were handed over, and what is known of their subjects. Durable, in SQLite.
+
+Here: the rows of `<home>/notify/ledger.sqlite`, and the transactions that move them. Not here: what is due
+(`metering.notices`), handing over (`channels`), outcomes elsewhere (`outcomes`).
+
+A message is `pending`, then `sending` from before it is handed over until its outcome is written, then `sent` or
+`failed`. What is `sending` at a start was handed over or not, nobody knows: it is sent again, with the same id. What
+was read of topics and what follows from it are one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+from metering.errors import OperationError
+from metering.notices.dispatch import FAILED, FINAL, PENDING, SENDING, SENT, SUPERSEDED, Known, Notice
+from metering.notices.events import Event, Feedback, read
+from metering.settings import NoticeSettings
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS positions (
+    source TEXT NOT NULL, part TEXT NOT NULL, position TEXT NOT NULL, PRIMARY KEY (source, part)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS subjects (
+    subject TEXT PRIMARY KEY, kind TEXT NOT NULL, storm TEXT NOT NULL, value TEXT NOT NULL, severity TEXT NOT NULL,
+    episode INTEGER NOT NULL, expired INTEGER NOT NULL, acknowledged INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS subjects_of_storm ON subjects (storm) WHERE storm <> '';
+CREATE TABLE IF NOT EXISTS feedback (
+    subject TEXT PRIMARY KEY, action TEXT NOT NULL, at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notices (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, notice_id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL, kind TEXT NOT NULL,
+    contact TEXT NOT NULL, role TEXT NOT NULL, level INTEGER NOT NULL, channel TEXT NOT NULL, language TEXT NOT NULL,
+    event_class TEXT NOT NULL, event_state TEXT NOT NULL, severity TEXT NOT NULL, members TEXT NOT NULL,
+    customer_no TEXT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL, event_at REAL NOT NULL, taken_at REAL NOT NULL,
+    due_at REAL NOT NULL, held INTEGER NOT NULL, storm INTEGER NOT NULL, status TEXT NOT NULL,
+    attempts INTEGER NOT NULL, at REAL, detail TEXT, published INTEGER NOT NULL DEFAULT 0, lake_batch INTEGER,
+    in_lake INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS notices_of_subject ON notices (subject, contact, channel);
+CREATE INDEX IF NOT EXISTS notices_due ON notices (due_at) WHERE status = 'pending';
+CREATE INDEX IF NOT EXISTS notices_sending ON notices (seq) WHERE status = 'sending';
+CREATE INDEX IF NOT EXISTS notices_unpublished ON notices (seq) WHERE published = 0;
+CREATE INDEX IF NOT EXISTS notices_not_in_lake ON notices (seq) WHERE in_lake = 0;
+"""
+_TIMES = ("event_at", "taken_at", "due_at")
+_COLUMNS = [field.name for field in fields(Notice) if field.name != "seq"]
+_INSERT = (
+    f"INSERT INTO notices ({', '.join(_COLUMNS)}, at, detail) VALUES ({', '.join('?' * len(_COLUMNS))}, ?, ?) "
+    "ON CONFLICT (notice_id) DO UPDATE SET members = excluded.members, title = excluded.title, body = excluded.body, "
+    "severity = excluded.severity, customer_no = excluded.customer_no "
+    "WHERE excluded.storm AND notices.status = 'pending' AND notices.attempts = 0"
+)
+_FINAL = ", ".join(f"'{state}'" for state in FINAL)
+_DUE = """
+SELECT * FROM notices AS n WHERE status = 'pending'
+AND due_at <= ? + CASE WHEN storm AND attempts = 0 AND NOT held THEN ? ELSE 0 END
+AND channel NOT IN ({busy}) AND NOT EXISTS (
+    SELECT 1 FROM notices AS e WHERE e.subject = n.subject AND e.contact = n.contact AND e.channel = n.channel
+    AND e.seq < n.seq AND e.status IN ('pending', 'sending')
+) ORDER BY due_at, seq LIMIT 1
+"""
+_ENDS_NOTHING = """
+UPDATE notices SET status = ?, at = ?, detail = 'what it ends did not arrive'
+WHERE subject = ? AND contact = ? AND channel = ? AND status = 'pending' AND event_state IN ('cleared', 'withdrawn')
+AND NOT EXISTS (SELECT 1 FROM notices WHERE subject = ? AND contact = ? AND channel = ? AND status = 'sent')
+"""
+Row = Mapping[str, Any]
+
+
+class Ledger:
+    """The ledger in a file; without one in memory. Used by several threads, each call whole."""
+
+    def __init__(self, path: Path | None, settings: NoticeSettings) -> None:
+        self._settings = settings
+        self._lock = RLock()
+        try:
+            self._db = sqlite3.connect(
+                path or ":memory:", timeout=10, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+            self._db.row_factory = sqlite3.Row
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                self._db.execute(f"PRAGMA {pragma}")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise OperationError(f"{path}: the ledger of notices cannot be used: {error}") from error
+        found = self._one("SELECT value FROM meta WHERE name = 'version'")
+        if found is not None and int(found["value"]) > _VERSION:
+            raise OperationError(f"{path} was written by a newer Kilowatch: use that one, or move the file away")
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(_VERSION),))
+
+    def copy(self) -> Ledger:
+        """A copy in memory, to try things out on."""
+        other = Ledger(None, self._settings)
+        with self._lock:
+            self._db.backup(other._db)
+        return other
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, on disk at its end. Raises OperationError when the file cannot be written."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield
+                return
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._rolled_back()
+                raise OperationError(f"the ledger of notices cannot be written: {error}") from error
+            except BaseException:
+                self._rolled_back()
+                raise
+
+    def first_start(self, now: datetime) -> datetime:
+        """When this ledger was first used: now, or then."""
+        with self.transaction():
+            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('first_start', ?)", (now.isoformat(),))
+            row = self._one("SELECT value FROM meta WHERE name = 'first_start'")
+        assert row is not None
+        return datetime.fromisoformat(row["value"])
+
+    # --- what was read ---
+
+    def positions(self, source: str) -> dict[str, Any]:
+        """Where each part of a source was left: what `keep_position` was given."""
+        rows = self._all("SELECT part, position FROM positions WHERE source = ?", (source,))
+        return {row["part"]: json.loads(row["position"]) for row in rows}
+
+    def keep_position(self, source: str, part: str, position: Any) -> None:
+        """Remember where to go on."""
+        self._run("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", (source, part, json.dumps(position)))
+
+    def drop_positions(self, source: str, parts: Iterable[str]) -> None:
+        """Forget parts of a source that are gone."""
+        with self.transaction():
+            self._db.executemany("DELETE FROM positions WHERE source = ? AND part = ?", ((source, p) for p in parts))
+
+    # --- subjects ---
+
+    def known(self, subject: str) -> Known | None:
+        """What is known of a subject."""
+        row = self._one("SELECT * FROM subjects WHERE subject = ?", (subject,))
+        return None if row is None else self._known(row)
+
+    def members(self, storm: str) -> list[Known]:
+        """What is known of a storm's violations."""
+        return [self._known(row) for row in self._all("SELECT * FROM subjects WHERE storm = ?", (storm,))]
+
+    def remember(self, known: Known) -> None:
+        """Keep what is known of a subject."""
+        event = known.event
+        value = json.dumps(event.value, ensure_ascii=False, default=_written)
+        row = (event.subject, event.kind, event.storm, value, known.severity, known.episode, known.expired)
+        self._run("INSERT OR REPLACE INTO subjects VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, known.acknowledged))
+
+    def acknowledge(self, feedback: Feedback) -> None:
+        """Somebody has taken up a subject, which need not be known yet."""
+        with self.transaction():
+            row = (feedback.subject, feedback.action, feedback.at.timestamp())
+            self._db.execute("INSERT OR IGNORE INTO feedback VALUES (?, ?, ?)", row)
+            self._db.execute("UPDATE subjects SET acknowledged = 1 WHERE subject = ?", (feedback.subject,))
+
+    def is_acknowledged(self, *subjects: str) -> bool:
+        """Whether somebody has taken up one of them."""
+        marks = ", ".join("?" * len(subjects))
+        return self._one(f"SELECT 1 FROM feedback WHERE subject IN ({marks}) LIMIT 1", subjects) is not None
+
+    # --- notices ---
+
+    def notices(self, subject: str) -> list[Notice]:
+        """All messages of a subject, in order."""
+        return [_notice(r) for r in self._all("SELECT * FROM notices WHERE subject = ? ORDER BY seq", (subject,))]
+
+    def add(self, notices: Iterable[Notice], detail: str | None = None) -> None:
+        """Add messages; one that is there stays as it is, but for a storm's that nobody has had yet."""
+        with self.transaction():
+            for notice in notices:
+                values = [_stored(getattr(notice, name)) for name in _COLUMNS]
+                final = notice.status in FINAL
+                at = notice.taken_at.timestamp() if final else None
+                self._db.execute(_INSERT, (*values, at, detail if final else None))
+
+    def end(self, ended: Iterable[tuple[str, str]], now: datetime, detail: str | None = None) -> None:
+        """Messages that nobody has had yet end without being sent."""
+        with self.transaction():
+            for notice_id, status in ended:
+                self._db.execute(
+                    "UPDATE notices SET status = ?, at = ?, detail = ? "
+                    "WHERE notice_id = ? AND status = 'pending' AND attempts = 0",
+                    (status, now.timestamp(), detail, notice_id),
+                )
+
+    def recover(self, now: datetime) -> int:
+        """What was being handed over when the process died is due again; how many these are."""
+        with self.transaction():
+            done = self._db.execute(
+                "UPDATE notices SET status = 'pending', due_at = ? WHERE status = 'sending'", (now.timestamp(),)
+            )
+        return done.rowcount
+
+    def claim(self, now: datetime, busy: Collection[str] = (), no_more_members: bool = False) -> Notice | None:
+        """The first message that is due, through a channel that is not busy; None where there is none.
+
+        It is `sending` from here on. A message waits for those before it to the same receiver on the same subject. With
+        `no_more_members` storms do not wait.
+        """
+        ahead_s = self._settings.storm_wait_s if no_more_members else 0.0
+        sql = _DUE.format(busy=", ".join("?" * len(busy)))
+        with self.transaction():
+            row = self._one(sql, (now.timestamp(), ahead_s, *busy))
+            if row is None:
+                return None
+            self._run("UPDATE notices SET status = 'sending', attempts = attempts + 1 WHERE seq = ?", (row["seq"],))
+        return _notice({**dict(row), "status": SENDING, "attempts": row["attempts"] + 1})
+
+    def is_busy(self, now: datetime, no_more_members: bool = False) -> bool:
+        """Whether a message is under way, or `claim` would find one."""
+        if self._one("SELECT 1 FROM notices WHERE status = 'sending' LIMIT 1") is not None:
+            return True
+        ahead_s = self._settings.storm_wait_s if no_more_members else 0.0
+        return self._one(_DUE.format(busy=""), (now.timestamp(), ahead_s)) is not None
+
+    def pending(self) -> list[Notice]:
+        """All messages that are due, now or later, in that order."""
+        return [_notice(r) for r in self._all("SELECT * FROM notices WHERE status = 'pending' ORDER BY due_at, seq")]
+
+    def record(self, notice: Notice, problem: str | None, now: datetime) -> str:
+        """Write down what came of handing a message over: taken, or the problem. Gives its status now."""
+        if problem is None:
+            return self._settle(notice, SENT, now, None)
+        if notice.attempts >= self._settings.attempts:
+            return self._settle(notice, FAILED, now, problem)
+        due = now.timestamp() + self._settings.retry_s(notice.attempts)
+        self._run(
+            "UPDATE notices SET status = 'pending', due_at = ?, detail = ? WHERE notice_id = ?",
+            (due, problem, notice.notice_id),
+        )
+        return PENDING
+
+    def next_due(self) -> datetime | None:
+        """When the next message is due; None where none is."""
+        row = self._one("SELECT min(due_at) AS at FROM notices WHERE status = 'pending'")
+        return None if row is None or row["at"] is None else datetime.fromtimestamp(row["at"], UTC)
+
+    def counts(self) -> dict[str, int]:
+        """How many messages there are, by status."""
+        rows = self._all("SELECT status, count(*) AS n FROM notices GROUP BY status ORDER BY status")
+        return {row["status"]: row["n"] for row in rows}
+
+    # --- outcomes ---
+
+    def unpublished(self, most: int = 1000) -> list[Row]:
+        """Messages with an outcome that is not on the topic yet."""
+        return self._all(
+            f"SELECT * FROM notices WHERE published = 0 AND status IN ({_FINAL}) ORDER BY seq LIMIT ?", (most,)
+        )
+
+    def published(self, rows: Iterable[Row]) -> None:
+        """These outcomes are on the topic."""
+        with self.transaction():
+            self._db.executemany("UPDATE notices SET published = 1 WHERE seq = ?", ((row["seq"],) for row in rows))
+
+    def lake_batch(self, most: int = 50_000) -> tuple[int, list[Row]] | None:
+        """Outcomes for the lake, under a number that stays theirs: those of an unfinished batch, or new ones."""
+        with self.transaction():
+            row = self._one("SELECT min(lake_batch) AS n FROM notices WHERE in_lake = 0 AND lake_batch IS NOT NULL")
+            number = None if row is None else row["n"]
+            if number is None:
+                last = self._one("SELECT value FROM meta WHERE name = 'lake_batch'")
+                number = int(last["value"]) + 1 if last else 1
+                found = self._db.execute(
+                    f"UPDATE notices SET lake_batch = ? WHERE seq IN (SELECT seq FROM notices WHERE in_lake = 0 "
+                    f"AND lake_batch IS NULL AND status IN ({_FINAL}) ORDER BY seq LIMIT ?)",
+                    (number, most),
+                )
+                if not found.rowcount:
+                    return None
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES ('lake_batch', ?)", (str(number),))
+        return number, self._all("SELECT * FROM notices WHERE in_lake = 0 AND lake_batch = ? ORDER BY seq", (number,))
+
+    def in_lake(self, batch: int) -> None:
+        """A batch is in the lake."""
+        self._run("UPDATE notices SET in_lake = 1 WHERE lake_batch = ?", (batch,))
+
+    def _settle(self, notice: Notice, status: str, now: datetime, problem: str | None) -> str:
+        with self.transaction():
+            self._db.execute(
+                "UPDATE notices SET status = ?, at = ?, detail = coalesce(?, detail) WHERE notice_id = ?",
+                (status, now.timestamp(), problem, notice.notice_id),
+            )
+            if status == FAILED:  # who has not heard of it need not hear of its end
+                receiver = (notice.subject, notice.contact, notice.channel)
+                self._db.execute(_ENDS_NOTHING, (SUPERSEDED, now.timestamp(), *receiver, *receiver))
+        return status
+
+    def _known(self, row: Row) -> Known:
+        event = read(row["kind"], row["value"], self._settings)
+        assert isinstance(event, Event)
+        seen = bool(row["acknowledged"])
+        return Known(
+            event=event,
+            severity=row["severity"],
+            episode=row["episode"],
+            expired=bool(row["expired"]),
+            acknowledged=seen,
+        )
+
+    def _run(self, sql: str, values: Sequence[Any] = ()) -> None:
+        with self.transaction():
+            self._db.execute(sql, values)
+
+    def _all(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        with self._lock:
+            return list(self._db.execute(sql, values))
+
+    def _one(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
+        with self._lock:
+            row: Row | None = self._db.execute(sql, values).fetchone()
+            return row
+
+    def _rolled_back(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.timestamp()
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, tuple) else value
+
+
+def _notice(row: Row) -> Notice:
+    values = {name: row[name] for name in (*_COLUMNS, "seq")}
+    values |= {name: datetime.fromtimestamp(row[name], UTC) for name in _TIMES}
+    values |= {"held": bool(row["held"]), "storm": bool(row["storm"]), "members": tuple(json.loads(row["members"]))}
+    return Notice(**values)
+
+
+def _written(value: object) -> str:
+    """Values that JSON has no form of: times of the lake's rows."""
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
