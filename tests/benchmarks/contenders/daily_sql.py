@@ -53,7 +53,8 @@ _CURVE = """
 create table daily_curve as
 with points as (select range as point, timestamptz '{day} 00:00:00' + range * interval 15 minute as window_end
   from range(1, 97))
-select customer_no, date '{day}' as date, point, window_end, sum(p_mean_kw) as p_kw, sum(q_mean_kvar) as q_kvar,
+select customer_no, date '{day}' as date, point, window_end,
+  sum(coalesce(4 * energy_kwh, p_mean_kw)) as p_kw, sum(q_mean_kvar) as q_kvar,
   sum(energy_kwh) as energy_kwh,
   case when count(n) < count(*) then 'missing' when bool_and(n >= n_expected) then 'validated' else 'raw' end as status
 from meters cross join points left join windows using (meter_id, window_end, customer_no)
