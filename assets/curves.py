@@ -18,12 +18,13 @@ from metering.load.curve import daily_curve
 from metering.load.indices import CURVE, daily_load, slides
 from metering.load.windows import USED, windows
 from metering.readings.plausible import believed
-from metering.readings.slots import WINDOW_US, answering, placed, weighed
+from metering.readings.slots import WINDOW_US, answering, estimates, placed, weighed
 from metering.supply.power_factor import power_factor_monthly
 from metering.supply.voltage import JUDGED_BY, voltage_daily
 from metering.tables import TIMESTAMP
 from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
 from metering.tables.lake import CHAIN, REGISTERS, VOLTAGES
+from metering.tables.schema import no_rows
 from metering.tables.warehouse import METER_DAILY
 from metering.vee.expected import SLOT, adding_up
 from metering.vee.meter_curve import (
@@ -56,10 +57,11 @@ def batch_windows(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     """Windows computed again from the readings, independently of the stream's, with the registers at their ends."""
     meter_versions, zone, vee = batch.registry.meter_versions, batch.settings.timezone, batch.settings.vee
     for lot in lots(batch, days):
-        rows = readings(batch, lot, USED)
-        at_ends = _registers(rows, meter_versions, zone)
-        of_lot = windows(rows, meter_versions, zone).join(at_ends, on=["meter_id", "window_end"], how="left")
-        dated = of_lot.with_columns(date=local_date(pl.col("window_end"), zone))
+        rows = readings(batch, lot, (*USED, "status"))
+        made = windows(rows, meter_versions, zone)
+        for known in (_registers(rows, meter_versions, zone), estimates(rows, meter_versions, zone)):
+            made = made.join(known, on=["meter_id", "window_end"], how="left")
+        dated = made.with_columns(date=local_date(pl.col("window_end"), zone))
         for day in lot:
             found = findings_of_readings(copies(batch, day, rows), rhythms(rows, meter_versions, day, zone), vee)
             of_day = WINDOWS.conform(dated.filter(pl.col("date") == day), revision=0)
@@ -150,8 +152,15 @@ def _beside(batch: Batch, day: date, of_day: pl.DataFrame, known: _Dailies) -> B
         span = range(-max(vee.reference_horizon_days, vee.register_gap_days), vee.register_gap_days + 1)
         others = [day_partition(day + timedelta(days=n)) for n in span if n]
         near = marts.scan(WINDOWS, others).select(_NEAR).filter(pl.col("meter_id").is_in(meters)).collect()
+    first = near.select(local_date(pl.col("window_end"), batch.settings.timezone).min()).item()
+    reach = day - timedelta(days=vee.register_gap_days)
     return Beside(
-        start=_at_start(batch, day), windows=near, history=known.before(day), edits=batch.edits_of(day), until=until
+        start=_at_start(batch, day),
+        windows=near,
+        earlier=_at_start(batch, max(first, reach)) if first is not None and first < day else no_rows(START),
+        history=known.before(day),
+        edits=batch.edits_of(day),
+        until=until,
     )
 
 

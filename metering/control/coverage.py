@@ -10,11 +10,11 @@ from datetime import date
 import polars as pl
 
 from metering.load.curve import scope_curve
-from metering.tables.control import LOAD_CONTROL_COVERAGE
+from metering.tables.control import CONTROLLABLE_LOAD
 
 
 def control_coverage(curve: pl.DataFrame, customers: pl.DataFrame, day: date) -> pl.DataFrame:
-    """LOAD_CONTROL_COVERAGE of the local `day`: of each customer, and of the whole scope, whose peaks are those of the
+    """CONTROLLABLE_LOAD of the local `day`: of each customer, and of the whole scope, whose peaks are those of the
     sums, of all customers and of the equipped ones. `curve`: the columns of DAILY_CURVE.
     """
     of_day = curve.filter(pl.col("date") == day)
@@ -30,7 +30,7 @@ def control_coverage(curve: pl.DataFrame, customers: pl.DataFrame, day: date) ->
     )
     known = pl.col("p_max_kw").is_not_null()
     rows = joined.with_columns(pl.when(known).then(pl.col("controllable_kw").fill_null(0.0)))
-    return LOAD_CONTROL_COVERAGE.conform(rows, date=day).sort(LOAD_CONTROL_COVERAGE.key)
+    return CONTROLLABLE_LOAD.conform(rows, date=day).sort(CONTROLLABLE_LOAD.key)
 
 
 _PEAK = ("customer_no", "p_kw")

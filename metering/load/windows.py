@@ -118,10 +118,9 @@ def windows(readings: pl.DataFrame, meter_versions: pl.DataFrame, timezone: str)
     rows = placed(rows, meter_versions, timezone).with_columns(*_reactive_parts())
     wild = _wild(raw.with_columns(rows["slot_us", "end_us"]), over, meter_versions, timezone)
     if on_grid(readings, meter_versions):
-        return _finished(_whole(rows, meter_versions), wild)
+        return _finished(_begun(_whole(rows, meter_versions)), wild)
     rows = spans(_one_a_slot(rows), meter_versions, timezone)
-    fits = (WINDOW_S % pl.col("interval_s") == 0) & (pl.col("window_end") > pl.col("valid_from"))
-    whole = _whole(rows, meter_versions).filter(fits)
+    whole = _begun(_whole(rows, meter_versions)).filter(WINDOW_S % pl.col("interval_s") == 0)
     off_grid = meter_versions["grid_us"].gather(rows["version"]) == OFF_GRID_US
     if not off_grid.any():
         return _finished(whole, wild)
@@ -200,6 +199,12 @@ def _whole(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
     found = found.with_columns(meter_versions[name].gather(found["version"]) for name in _OF_WINDOW)
     found = _without_seams(found, seams(rows), first, last)
     return _with_energy(within_chain(found, meter_versions))
+
+
+def _begun(made: pl.DataFrame) -> pl.DataFrame:
+    """Windows that do not end where their version of the meter begins: registers read then are another's edge only."""
+    before = made["window_end"] <= made["valid_from"]
+    return made.filter(~before) if before.any() else made
 
 
 def _without_seams(found: pl.DataFrame, seam: pl.Series | None, first: pl.Series, last: pl.Series) -> pl.DataFrame:

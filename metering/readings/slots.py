@@ -14,7 +14,7 @@ from __future__ import annotations
 import polars as pl
 
 from metering.calendar import instant
-from metering.tables.lake import WINDOW_S
+from metering.tables.lake import ESTIMATED, WINDOW_S
 from metering.tables.schema import TIMESTAMP
 
 WINDOW_US = WINDOW_S * 1_000_000
@@ -117,6 +117,20 @@ def pieces(rows: pl.DataFrame) -> pl.DataFrame:
     return each.with_columns(piece.alias("piece_us"))
 
 
+def estimates(readings: pl.DataFrame, meter_versions: pl.DataFrame, timezone: str) -> pl.DataFrame:
+    """Windows with slots whose reading has the bit ESTIMATED in its `status`: meter_id, window_end, `estimates`, how
+    many. `readings`: one for each meter and ts, sorted.
+    """
+    marked = ((readings["status"] & ESTIMATED) != 0).fill_null(False)
+    theirs = readings.filter(readings["meter"].is_in(readings["meter"].filter(marked).unique().implode()))
+    rows = answering(placed(theirs, meter_versions, timezone)).filter((pl.col("status") & ESTIMATED) != 0)
+    each = pieces(spans(rows, meter_versions, timezone))
+    return each.group_by(
+        meter_versions["meter_id"].gather(each["version"]).alias("meter_id"),
+        pl.col("window_us").cast(TIMESTAMP).alias("window_end"),
+    ).agg(pl.len().cast(pl.Int32).alias("estimates"))
+
+
 def answering(readings: pl.DataFrame) -> pl.DataFrame:
     """The last reading of each slot. `readings`: one for each meter and ts, sorted, with `slot_us`."""
     if (readings["slot_us"] == readings["ts"].to_physical()).all():
@@ -156,7 +170,8 @@ def weighed(readings: pl.DataFrame, meter_versions: pl.DataFrame, timezone: str)
     slot_end = rows["slot_us"].cast(TIMESTAMP).alias("slot_end")
     if on_grid(readings, meter_versions):
         seconds = meter_versions["interval_s"].gather(rows["version"]).cast(pl.Float64).alias("slot_s")
-        return rows.drop("slot_us").with_columns(slot_end, seconds)
+        before = rows["slot_us"] <= meter_versions["valid_from"].to_physical().gather(rows["version"])
+        return rows.drop("slot_us").with_columns(slot_end, seconds.set(before, 0.0) if before.any() else seconds)
     spanned = spans(rows, meter_versions, timezone)
     seconds_of_span = (pl.col("stop_us") - pl.col("start_us")) / _SECOND_US
     counts = pl.when(is_last("meter", "version", "slot_us")).then(seconds_of_span).otherwise(0.0)

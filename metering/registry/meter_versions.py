@@ -88,8 +88,9 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
     """What readings are judged by: METER_VERSIONS, a row for each version of a meter, by meter_id and valid_from.
 
     A version holds for intervals in (valid_from, valid_to] (UTC instants; valid_to null: open), and readings stamped in
-    (stamps_from, stamps_to] belong to it: a tolerance (`tolerance_us`) later where it ends with a slot. A version that
-    outlives a change of the voltage limits, or a period of its customer, is cut there; its parts are one `chain`,
+    (stamps_from, stamps_to] belong to it: a tolerance (`tolerance_us`) later where it ends with a slot, and the moment
+    `valid_from` where no version was before (such a reading answers for no slot, and shows the registers). A version
+    that outlives a change of the voltage limits, or a period of its customer, is cut there; its parts are one `chain`,
     within which registers are continuous. `grid_us`: the interval [us], or OFF_GRID_US; `block_us`: the shortest time
     that is made of whole slots and of whole windows.
 
@@ -180,12 +181,14 @@ def _at_window(name: str) -> pl.Expr:
 
 
 def _stamps() -> list[pl.Expr]:
-    """Stamps that are late still belong to the version before, also where another one follows at once."""
+    """Stamps that are late still belong to the version before, also where another one follows at once. Where none was
+    before, one at the very start is of the version: what its registers start from.
+    """
     late = pl.duration(microseconds=pl.when(_at_window("valid_to")).then("tolerance_us").otherwise(0))
     until = pl.col("valid_to") + late
     follows = (pl.col("meter_id") == pl.col("meter_id").shift()) & (pl.col("valid_from") == pl.col("valid_to").shift())
     return [
-        pl.when(follows).then(until.shift()).otherwise("valid_from").alias("stamps_from"),
+        pl.when(follows).then(until.shift()).otherwise(pl.col("valid_from").dt.offset_by("-1us")).alias("stamps_from"),
         until.alias("stamps_to"),
     ]
 

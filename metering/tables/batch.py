@@ -25,6 +25,7 @@ BATCH_WINDOWS = replace(
             for name in REGISTERS
         ),
         Column(CHAIN, pl.Float64, READINGS.column(CHAIN).meaning),
+        Column("estimates", pl.Int32, "Slots whose reading is an estimate of whoever exported it; null: none"),
     ),
 )
 
@@ -38,7 +39,9 @@ METER_CURVE = Table(
         Column("date", pl.Date, "Local calendar date", nullable=False),
         Column("point", pl.Int32, "Quarter-hour of the local day, from 1", nullable=False, minimum=1, maximum=100),
         Column("window_end", TIMESTAMP, "End of the quarter-hour", "UTC", nullable=False),
-        Column("p_kw", pl.Float64, "Mean active power, import less export", "kW"),
+        Column(
+            "p_kw", pl.Float64, "Mean active power, import less export; of registers, their energy over the time", "kW"
+        ),
         Column("q_kvar", pl.Float64, "Mean reactive power, import less export", "kvar"),
         Column("energy_kwh", pl.Float64, "Active energy drawn from the grid", "kWh"),
         Column("export_kwh", pl.Float64, "Active energy fed into the grid", "kWh"),

@@ -94,8 +94,8 @@ LOAD_CONTROL_DAILY = Table(
     ),
 )  # fmt: skip
 
-LOAD_CONTROL_COVERAGE = Table(
-    "load_control_coverage",
+CONTROLLABLE_LOAD = Table(
+    "controllable_load",
     "How much of a day's peak load is equipped for control; customer_no * is the whole scope.",
     ("customer_no", "date"),
     (
@@ -106,5 +106,5 @@ LOAD_CONTROL_COVERAGE = Table(
     ),
 )
 
-CONTROL = (LOAD_CONTROL, LOAD_CONTROL_DAILY, LOAD_CONTROL_COVERAGE)
+CONTROL = (LOAD_CONTROL, LOAD_CONTROL_DAILY, CONTROLLABLE_LOAD)
 """Those that the warehouse has."""

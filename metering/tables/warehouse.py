@@ -27,7 +27,8 @@ SAMPLINGS = ("mean", "snapshot")
 STATUSES = ("raw", "validated", "estimated", "edited", "missing")
 STATUS_MEANING = (
     "validated: all readings are there and every check passed; raw: as it came though a check failed, which the reason "
-    "names; estimated: wholly or partly filled or spread; edited: by a correction; missing: nothing is known"
+    "names; estimated: wholly or partly filled or spread, or told as an estimate by its reading; edited: by a correction; "
+    "missing: nothing is known"
 )
 
 _PF = "Measures for power-factor tariff adjustment, 1983"
@@ -159,7 +160,9 @@ DAILY_CURVE = Table(
             maximum=100,
         ),
         Column("window_end", TIMESTAMP, "End of the quarter-hour", "UTC", nullable=False),
-        Column("p_kw", pl.Float64, "Mean active power, import less export", "kW"),
+        Column(
+            "p_kw", pl.Float64, "Mean active power, import less export; of registers, their energy over the time", "kW"
+        ),
         Column("q_kvar", pl.Float64, "Mean reactive power, import less export", "kvar"),
         Column("energy_kwh", pl.Float64, "Active energy drawn from the grid", "kWh"),
         Column("export_kwh", pl.Float64, "Active energy fed into the grid", "kWh"),

@@ -36,6 +36,37 @@ def steps(points: pl.DataFrame, register: str) -> pl.Series:
     return none.scatter(reads["row"], counted).alias("step")
 
 
+def counted(points: pl.DataFrame, start: pl.DataFrame, register: str) -> pl.DataFrame:
+    """What the register says of a day, and what the day's quarter-hours do: of meters all of whose readings of it that
+    day are one chain of steps that the meter can have made.
+
+    `points` (see `steps`; `meter_id`) with the energies themselves; `start`: `meter_id`, the registers as read when the
+    day starts. Columns: meter_id, `registered` (from the first reading to the last), `summed` (over the same time; null
+    where some of it is not known).
+    """
+    named = points.with_columns(meter="meter_id")
+    first = named.unique("meter_id", keep="first", maintain_order=True)
+    ends = ["meter_id", *map(end_of, REGISTERS)]
+    edge = first.drop(ends[1:]).join(start.select(ends), on="meter_id", maintain_order="left")
+    edge = edge.with_columns(pl.col("quarter") - 1).select(named.columns)
+    rows = pl.concat([edge, named]).sort("meter_id", "quarter")
+    read = pl.col(end_of(register)).is_not_null()
+    between = read.cum_sum().shift(fill_value=0).over("meter") > 0
+    between &= read.reverse().cum_sum().reverse().over("meter") > 0
+    value = pl.when(between).then(register)
+    return (
+        rows.with_columns(steps(rows, register), value.alias("value"), between.alias("between"))
+        .group_by("meter_id", maintain_order=True)
+        .agg(
+            pl.when(pl.col("step").count() == read.sum() - 1, pl.col("step").count() > 0)
+            .then(pl.col("step").sum())
+            .alias("registered"),
+            pl.when(pl.col("value").count() == pl.col("between").sum()).then(pl.col("value").sum()).alias("summed"),
+        )
+        .filter(pl.col("registered").is_not_null())
+    )
+
+
 def without_wrong(points: pl.DataFrame) -> pl.DataFrame:
     """`points` (see `steps`, and what `meter_curve` makes of windows) without wrong values of registers, and without
     the energies that lead to them and from them.
@@ -44,19 +75,40 @@ def without_wrong(points: pl.DataFrame) -> pl.DataFrame:
     after, yet not both to that value and on from it: what the readings on both sides say is what was used. A step that
     led to a wrong value, or from it, is none, though the meter could have made it.
     """
+    points = _started(points)
     for register in REGISTERS:
         if register != "export_kwh":
             points = _without_wrong(points, register)
     return points
 
 
+def _started(points: pl.DataFrame) -> pl.DataFrame:
+    """`points` in which a reading of the moment when a meter is exchanged is of the new one where the old one cannot
+    have come to it, and the new one can have gone on from it.
+    """
+    ends = points["chain"] != points["chain"].shift(-1)
+    ends &= points["meter"] == points["meter"].shift(-1)
+    if not ends.any():
+        return points
+    reads = _reads(points, "import_kwh")
+    at_end = ends.fill_null(False).gather(reads["row"])
+    before = reads.select(pl.all().shift().over("meter"))
+    after = reads.select(pl.all().shift(-1).over("meter"))
+    begun = reads.with_columns(after["chain"])
+    new = at_end & _pairs(reads, before).is_null() & _pairs(after, begun).is_not_null()
+    at = reads["row"].filter(new)
+    return points.with_columns(points["chain"].scatter(at, after["chain"].filter(new)))
+
+
 def _without_wrong(points: pl.DataFrame, register: str) -> pl.DataFrame:
     wrong = _wrong(points, register)
     if not wrong.any():
         return points
-    read = pl.when(pl.col(end_of(register)).is_not_null()).then(pl.lit(wrong))
+    read = pl.when(pl.col(end_of(register)).is_not_null()).then("wrong")
     beside = (read.backward_fill().over("meter"), read.forward_fill().shift().over("meter"))
-    rows = points.with_columns(pl.any_horizontal(side.fill_null(False) for side in beside).alias("doubtful"))
+    rows = points.with_columns(wrong.alias("wrong")).with_columns(
+        pl.any_horizontal(side.fill_null(False) for side in beside).alias("doubtful")
+    )
     ends = [end_of(name) for name in ((register, _ACTIVE[register]) if register in _ACTIVE else (register,))]
     without = [rows[end].set(wrong, None) for end in ends]
     if register not in _ACTIVE:
@@ -64,13 +116,13 @@ def _without_wrong(points: pl.DataFrame, register: str) -> pl.DataFrame:
             pl.col("due_min") / pl.col("covered_min")
         )
         kept = pl.when("doubtful").then(of_power).otherwise(register).alias(register)
-        return rows.with_columns(*without, kept).drop("doubtful")
+        return rows.with_columns(*without, kept).drop("doubtful", "wrong")
     revoked = pl.col("doubtful") & pl.col("registered")
     return rows.with_columns(
         *without,
         (pl.col("known") & ~revoked).alias("known"),
         pl.when(revoked).then("p_mean_kw").otherwise("p_kw").alias("p_kw"),
-    ).drop("doubtful")
+    ).drop("doubtful", "wrong")
 
 
 def _wrong(points: pl.DataFrame, register: str) -> pl.Series:
@@ -99,8 +151,8 @@ def _reads(points: pl.DataFrame, register: str) -> pl.DataFrame:
         "meter", "quarter", "chain", *_LIMITS,
         pl.col(end_of(register)).alias("own"),
         (pl.col(end_of(other)) if other else pl.lit(None, pl.Float64)).alias("other"),
-        used.cum_sum().over("meter").alias("powered"),
-        (~measured if other else pl.lit(True)).cum_sum().over("meter").alias("unpowered"),
+        (used.cum_sum().over("meter") if other else pl.lit(None, pl.Float64)).alias("powered"),
+        (~measured).cum_sum().over("meter").alias("unpowered"),
         pl.lit(-1.0 if register == "export_kwh" else 1.0).alias("sign"),
     ).filter(pl.col("own").is_not_null())  # fmt: skip
 

@@ -14,6 +14,7 @@ import polars as pl
 
 from metering.calendar import day_bounds, quarter_hours
 from metering.settings import MeteringSettings
+from metering.tables.schema import TIMESTAMP
 from metering.tables.warehouse import MAIN
 
 SLOT = ("n", "n_expected")
@@ -63,9 +64,44 @@ def due_points(
     """The quarter-hours that each meter owes on the local `day`, by meter_id and point.
 
     Columns: meter_id, customer_no, version (row in `meter_versions`; of the newest where a quarter-hour has several),
-    point, window_end, due_min (minutes of the quarter-hour that the meter is valid for, above 0).
+    point, window_end, due_min (minutes of the quarter-hour that the meter is valid for, above 0). Of a running day
+    those are due whose slots are over: of an hourly meter whole hours. What a customer's main meters owe is due
+    for all of them together, for a sum without one of them is none.
     """
     cut = due_until(day, settings, until)
+    points = _owed(meter_versions, day, settings, cut)
+    if cut == day_bounds(day, settings.timezone)[1] or points.is_empty():
+        return points
+    over = _slots_over(meter_versions, day, settings, cut)
+    return (
+        points.join(over, on="meter_id", maintain_order="left")
+        .filter(pl.col("window_end") <= pl.col("over"))
+        .drop("over")
+    )
+
+
+def _slots_over(meter_versions: pl.DataFrame, day: date, settings: MeteringSettings, cut: datetime) -> pl.DataFrame:
+    """`over`: up to when each meter's slots of the `day` are over at `cut`; main meters' of one customer together."""
+    start, end = day_bounds(day, settings.timezone)
+    interval = pl.col("interval_s").cast(pl.Int64)
+    ended = int((cut - start).total_seconds()) // interval
+    slots = ((end - start).total_seconds() / interval).round().cast(pl.Int64).clip(lower_bound=1)
+    of_slots = pl.lit(start, TIMESTAMP) + pl.duration(seconds=pl.min_horizontal(ended, slots - 1) * interval)
+    over = pl.when(pl.col("valid_to") <= cut).then("valid_to").otherwise(of_slots)
+    meters = (
+        _valid(meter_versions, start, cut)
+        .with_columns(over.alias("over"))
+        .group_by("meter_id", maintain_order=True)
+        .agg(pl.col("over").max(), pl.col("customer_no", "role", "valid_to").last())
+    )
+    goes_on = (pl.col("role") == MAIN) & (pl.col("valid_to").is_null() | (pl.col("valid_to") > cut))
+    together = pl.when(goes_on).then("over").min().over("customer_no")
+    main = pl.when(pl.col("role") == MAIN).then(together)
+    return meters.select("meter_id", pl.min_horizontal("over", main).alias("over"))
+
+
+def _owed(meter_versions: pl.DataFrame, day: date, settings: MeteringSettings, cut: datetime) -> pl.DataFrame:
+    """`due_points` up to `cut`, whatever the meters' intervals."""
     quarters = quarter_hours(day, settings.timezone).filter(pl.col("window_end") <= cut)
     start, end = day_bounds(day, settings.timezone)
     versions = _valid(meter_versions.with_row_index("version"), start, cut).select(

@@ -32,8 +32,9 @@ class MeterDay:
     """What the checks of one local day look at.
 
     `points`: every quarter-hour due, sorted by meter_id and window_end: p_kw [kW], import_kwh, export_kwh,
-    import_kvarh, export_kvarh, the registers at its end, `chain`, `n`, `n_expected`, `window_reason` (null where
-    no window is, or nothing is to be said of it). `start`: meter_id and the registers at the day's start, where known.
+    import_kvarh, export_kvarh, the registers at its end, what their steps are believed by (see `chains`), `n`,
+    `n_expected`, `window_reason` (null where no window is, or nothing is to be said of it). `start`: meter_id and the
+    registers at the day's start, where known.
     `meters`: meter_id, `multiplier` [kWh], `register_modulus`. `history`: METER_DAILY of the days before, of which
     there must be `min_history_days` that are `alike`, workdays or days off, to compare with.
     """

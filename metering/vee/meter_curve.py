@@ -19,7 +19,9 @@ from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
 from metering.tables.lake import CHAIN
 from metering.tables.schema import TIMESTAMP, finite, no_rows
 from metering.tables.warehouse import METER_DAILY
+from metering.text import filled
 from metering.vee import edits
+from metering.vee.chains import end_of
 from metering.vee.estimation import MISSING_RULE, estimate, gaps, reference_days
 from metering.vee.expected import QUARTER_HOUR_MIN, due_points
 from metering.vee.findings import FINDINGS, MeterDay
@@ -29,6 +31,7 @@ VALIDATED, EDITED, RAW, ESTIMATED, MISSING = "validated", "edited", "raw", "esti
 WINDOW_VALUES = (
     "n", "n_expected", "covered_min", "p_mean_kw", "q_mean_kvar", "energy_kwh", "energy_basis", "reason",
     "import_kvarh", "export_kvarh", "q_import_kvarh", "q_export_kvarh", "u_max_v", *REGISTER_ENDS, CHAIN,
+    "estimates",
 )  # fmt: skip
 """Values of a window (BATCH_WINDOWS) that a meter's curve is made of."""
 START = pl.Schema(
@@ -44,6 +47,10 @@ _OF_VERSION = (
     "nominal_v", "register_modulus", "chain", "step_most_kw", "step_tolerance", "step_count_kwh", "multiplier",
 )  # fmt: skip
 _CHAINS = 1 << 40
+_SAME_KW = 1e-6
+"""Powers as close as that are one: what sums of decimals are off by."""
+GIVEN = "given_estimate"
+"""Rule of what came as an estimate of whoever exported it."""
 _TOLERANCE_MIN = 0.01
 
 
@@ -52,12 +59,14 @@ class Beside:
     """What is known beside a day's own windows.
 
     `start`: what meters read at the moment when the day starts (START); `windows` (BATCH_WINDOWS) of days around it, of
-    those meters at least that `reaching` names; `history` (METER_DAILY) of the days before it; `edits` (EDITS);
-    `until`, the newest watermark (None: the day is over).
+    those meters at least that `reaching` names; `earlier` (START): what these read when the first of those days
+    started; `history` (METER_DAILY) of the days before it; `edits` (EDITS); `until`, the newest watermark (None: the
+    day is over).
     """
 
     start: pl.DataFrame
     windows: pl.DataFrame
+    earlier: pl.DataFrame
     history: pl.DataFrame
     edits: pl.DataFrame
     until: datetime | None = None
@@ -69,6 +78,7 @@ class Beside:
         return cls(
             start=empty,
             windows=BATCH_WINDOWS.empty(),
+            earlier=empty,
             history=METER_DAILY.empty(),
             edits=edits.EDITS.empty(),
             until=until,
@@ -111,7 +121,8 @@ def meter_curve(
     if due.is_empty():
         return METER_CURVE.empty(), pl.DataFrame(schema=FINDINGS)
     points = _points(windows, due, meter_versions, beside.start)
-    open_meters = points.filter(~pl.col("known"))["meter_id"].unique()
+    unread = [pl.col(n).is_null() & pl.col(end_of(n)).is_not_null() for n in ("import_kvarh", "export_kvarh")]
+    open_meters = points.filter(~pl.col("known") | pl.any_horizontal(unread))["meter_id"].unique()
     whole = points.filter(~pl.col("meter_id").is_in(open_meters.implode()))
     parts = [whole.with_columns(rule=pl.lit(None, pl.String), reason=pl.lit(None, pl.String))]
     if len(open_meters):
@@ -190,6 +201,9 @@ def _points(
     stretched = pl.when(pl.col("covered_min") > 0).then(pl.col("due_min") / pl.col("covered_min")).otherwise(1.0)
     per_hour = 60 / QUARTER_HOUR_MIN
     measured_mean = whole & (pl.col("due_min") >= QUARTER_HOUR_MIN) & pl.col("p_mean_kw").is_not_null()
+    # what registers counted is what was used: power agrees with it
+    same = ((pl.col("p_mean_kw") - net * per_hour).abs() <= _SAME_KW).fill_null(False)
+    measured_mean &= ~registered | same
     return before.with_columns(
         _quarter().alias("quarter"),
         ((registered | (powered & whole)) & net.is_not_null()).alias("known"),
@@ -240,6 +254,8 @@ def _estimated(
         due = due_points(versions.drop("version"), other, settings, beside.until)
         due = due.with_columns(versions["version"].gather(due["version"]))
         stretch.append(_points(near, due, meter_versions).select(points.columns))
+    if around and around[0] < day:
+        stretch.append(_edge(stretch[1], beside.earlier))
     if day - timedelta(days=1) not in around:
         stretch.append(_edge(points, beside.start))
     rows = pl.concat(stretch).join(meters, on="meter_id").sort("meter", "quarter")
@@ -319,17 +335,24 @@ def _judged(points: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
         )
     )
     measured = pl.col("rule").is_null()
+    given = measured & (pl.col("estimates") > 0).fill_null(False)
+    said_so = filled("its readings say that they are estimates: {} (status bit 65,536)", "estimates")
     return rows.with_columns(
         pl.when(pl.col("rule") == MISSING_RULE)
         .then(pl.lit(MISSING))
-        .when(~measured)
+        .when(~measured | given)
         .then(pl.lit(ESTIMATED))
         .when(pl.col("failed").is_not_null())
         .then(pl.lit(RAW))
         .otherwise(pl.lit(VALIDATED))
         .alias("status"),
-        pl.when(measured).then("failed").otherwise("rule").alias("rule"),
-        pl.when(measured).then("said").otherwise("reason").alias("reason"),
+        pl.when(given).then(pl.lit(GIVEN)).when(measured).then("failed").otherwise("rule").alias("rule"),
+        pl.when(given)
+        .then(pl.concat_str(said_so, "said", separator="; ", ignore_nulls=True))
+        .when(measured)
+        .then("said")
+        .otherwise("reason")
+        .alias("reason"),
         pl.col("import_kwh").alias("energy_kwh"),
     )
 

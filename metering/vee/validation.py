@@ -18,7 +18,7 @@ from metering.settings.vee import Validation
 from metering.tables.lake import REGISTERS
 from metering.tables.schema import TIMESTAMP
 from metering.text import filled
-from metering.vee.chains import end_of
+from metering.vee.chains import counted, end_of
 from metering.vee.expected import QUARTER_HOUR_MIN
 from metering.vee.findings import FINDINGS, MeterDay
 
@@ -164,7 +164,9 @@ def consecutive_equal(found: MeterDay, row: Validation) -> pl.DataFrame:
 
 
 def sum_check(found: MeterDay, row: Validation) -> pl.DataFrame:
-    """Days whose energy is off the registers' difference by more than `threshold` multipliers."""
+    """Days whose energy is off the registers' difference by more than `threshold` multipliers, where the registers of
+    the day are one chain of steps that the meter can have made.
+    """
     return _sums(found, ("import_kwh",), row)
 
 
@@ -347,27 +349,11 @@ def _sums(found: MeterDay, registers: Iterable[str], row: Validation) -> pl.Data
     frames = []
     for register in registers:
         assert register in REGISTERS
-        end = pl.col(end_of(register))
-        step = pl.col("last") - pl.coalesce("start", "first")
-        value = pl.col(register)
-        sums = (
-            found.points.group_by("meter_id", maintain_order=True)
-            .agg(
-                end.first().alias("first"),
-                end.last().alias("last"),
-                value.first().alias("first_value"),
-                value.sum().alias("sum"),
-                value.null_count().alias("unknown"),
-                pl.col("chain").n_unique().alias("chains"),
-            )
-            .join(found.start.select("meter_id", end.alias("start")), on="meter_id", how="left")
-            # without the register at the day's start, from the end of its first quarter-hour
-            .with_columns(pl.col("sum") - pl.when(pl.col("start").is_null()).then("first_value").otherwise(0.0))
-            .filter(pl.col("unknown") == 0, pl.col("chains") == 1, step.is_not_null())
-            .join(found.meters, on="meter_id")
-            .with_columns(pl.when(step >= 0).then(step).otherwise(step + pl.col("register_modulus")).alias("step"))
-        )
-        off = pl.col("sum") - pl.col("step")
+        apart = _apart(found, register, row)
+        of_them = found.points.join(apart, on="meter_id", how="semi", maintain_order="left")
+        sums = counted(of_them, found.start, register)
+        sums = sums.filter(pl.col("summed").is_not_null()).join(found.meters, on="meter_id")
+        off = pl.col("summed") - pl.col("registered")
         frames.append(
             sums.filter(off.abs() > row.threshold * pl.col("multiplier")).select(
                 "meter_id",
@@ -375,8 +361,26 @@ def _sums(found: MeterDay, registers: Iterable[str], row: Validation) -> pl.Data
                 off.alias("value"),
                 (row.threshold * pl.col("multiplier")).alias("limit"),
                 filled(
-                    f"{register}: intervals {{}}, registers {{}}", pl.col("sum").round(3), pl.col("step").round(3)
+                    f"{register}: intervals {{}}, registers {{}}",
+                    pl.col("summed").round(3),
+                    pl.col("registered").round(3),
                 ).alias("detail"),
             )
         )
     return pl.concat(frames)
+
+
+def _apart(found: MeterDay, register: str, row: Validation) -> pl.DataFrame:
+    """Meters whose day's intervals are not its first and last registers' difference: few, and looked at closer."""
+    end, value = pl.col(end_of(register)), pl.col(register)
+    ends = found.points.group_by("meter_id", maintain_order=True).agg(
+        end.drop_nulls().first().alias("first"), end.drop_nulls().last().alias("last"),
+        pl.when(end.first().is_not_null()).then(value.first()).alias("first_value"), value.sum().alias("sum"),
+    )  # fmt: skip
+    rows = ends.join(found.start.select("meter_id", end.alias("start")), on="meter_id", how="left")
+    rows = rows.join(found.meters, on="meter_id")
+    step = pl.col("last") - pl.coalesce("start", "first")
+    summed = pl.col("sum") - pl.when(pl.col("start").is_null()).then(pl.col("first_value").fill_null(0)).otherwise(0)
+    off = (summed - step).abs()
+    rolled = (summed - step - pl.col("register_modulus")).abs()
+    return rows.filter(pl.min_horizontal(off, rolled) > row.threshold * pl.col("multiplier")).select("meter_id")

@@ -20,8 +20,8 @@ _HEAD = """\
 
 """
 _CUSTOMERS = (
-    "100001,机械厂 001,large,machinery,10,1600,,0.90,large_industry,false,10kV-01,城东供电所,true,,,",
-    "100002,冷库 002,important,cold storage,35,8000,6000,0.90,large_industry,true,35kV-02,城西供电所,false,,,",
+    "100001,机械厂 001,large,machinery,10,1600,,0.90,large_industry,false,10kV-01,城东供电所,true",
+    "100002,冷库 002,important,cold storage,35,8000,6000,0.90,large_industry,true,35kV-02,城西供电所,false",
 )
 _METERS = (
     "M100001-1,100001,3p3w,100,100,20,1.5,6,6,60,1,2026-01-01,,main,mean",
@@ -30,9 +30,9 @@ _METERS = (
 )
 _CONTACTS = (
     "dispatch,配电调度值班台,*,*,info,,critical,zh,"
-    "mailtos://${MAIL_USER}:${MAIL_PASSWORD}@mail.example.com/duty@example.com,,",
+    "mailtos://${MAIL_USER}:${MAIL_PASSWORD}@mail.example.com/duty@example.com",
     "office-east,城东供电所,feeder:10kV-01,outage limit_warning,warning,22:00-07:00,critical,zh,"
-    "json://${SMS_GATEWAY}/office-east,,",
+    "json://${SMS_GATEWAY}/office-east",
     "duty-manager,营销部值班经理,segment:important,limit_warning,critical,,none,zh,json://${SMS_GATEWAY}/manager,1,15",
 )
 
@@ -67,4 +67,6 @@ def commented(toml: str) -> str:
 def _template(table: Table, rows: tuple[str, ...]) -> str:
     # moments follow from valid_from and valid_to
     names = [name for name in table.names if not name.endswith("_at")]
-    return "\n".join([",".join(names), *rows]) + "\n"
+    # what a row does not come to is empty
+    filled = (row + "," * (len(names) - row.count(",") - 1) for row in rows)
+    return "\n".join([",".join(names), *filled]) + "\n"

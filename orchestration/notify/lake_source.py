@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class LakeSource:
 
     def poll(self, most: int, timeout_s: float) -> list[Told]:
         """The next rows; of several parts the older ones first."""
-        found = [told for told, _ in zip(self._rows, range(most), strict=False)]
+        found = list(islice(self._rows, most))
         if found:
             return found
         if time.monotonic() - self._looked < _LOOK_EVERY_S and self.at_end:

@@ -16,15 +16,20 @@ import polars as pl
 
 from metering.events import registers
 from metering.tables.lake import REGISTERS
+from pipelines.shard.blocks import next_ends
 from pipelines.shard.state import State
 from pipelines.shard.steps import (
     BLOCKS_BACK,
     LAST,
     READINGS_BACK,
+    before_first,
     first_of,
+    held_of,
     known_around,
+    of_lake,
     one_a_slot,
     with_last,
+    without_enough,
 )
 from pipelines.shard.store import Context
 
@@ -53,7 +58,7 @@ def screened(state: State, rows: pl.DataFrame, context: Context) -> tuple[State,
     rows = _with_registers(rows, state)
     if rows.is_empty():
         return state, rows["meter"]
-    known = known_around(first_of(rows), state, context, readings=1, blocks=1)
+    known = _around(rows, state, context)
     both = pl.concat([known, rows.select(known.columns)])
     told = registers.steps(one_a_slot([_unplaced(both)], context), context.meter_versions, context.settings)
     state = state.having({LAST: with_last(state.frame(LAST), told)})
@@ -65,6 +70,25 @@ def screened(state: State, rows: pl.DataFrame, context: Context) -> tuple[State,
     changed = both.group_by("meter", "slot_us").agg(values.n_unique().alias("n")).filter(pl.col("n") > 1)["meter"]
     wrong = told.filter(pl.col("wrong") | lone.fill_null(False))["meter"]
     return state, pl.concat([changed, wrong]).unique().sort()
+
+
+def _around(rows: pl.DataFrame, state: State, context: Context) -> pl.DataFrame:
+    """What is known around readings: what is held, or else the blocks that windows ask for, too; and only where these
+    begin with no reading, what the lake has from long before.
+    """
+    first = first_of(rows)
+    known = held_of(first["meter"], state, context)
+    short = without_enough(before_first(known, first), first, context, readings=1, blocks=1)
+    if short.is_empty():
+        return known
+    mine = rows.join(short, on="meter", how="semi")
+    following = mine.select("meter", next_ends(mine, context).alias("end_us"))
+    blocks = pl.concat([mine.select("meter", "end_us"), following]).unique()
+    known = one_a_slot([_unplaced(known), context.past.readings(blocks)], context)
+    short = without_enough(before_first(known, short), short, context, readings=1, blocks=1)
+    if short.is_empty():
+        return known
+    return pl.concat([known.join(short, on="meter", how="anti"), of_lake(short, context, readings=1, blocks=1)])
 
 
 def _with_registers(rows: pl.DataFrame, state: State) -> pl.DataFrame:

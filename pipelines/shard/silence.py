@@ -5,8 +5,8 @@ Here: the frame MISSING, and how a turn moves it on. Not here: what a gap is and
 
 A shard is looked at when it has been read to its end, for a backlog may hold what seems to be missing: then what its
 watermark has passed, and has not come, is missing. While nothing at all arrives in a live shard the clock stands for
-its highest time (docs/adr/0013-silence-is-looked-at.md). So what is open in the end depends on the log alone; whether
-a gap that was filled later had been told of depends on when it was looked at.
+its highest time (docs/adr/0013-silence-is-looked-at.md). So which slots are missing in the end depends on the log
+alone; whether a gap that was filled later had been told of depends on when it was looked at.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _heard(
     rows = turn.rows
     interval_us = context.meter_versions["interval_s"].gather(rows["version"]).cast(pl.Int64) * _SECOND_US
     slots = rows.select("meter", "slot_us", interval_us.alias("interval_us"))
-    fresh = gaps(slots, before_us[rows["meter"]])
+    fresh = gaps(slots, _last_us(known, before_us)[rows["meter"]])
     mine = known.filter(pl.col("meter").is_in(rows["meter"].unique().implode())) if known.height else known
     if fresh.is_empty() and mine.is_empty():
         return known, no_rows(CHANGE_SCHEMA)
@@ -99,6 +99,15 @@ def _heard(
     left, changes = _told(mine, spoken, pl.concat([left, tails]), context)
     others = known.filter(~pl.col("meter").is_in(mine["meter"].unique().implode()))
     return _ordered([others, left, fresh]), changes
+
+
+def _last_us(known: pl.DataFrame, before_us: pl.Series) -> pl.Series:
+    """When meters were last heard, those that have left the state in silence included."""
+    silent = known.filter(pl.col("to_us").is_null())
+    if silent.is_empty():
+        return before_us
+    theirs = silent.select("meter", us=pl.max_horizontal("from_us", before_us[silent["meter"]]))
+    return before_us.clone().scatter(theirs["meter"], theirs["us"])
 
 
 def _apart(pieces: pl.DataFrame, context: Context) -> pl.DataFrame:

@@ -86,6 +86,8 @@ def with_last(known: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:
     """LAST with the last of each meter's rows, sorted by meter and slot, of `registers.steps`."""
     last = told.filter((pl.col("meter") != pl.col("meter").shift(-1)).fill_null(True))
     last = last.with_columns(pl.col("stamp_us").cast(TIMESTAMP).alias("ts")).select(LAST.schema.names())
+    before = last.select("meter").join(known, on="meter", how="left", maintain_order="left")["slot_us"]
+    last = last.filter((last["slot_us"] >= before).fill_null(True))
     return pl.concat([known.join(last, on="meter", how="anti"), last]).sort("meter")
 
 
@@ -197,7 +199,7 @@ def without_enough(
 
 
 def of_lake(
-    first: pl.DataFrame, context: Context, readings: int, blocks: int, earlier: pl.DataFrame | None
+    first: pl.DataFrame, context: Context, readings: int, blocks: int, earlier: pl.DataFrame | None = None
 ) -> pl.DataFrame:
     """What the lake knows of meters, from so long before the readings in `first` on that there are enough: from a day
     before, and else from as long as steps are told over.

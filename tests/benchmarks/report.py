@@ -75,7 +75,7 @@ _LIMITS = """
 - **The lake** costs 0.35 microseconds a reading: Parquet with zstd, written once, in whole columns; a sixth of the CPU of all
   is the kernel's, handing out pages.
 - **State** is about 0.4 kB a meter in frames (five readings each, and what their windows came to), held narrow; it was 1.0 kB. The
-  registry takes 0.5 kB, which is now the larger part; the rest is what allocators keep between batches. On the way there result
+  registry takes 0.6 kB, which is now the larger part; the rest is what allocators keep between batches. On the way there result
   messages, a kilobyte each, double it. [scaling.md](scaling.md#what-a-meters-state-weighs) has the designs that were measured.
 - **More meters** cost more a reading because less of what is looked up is at hand: with 100,000 of them a batch is a minute of all,
   a window's readings lie far apart, and a snapshot of the state holds half of what was read. **More partitions** cut what the

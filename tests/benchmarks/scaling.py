@@ -164,10 +164,11 @@ Packed by zstd, a piece has to be unpacked whole for one meter of it, and readin
 every turn. Keeping one window is a setting, and goes with narrow columns: 172 bytes; what it costs is each reading that comes a
 quarter of an hour late or more. States are no longer held twice, either: the bytes of the last commit took 170 bytes a meter.
 
-**What limits it.** The state is no longer the larger part of what a process holds of a meter. The registry takes some 470 bytes:
+**What limits it.** The state is no longer the larger part of what a process holds of a meter. A process that has just
+started with 1,000,000 meters and their state holds 1,078 bytes a meter; 560 of them are there without the state, and are the registry's:
 33 columns of limits, names and times for each version of a meter, mostly the same for all meters of a kind, and three ways to find
-them. The rest is what allocators keep. To come under 1,000 bytes in all, versions of meters have to share what is the same for their
-kind.
+them. One that has caught up from Kafka holds what allocators keep besides. To come under 1,000 bytes in all, versions of meters have
+to share what is the same for their kind.
 """
 
 _CLUSTER = """## Several processes, several hosts

@@ -154,6 +154,8 @@ order by meter_id, rule, phase, ts
 """  # noqa: E501
 _FLICKER_S = 900
 _HOLD_S = {"over_voltage": 60, "under_voltage": 60, "over_capacity": 900, "low_power_factor": 900}
+RULES = tuple(_HOLD_S)
+"""Those that are accounted for."""
 
 
 @dataclass(frozen=True)

@@ -75,12 +75,14 @@ def _midnight(day: date, zone: ZoneInfo) -> datetime:
 
 
 def version_of(versions: Sequence[Version], ts: datetime) -> Version | None:
-    """The version that holds then; one that ended with a quarter-hour takes what is stamped a little later."""
+    """The version that holds then; one that ended with a quarter-hour takes what is stamped a little later. What is
+    stamped at the very start of one, and of none before, shows its registers there.
+    """
     for version in versions:
         end = version.valid_to
         if end is not None and not (end.minute % 15 or end.second):
             end += version.tolerance
-        if version.valid_from < ts and (end is None or ts <= end):
+        if version.valid_from <= ts and (end is None or ts <= end):
             return version
     return None
 

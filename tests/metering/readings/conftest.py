@@ -28,4 +28,5 @@ def index(make_customers: Callable[..., pl.DataFrame], make_meter_versions: Call
             {"valid_from": date(2026, 3, 1), "interval_s": 60},
         )
     )
+    newer = newer.with_columns(stamps_from=older["stamps_to"])  # as one registry has it, where versions follow at once
     return MeterIndex.of(pl.concat([plain, older, newer]).sort("meter_id", "valid_from"))

@@ -206,7 +206,8 @@ def test_files_are_judged_by_the_clock(index: MeterIndex) -> None:
 @pytest.mark.parametrize(
     ("meter_id", "ts", "valid"),
     [
-        ("ended", "2025-01-01T00:00:00+08:00", False),  # the interval before the first valid day
+        ("ended", "2024-12-31T23:59:59.999+08:00", False),
+        ("ended", "2025-01-01T00:00:00+08:00", True),  # what its registers start from
         ("ended", "2025-01-01T00:00:01+08:00", True),
         ("ended", "2026-02-01T00:00:00+08:00", True),  # ends the last valid day
         ("ended", "2026-02-01T00:01:00+08:00", True),  # a minute late for it
@@ -226,7 +227,7 @@ def test_each_time_belongs_to_the_version_valid_then(index: MeterIndex) -> None:
         "2026-03-02T00:00:00+08:00",
         "2026-03-01T00:00:00+08:00",
         "2025-06-01T00:00:00Z",
-        "2026-03-01T00:01:00+08:00",
+        "2026-03-01T00:01:01+08:00",
     ]
     data = b"\n".join(line_of(meter_id="exchanged", ts=ts) for ts in times)
     accepted = decode_lines(index, data).accepted

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.readings.slots import on_grid, placed, seeming_interval_s, weighed
+from metering.readings.slots import estimates, on_grid, placed, seeming_interval_s, weighed
 from metering.settings import MeteringSettings, SlotSettings
 from metering.tables.schema import TIMESTAMP
 
@@ -22,7 +22,7 @@ VIENNA = ZoneInfo("Europe/Vienna")
 SHORT, LONG = (datetime(2026, 3, 29), 23), (datetime(2026, 10, 25), 25)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def versions_of(
     make_customers: Builder, make_meter_versions: Builder, metering_settings: MeteringSettings
 ) -> Callable[..., pl.DataFrame]:
@@ -107,3 +107,23 @@ def test_the_interval_that_a_meter_seems_to_keep(interval_s: int, jitter: float,
     assert found["n"].item() == len(stamps)
     if n >= 7:  # of four gaps, two of them odd, no middle is the usual one
         assert found["seeming_s"].item() == interval_s
+
+
+@given(
+    interval_min=st.sampled_from([1, 5, 15, 20, 30, 60]),
+    statuses=st.lists(st.sampled_from([None, 0, 1, 65_536, 65_540]), max_size=40),
+)
+def test_estimates_are_counted_in_every_window_that_they_reach_into(
+    versions_of: Callable[..., pl.DataFrame], interval_min: int, statuses: list[int | None]
+) -> None:
+    midnight = datetime(2026, 3, 2, tzinfo=VIENNA).astimezone(UTC)
+    stamps = [midnight + timedelta(minutes=interval_min * (n + 1)) for n in range(len(statuses))]
+    rows = _rows(*stamps).with_columns(pl.Series("status", statuses, dtype=pl.Int64))
+    wanted: dict[int, int] = {}
+    for n, status in enumerate(statuses):
+        if status is not None and status >= 65_536:
+            for window in range(n * interval_min // 15, -(-(n + 1) * interval_min // 15)):
+                wanted[window + 1] = wanted.get(window + 1, 0) + 1
+    found = estimates(rows, versions_of(interval_min * 60), "Europe/Vienna")
+    ends = [(end - midnight) // timedelta(minutes=15) for end in found["window_end"]]
+    assert dict(zip(ends, found["estimates"], strict=True)) == wanted

@@ -147,3 +147,32 @@ def test_check_and_sub_meters_do_not_add_up_to_their_customer(
     assert adding_up(rows, versions, days, metering_settings).rows() == [("m", day) for day in days]
     assert adding_up(rows, versions, days[:1], metering_settings).rows() == [("m", DAY)]
     assert adding_up(rows, versions, [], metering_settings).is_empty()
+
+
+@given(
+    intervals=st.lists(st.sampled_from([60, 900, 1200, 1800, 3600, 5400, 21_600, 86_400]), min_size=1, max_size=3),
+    minutes=st.integers(-20, 1500),
+)
+def test_a_running_day_owes_what_the_slots_of_all_of_a_customers_meters_are_over_for(
+    metering_settings: MeteringSettings, make_customers: Builder, make_meter_versions: Builder, intervals: list[int],
+    minutes: int,
+) -> None:  # fmt: skip
+    kinds: dict[str, dict[str, object]] = {
+        f"37150204881{n}": {"customer_no": "A", "interval_s": s} for n, s in enumerate(intervals)
+    }
+    kinds["check"] = {"customer_no": "A", "interval_s": 86_400}
+    versions = make_meter_versions(make_customers({"A": {}}), kinds).with_columns(
+        pl.when(pl.col("meter_id") == "check").then(pl.lit("check")).otherwise("role").alias("role")
+    )
+    until = START + timedelta(minutes=minutes)
+    due = due_points(versions, DAY, metering_settings, until)
+    quarter = max(0, min(minutes // 15 * 15, 1440))
+
+    def over(interval_s: int, point: int) -> bool:
+        return -(-point * 900 // interval_s) * interval_s <= quarter * 60
+
+    wanted = [point for point in range(1, 97) if all(over(s, point) for s in intervals)]
+    for n in range(len(intervals)):
+        assert due.filter(pl.col("meter_id") == f"37150204881{n}")["point"].to_list() == wanted
+    alone = [point for point in range(1, 97) if over(86_400, point)]
+    assert due.filter(pl.col("meter_id") == "check")["point"].to_list() == alone

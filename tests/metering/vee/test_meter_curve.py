@@ -167,3 +167,35 @@ def test_nothing_due_is_nothing(metering_settings: MeteringSettings, versions: p
     assert (empty.height, findings.height) == (0, 0)
     assert meter_daily(empty, METER_DAILY.empty(), DAY).is_empty()
     assert no_rows(START).is_empty()
+
+
+@given(
+    kwh=st.lists(st.floats(0, 900), min_size=96, max_size=96),
+    off=st.lists(st.floats(-0.19, 0.19), min_size=96, max_size=96),
+    given_ones=st.sets(st.integers(0, 95)),
+)
+def test_power_agrees_with_what_the_registers_counted_and_estimates_of_others_are_told(
+    metering_settings: MeteringSettings,
+    versions: pl.DataFrame,
+    kwh: list[float],
+    off: list[float],
+    given_ones: set[int],
+) -> None:
+    """A meter's mean power is up to 19 % off its registers; some of its readings came marked as estimates."""
+    rows = [
+        {
+            "window_end": MIDNIGHT + timedelta(minutes=15 * (k + 1)), "p_mean_kw": used * 4 * (1 + off[k]),
+            "energy_kwh": used, "energy_basis": "registers", "estimates": 1 if k in given_ones else None,
+        }
+        for k, used in enumerate(kwh)
+    ]  # fmt: skip
+    frame = pl.DataFrame(rows, schema={n: BATCH_WINDOWS.schema[n] for n in rows[0]})
+    given_too = {"n": 1, "n_expected": 1, "revision": 0, "covered_min": 15.0, "u_max_v": 220.0}
+    windows = BATCH_WINDOWS.conform(frame, meter_id="a1", customer_no="A", date=DAY, **given_too)
+    quiet = replace(metering_settings, vee=replace(metering_settings.vee, validation={}))
+    curve, _ = meter_curve(windows, versions, DAY, quiet, Beside.nothing())
+    assert (curve["p_kw"] / 4).to_list() == pytest.approx(kwh, rel=1e-9, abs=1e-6)
+    marked = [k for k, row in enumerate(curve.to_dicts()) if row["status"] == "estimated"]
+    assert marked == sorted(given_ones)
+    assert set(curve.filter(pl.col("status") == "estimated")["rule"]) <= {"given_estimate"}
+    assert set(curve.filter(pl.col("status") != "estimated")["status"]) <= {"validated"}

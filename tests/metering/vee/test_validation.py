@@ -25,7 +25,9 @@ POINTS = {
     "meter_id": pl.String, "window_end": pl.Datetime("us", "UTC"), "p_kw": pl.Float64, "import_kwh": pl.Float64,
     "export_kwh": pl.Float64, "import_kvarh": pl.Float64, "export_kvarh": pl.Float64,
     **dict.fromkeys(REGISTER_ENDS, pl.Float64), "chain": pl.UInt32, "n": pl.Int32, "n_expected": pl.Int32,
-    "window_reason": pl.String,
+    "window_reason": pl.String, "quarter": pl.Int64, "due_min": pl.Float64, "covered_min": pl.Float64,
+    "p_mean_kw": pl.Float64, "register_modulus": pl.Float64, "step_most_kw": pl.Float64, "step_tolerance": pl.Float64,
+    "step_count_kwh": pl.Float64,
 }  # fmt: skip
 
 
@@ -36,7 +38,8 @@ def points(p_kw: list[float | None], meter: str = METER, **columns: Any) -> pl.D
         "meter_id": meter, "p_kw": p_kw,
         "window_end": [MIDNIGHT + timedelta(minutes=15 * (k + 1)) for k in range(count)],
         "import_kwh": [None if p is None else p / 4 for p in p_kw], "export_kwh": 0.0, "chain": 0, "n": 1,
-        "n_expected": 1, **columns,
+        "n_expected": 1, "quarter": [*range(count)], "due_min": 15.0, "covered_min": 15.0, "register_modulus": 1e6,
+        "step_most_kw": 1e4, "step_tolerance": 0.2, "step_count_kwh": 1.0, **columns,
     }  # fmt: skip
     data = {k: v if isinstance(v, list) else [v] * count for k, v in given.items()}
     return pl.DataFrame({name: data.get(name, [None] * count) for name in POINTS}, schema=POINTS)
@@ -194,6 +197,18 @@ def test_sums_are_held_against_the_registers_by_one_multiplier(found: Any, off: 
     assert [(r, k) for r, k, _ in found(day_of(active))] == ([("sum_check", None)] if hit else [])
     exchanged = active.with_columns(chain=pl.Series([0] * 40 + [1] * 56, dtype=pl.UInt32))
     assert found(day_of(exchanged, import_kwh_end=999_000.0)) == []
+
+
+@pytest.mark.parametrize("at", [-1, 0, 47, 95])
+@pytest.mark.parametrize("wrong", [0.0, 999_999.0, -5.0, 4_294_967_295.0, None])
+def test_sums_are_not_held_against_registers_that_are_not_believed(found: Any, at: int, wrong: float | None) -> None:
+    """A wrong value at the day's start, first, midst or end; None: the register starts anew from there."""
+    right = [81_000.0 + 100.0 * (k + 1) for k in range(-1, 96)]
+    reset = [*right[: at + 1], *(value - 81_000.0 - 100.0 * at for value in right[at + 1 :])]
+    shown = reset if wrong is None else [*right[: at + 1], wrong, *right[at + 2 :]]
+    for register, kvarh in (("import_kwh", {}), ("import_kvarh", {"import_kwh": [100.0] * 96})):
+        day = points([400.0] * 96, **{register: [100.0] * 96, f"{register}_end": shown[1:], **kvarh})
+        assert found(day_of(day, **{f"{register}_end": shown[0]})) == []
 
 
 def test_inactive_counts_days_without_energy(found: Any) -> None:
