@@ -87,10 +87,11 @@ def test_stream_and_batch_agree_to_the_last_row(home: Path) -> None:
 
 
 def test_every_whole_day_is_the_integral_of_power(home: Path, counting: pl.DataFrame) -> None:
-    """Glitches, corrections, the exchange and every interval among them."""
+    """Of what is drawn; glitches, corrections, the exchange, power that flows back and every interval among them."""
     hours = pl.col("interval_s") / 3600
     days = counting.group_by("meter_id", "date").agg(
-        (pl.col("p_kw") * hours).sum().alias("kwh"), (pl.len() == 86_400 // pl.col("interval_s").first()).alias("whole")
+        (pl.col("p_kw").clip(0) * hours).sum().alias("kwh"),
+        (pl.len() == 86_400 // pl.col("interval_s").first()).alias("whole"),
     )
     whole = days.filter("whole")
     assert whole.height > days.height * 0.7
