@@ -133,7 +133,8 @@ def test_stream_and_batch_agree_every_day(from_file: Path) -> None:
             "SELECT table_name, count(*), sum(stream_rows), sum(differing_rows) FROM reconciliation GROUP BY 1"
         ).fetchall()
     assert {name for name, *_ in days} >= {"windows", "compliance"}
-    assert all(count == 243 and rows > 0 and differing == 0 for _, count, rows, differing in days), days
+    assert all(count == 243 and differing == 0 for _, count, _, differing in days), days
+    assert all(rows > 0 for name, _, rows, _ in days if name != "load_control"), days
 
 
 @pytest.mark.kafka
