@@ -55,6 +55,7 @@ def test_questions_are_listed_and_the_mapping_works_once_they_are_answered(
     assert kilowatch(monkeypatch, "replay", file, "--mapping", mapping, "--home", home) == 0
     written = [json.loads(line) for line in (home / "telemetry" / "load.ndjson").read_text().splitlines()]
     assert len(written) == 72
+    assert len({reading.pop("register_chain") for reading in written}) == 1
     assert written[1] == {"meter_id": "310105200001", "ts": "2026-03-19T18:00:00Z", "p_kw": 1.5, "import_kwh": 2.0}
 
 
