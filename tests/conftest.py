@@ -32,7 +32,13 @@ from sinks.locking import locked
 ROOT = Path(__file__).parents[1]
 
 # A busy machine is no failure: examples have no deadline of their own, tests have.
-hypothesis.settings.register_profile("kilowatch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples in every run, so that a change is what makes a test fail; KILOWATCH_EXPLORE=1: others each time.
+hypothesis.settings.register_profile(
+    "kilowatch",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=not os.environ.get("KILOWATCH_EXPLORE"),
+)
 hypothesis.settings.load_profile("kilowatch")
 
 

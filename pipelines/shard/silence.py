@@ -57,6 +57,8 @@ _NAME = ("meter", "started_us")
 _SECOND_US = 1_000_000
 _LOOK_BACK_US = int(LOOK_BACK.total_seconds()) * _SECOND_US
 _NO_US = pl.lit(None, pl.Int64)
+_ALONE_US = 6 * 3_600 * _SECOND_US
+_FEW = 2
 
 
 def step(
@@ -199,7 +201,7 @@ def _looked_at(
     waiting = pl.col("revision").is_null()
     due = pl.concat([tails, known.filter(waiting)])
     if due.height:
-        due = due.with_columns(at_us[due["meter"]].alias("at_us"))
+        due = due.with_columns(_not_alone(at_us, caught_up, state, context)[due["meter"]].alias("at_us"))
         due = _figured(due, context).filter(pl.col("at_us") - pl.col("from_us") >= pl.col("needed_us"))
     if due.is_empty():
         return _without_old(known, max(marks)), no_rows(CHANGE_SCHEMA)
@@ -210,6 +212,19 @@ def _looked_at(
     raised = due.select(MISSING.schema.names())
     others = known.join(raised.select(_NAME), on=_NAME, how="anti")
     return _without_old(_ordered([others, raised]), max(marks)), _changes(due.select(*raised.columns, "state"), context)
+
+
+def _not_alone(at_us: pl.Series, caught_up: CaughtUp, state: State, context: Context) -> pl.Series:
+    """The watermarks by meter, of a shard in which one meter alone is hours ahead of the others that of the others: a
+    clock is wrong more often than all other meters are silent.
+    """
+    meters = state.meters(context.index).filter(pl.col("seen_us") != 0)
+    two = meters.group_by("shard").agg(pl.col("seen_us").top_k(2), pl.len())
+    for shard, newest, count in two.iter_rows():
+        if caught_up.get(shard) == NEVER and count > _FEW and newest[0] - newest[1] > _ALONE_US:
+            mine = state.meters(context.index)["shard"] == shard
+            at_us = at_us.set(mine, newest[1] - _lateness_us(context))
+    return at_us
 
 
 def _without_old(known: pl.DataFrame, at_us: int) -> pl.DataFrame:

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from metering.errors import OperationError
+from metering.events.catalogue import rulebook
 from metering.readings.decode import Messages
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
@@ -75,7 +76,8 @@ def make_worker(tmp_path: Path, index: MeterIndex, metering_settings: MeteringSe
     def make(brokers: Brokers, **figures: float) -> Worker:
         own = {"commit_interval_s": 1e9, "commit_rows": 1, "windows_kept": 8, "retry_s": 0.0, **figures}
         sinks = Sinks(LakeReader(tmp_path), CommitLog(tmp_path, owner), TOPICS, lambda _: brokers)
-        settings = StreamSettings(metering_settings, **own)  # type: ignore[arg-type]
+        rules = rulebook([{"id": "reading_missing", "start": 1}], ())
+        settings = StreamSettings(replace(metering_settings, rules=rules), **own)  # type: ignore[arg-type]
         return Worker(sinks, settings, FixedRegistry(index), Metrics())
 
     yield make

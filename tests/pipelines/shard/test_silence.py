@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metering.events.catalogue import rulebook
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
 from pipelines.shard.chunks import NEVER
@@ -30,11 +32,16 @@ END_S = 70 * 900
 Made = Callable[..., Turns]
 
 
+def told_of(figures: MeteringSettings) -> MeteringSettings:
+    """With the rule switched on."""
+    return replace(figures, rules=rulebook([{"id": "reading_missing", "start": 1}], ()))
+
+
 @pytest.fixture(scope="module")
 def made(make_index: Callable[..., MeterIndex], metering_settings: MeteringSettings, tmp_path_factory: Any) -> Made:
     index = make_index(*METERS, **{name: {"interval_s": s} for name, s in METERS.items()})
     nowhere: Path = tmp_path_factory.mktemp("home")
-    return lambda **given: Turns(index, metering_settings, nowhere, **given)
+    return lambda **given: Turns(index, told_of(metering_settings), nowhere, **given)
 
 
 def reading(meter: str, slot: int) -> dict[str, Any]:
@@ -124,7 +131,7 @@ def test_a_meter_that_the_registry_ends_is_not_missed(
     make_index: Callable[..., MeterIndex], metering_settings: MeteringSettings, tmp_path: Path
 ) -> None:
     index = make_index(A, B, **{A: {"interval_s": 60, "valid_to": date(2026, 3, 2)}, B: {"interval_s": 900}})
-    turns = Turns(index, metering_settings, tmp_path)
+    turns = Turns(index, told_of(metering_settings), tmp_path)
     turns.turn([(0, reading(B, 96)), (0, reading(A, 1440))])
     turns.turn([(0, reading(B, n)) for n in range(97, 101)], ended={0})
     assert told(turns) == []
