@@ -181,14 +181,17 @@ def _at_window(name: str) -> pl.Expr:
 
 
 def _stamps() -> list[pl.Expr]:
-    """Stamps that are late still belong to the version before, also where another one follows at once. Where none was
-    before, one at the very start is of the version: what its registers start from.
+    """Stamps that are late still belong to the version before, also where another one follows at once. Where another of
+    the customer's meters ends, one at the very start is of the new meter: what its registers start from.
     """
     late = pl.duration(microseconds=pl.when(_at_window("valid_to")).then("tolerance_us").otherwise(0))
     until = pl.col("valid_to") + late
     follows = (pl.col("meter_id") == pl.col("meter_id").shift()) & (pl.col("valid_from") == pl.col("valid_to").shift())
+    begins, ends = (pl.concat_str("customer_no", pl.col(name).to_physical()) for name in ("valid_from", "valid_to"))
+    exchanged = begins.is_in(ends.drop_nulls().implode())
+    start = pl.when(exchanged).then(pl.col("valid_from").dt.offset_by("-1us")).otherwise("valid_from")
     return [
-        pl.when(follows).then(until.shift()).otherwise(pl.col("valid_from").dt.offset_by("-1us")).alias("stamps_from"),
+        pl.when(follows).then(until.shift()).otherwise(start).alias("stamps_from"),
         until.alias("stamps_to"),
     ]
 
