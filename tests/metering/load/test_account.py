@@ -76,14 +76,17 @@ def logs(draw: st.DrawFn) -> tuple[str, list[account.Version], list[dict[str, An
 def _index(
     versions: list[account.Version], zone: str, customers: pl.DataFrame, figures: MeteringSettings
 ) -> MeterIndex:
+    # the customer's meter before it, which it is exchanged for
+    before = account.Version(versions[0].interval, datetime(1999, 1, 1, tzinfo=UTC), versions[0].valid_from, RATED_KW,
+                             220.0, 20.0)  # fmt: skip
     rows = [
         {
-            "meter_id": "310105200001", "customer_no": "C1", "wiring": "3p4w", "nominal_v": 220.0, "pt_ratio": 100.0,
+            "meter_id": meter, "customer_no": "C1", "wiring": "3p4w", "nominal_v": 220.0, "pt_ratio": 100.0,
             "ct_ratio": 20.0, "rated_a": 5.0, "max_a": 6.0, "register_digits": 6, "source_no": 1,
             "interval_s": int(version.interval.total_seconds()), "valid_from": version.valid_from.date(),
             "valid_from_at": version.valid_from, "valid_to_at": version.valid_to,
         }
-        for version in versions
+        for meter, version in [*(("310105200001", version) for version in versions), ("310105200002", before)]
     ]  # fmt: skip
     meters = pl.DataFrame(rows, schema=METERS.schema)
     return MeterIndex.of(meter_versions(customers, meters, replace(figures, timezone=zone)))
