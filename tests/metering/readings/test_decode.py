@@ -207,7 +207,7 @@ def test_files_are_judged_by_the_clock(index: MeterIndex) -> None:
     ("meter_id", "ts", "valid"),
     [
         ("ended", "2024-12-31T23:59:59.999+08:00", False),
-        ("ended", "2025-01-01T00:00:00+08:00", True),  # what its registers start from
+        ("ended", "2025-01-01T00:00:00+08:00", False),  # the interval before the first valid day
         ("ended", "2025-01-01T00:00:01+08:00", True),
         ("ended", "2026-02-01T00:00:00+08:00", True),  # ends the last valid day
         ("ended", "2026-02-01T00:01:00+08:00", True),  # a minute late for it
