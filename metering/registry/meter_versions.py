@@ -90,9 +90,9 @@ def meter_versions(customers: pl.DataFrame, meters: pl.DataFrame, settings: Mete
     A version holds for intervals in (valid_from, valid_to] (UTC instants; valid_to null: open), and readings stamped in
     (stamps_from, stamps_to] belong to it: a tolerance (`tolerance_us`) later where it ends with a slot, and the moment
     `valid_from` where another of the customer's meters ends (it answers for no slot, and shows the registers).
-    A version that outlives a change of the voltage limits, or a period of its customer, is cut there; its parts are one `chain`,
-    within which registers are continuous. `grid_us`: the interval [us], or OFF_GRID_US; `block_us`: the shortest time
-    that is made of whole slots and of whole windows.
+    A version that outlives a change of the voltage limits, or a period of its customer, is cut there; its parts are one
+    `chain`, within which registers are continuous. `grid_us`: the interval [us], or OFF_GRID_US; `block_us`: the
+    shortest time that is made of whole slots and of whole windows.
 
     `register_modulus` is where the registers roll over [kWh, kvarh]; `u_lower_v` and `u_upper_v` [V] are the limits of
     supply-voltage deviation, `u_spread_limit` that on |+dev| + |-dev| (fraction of nominal; 0: none) of the meter's
