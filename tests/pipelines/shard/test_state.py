@@ -6,6 +6,7 @@ import json
 import random
 import struct
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from metering.events.catalogue import rulebook
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
 from pipelines.shard import compliance, control_live, control_warnings, events, windows
@@ -44,7 +46,9 @@ Named = dict[str, pl.DataFrame]
 
 @pytest.fixture
 def make_turns(make_index: MakeIndex, metering_settings: MeteringSettings, tmp_path: Path) -> MakeTurns:
-    return lambda *names, **given: Turns(make_index(*names), metering_settings, tmp_path, **{"kept": 3, **given})
+    rules = rulebook([{"id": "reading_missing", "start": 1}], ())
+    figures = replace(metering_settings, rules=rules)
+    return lambda *names, **given: Turns(make_index(*names), figures, tmp_path, **{"kept": 3, **given})
 
 
 def _readings(minutes: Iterable[int], partitions: dict[str, int], seed: int = 0, **values: Any) -> list[Sent]:
