@@ -28,18 +28,7 @@ _ORDER = ("source_partition", "log_offset", "source_row", "logged_at")
 
 def lots(batch: Batch, days: Sequence[date]) -> Iterator[list[date]]:
     """`days` in order, cut so that a lot's readings fit in memory; a lot has at least one day."""
-    lot: list[date] = []
-    rows = 0
-    for day in days:
-        with batch.lake.held():
-            of_day = batch.lake.scan("readings", [day]).select(pl.len()).collect().item()
-        if lot and rows + of_day > LOT_ROWS:
-            yield lot
-            lot, rows = [], 0
-        lot.append(day)
-        rows += of_day
-    if lot:
-        yield lot
+    return batch.lake.lots(days, LOT_ROWS)
 
 
 def readings(batch: Batch, days: Sequence[date], columns: Sequence[str] = LAKE["readings"].names) -> pl.DataFrame:

@@ -81,24 +81,9 @@ def replayed(
     measured = tuple(name for name in MEASURED if name in looked_at)
     past = LakePast(lake, replace(names[0], measured=measured), settings[0])
     done = 0
-    for lot in _lots(lake, days):
+    for lot in lake.lots(days, LOT_ROWS):
         rows = at_slots(answering(latest(past.of_days(lot)))).sort("meter", "slot_us")
         for replay in replays:
             replay.take(rows)
         done += len(lot)
         yield done, replays
-
-
-def _lots(lake: LakeReader, days: Sequence[date]) -> Iterator[list[date]]:
-    lot: list[date] = []
-    rows = 0
-    for day in days:
-        with lake.held():
-            height = lake.scan("readings", [day]).select(pl.len()).collect().item()
-        if lot and rows + height > LOT_ROWS:
-            yield lot
-            lot, rows = [], 0
-        lot.append(day)
-        rows += height
-    if lot:
-        yield lot

@@ -6,9 +6,10 @@ Not here: what is decided (`metering.notices`), reading (`pipelines.sources.noti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -38,9 +39,9 @@ class Book:
                     self._take(message, message.value, world, now)
                 self._ledger.keep_position(message.source, message.part, message.position)
 
-    def _take(self, message: Told, value: object, world: World, now: datetime) -> None:
+    def _take(self, message: Told, value: bytes | str | Mapping[str, Any], world: World, now: datetime) -> None:
         try:
-            said = read(message.kind, value, world.settings)  # type: ignore[arg-type]
+            said = read(message.kind, value, world.settings)
         except UnusableError as error:
             log.warning("message left out", topic=message.source, place=message.position, problem=str(error))
             return

@@ -111,8 +111,8 @@ def _advance(
     state, turn = meters.place(state, accepted, ended, _open_blocks(state, ended, context), context)
     turn = meters.closing(turn) if moved or state.taken_up else turn
     state = replace(state, taken_up=False) if state.taken_up else state
-    state, violations = events.step(state, turn, context)
     heard_us = meters.recalled(state, turn.rows, context)
+    state, violations = events.step(state, turn, heard_us, context)
     state = meters.heard(state, turn.rows, heard_us, context)
     looked_at = {**dict.fromkeys(ended, NEVER), **caught_up}
     state, missing = silence.step(state, heard_us, turn, looked_at, context)

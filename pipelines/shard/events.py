@@ -24,21 +24,21 @@ from metering.tables.schema import no_rows
 from pipelines.shard import steps
 from pipelines.shard.checks import BASE, EVENTS, RUNS, SUSPECTS, in_reach, judged, met, suspected
 from pipelines.shard.disputed import one_by_one
-from pipelines.shard.meters import Turn, recalled
+from pipelines.shard.meters import Turn
 from pipelines.shard.state import State
 from pipelines.shard.store import Context
 
 
-def step(state: State, turn: Turn, context: Context) -> tuple[State, pl.DataFrame]:
-    """The state after a turn's readings, of which it does not know yet when their meters were heard; and rows of
-    `violations`.
+def step(state: State, turn: Turn, heard_us: pl.Series, context: Context) -> tuple[State, pl.DataFrame]:
+    """The state after a turn's readings, of which it does not know yet when their meters were heard (`heard_us`: before
+    them, as `meters.recalled` says); and rows of `violations`.
     """
     rows = turn.rows
     if rows.is_empty():
         return state, VIOLATIONS.empty()
     suspects = judge.starts(rows, context.meter_versions, context.settings)
     state = suspected(state, rows, suspects)
-    late = _late(rows, recalled(state, rows, context))
+    late = _late(rows, heard_us)
     changes, earlier = no_rows(CHANGE_SCHEMA), rows.clear()
     if late.height:
         disputed = late.group_by("meter").agg(pl.col("position").max().alias("until"))

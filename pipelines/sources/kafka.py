@@ -25,7 +25,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from metering.errors import ApartError, GapError, OperationError
 from pipelines.shard_names import partition_shard
 from pipelines.sources.kafka_messages import Run, by_partition, joined
-from pipelines.sources.kafka_topic import GONE, held, log_end, partition_count
+from pipelines.sources.kafka_topic import FORBIDDEN, GONE, held, log_end, partition_count
 from pipelines.sources.poll import Batch, OwnShard, Position, Positions, Segment
 from sinks.kafka.topics import admin_client, topic_id
 
@@ -53,12 +53,6 @@ _FIRST_MESSAGE_BYTES = 100_000
 
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 _AWAY = {KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT}
-_FORBIDDEN = {
-    KafkaError._AUTHENTICATION,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-}
 
 log = structlog.get_logger(__name__)
 
@@ -338,7 +332,7 @@ class KafkaReader:
             self._doubtful.discard(partition)
 
     def _trouble(self, error: KafkaError) -> None:
-        if error.code() in _FORBIDDEN or error.fatal():
+        if error.code() in FORBIDDEN or error.fatal():
             self._forbidden = error.str()
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._stale()

@@ -19,7 +19,7 @@ from metering.errors import OperationError
 from metering.tables.records import RecordKind
 from pipelines.shard_names import partition_shard
 from pipelines.sources.kafka_messages import Run, by_partition, joined
-from pipelines.sources.kafka_topic import GONE
+from pipelines.sources.kafka_topic import FORBIDDEN, GONE
 from pipelines.sources.poll import Batch, Position, Positions, Segment
 from sinks.kafka.topics import admin_client, topic_id
 
@@ -40,12 +40,6 @@ _LOOK_TIMEOUT_S = 1.0
 _LOOK_EVERY_S = 10.0
 _WAIT_S = 0.05
 _AT_ONCE = 2_500
-_FORBIDDEN = {
-    KafkaError._AUTHENTICATION,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-}
 
 log = structlog.get_logger(__name__)
 
@@ -196,7 +190,7 @@ class TopicRecords:
         return [message for message in messages if message.error() is None]
 
     def _trouble(self, error: KafkaError) -> None:
-        if error.code() in _FORBIDDEN or error.fatal():
+        if error.code() in FORBIDDEN or error.fatal():
             self._forbidden = error.str()
         else:
             log.debug("kafka", problem=error.str())

@@ -10,6 +10,13 @@ import time
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+FORBIDDEN = {
+    KafkaError._AUTHENTICATION,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
+"""What no waiting mends."""
 
 
 def partition_count(consumer: Consumer, topic: str, timeout_s: float) -> int | None:

@@ -19,7 +19,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from metering.errors import OperationError
-from pipelines.sources.kafka_topic import held, partition_count
+from pipelines.sources.kafka_topic import FORBIDDEN, held, partition_count
 from sinks.kafka.topics import admin_client, topic_id
 
 _CONFIG = {
@@ -37,12 +37,6 @@ _REQUIRED = {
 }
 _START_TIMEOUT_S = 15.0
 _LOOK_EVERY_S = 30.0
-_FORBIDDEN = {
-    KafkaError._AUTHENTICATION,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-}
 
 log = structlog.get_logger(__name__)
 
@@ -167,7 +161,7 @@ class NoticeTopics:
         return offset
 
     def _trouble(self, error: KafkaError) -> None:
-        if error.code() in _FORBIDDEN or error.fatal():
+        if error.code() in FORBIDDEN or error.fatal():
             self._forbidden = error.str()
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._away(error.str())

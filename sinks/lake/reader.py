@@ -6,7 +6,7 @@ parts, or anything computed from them. Parts live in `<home>/lake/<table>/date=Y
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -94,6 +94,21 @@ class LakeReader:
         days = self.dates(table) if days is None else days
         frames = [scan_parts(declared, day, parts) for day in days if (parts := self.parts(table, day))]
         return pl.concat(frames) if frames else declared.empty().lazy()
+
+    def lots(self, days: Sequence[date], most_rows: int) -> Iterator[list[date]]:
+        """`days` in order, cut so that a lot has at most so many readings; a lot has at least one day."""
+        lot: list[date] = []
+        rows = 0
+        for day in days:
+            with self.held():
+                of_day = self.scan("readings", [day]).select(pl.len()).collect().item()
+            if lot and rows + of_day > most_rows:
+                yield lot
+                lot, rows = [], 0
+            lot.append(day)
+            rows += of_day
+        if lot:
+            yield lot
 
 
 def window_after(at: datetime) -> datetime:
