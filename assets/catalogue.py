@@ -17,6 +17,7 @@ from assets.batch import Batch, Outcome, Part, gated
 from assets.curves import (
     batch_windows,
     curves,
+    demands_of_days,
     loads,
     meter_curves,
     meter_dailies,
@@ -69,7 +70,8 @@ _COUNTED = (
     Result("meter_curve", "meter_curve", meter_curves, "load", ("batch_windows",)),
     Result("meter_daily", "meter_daily", meter_dailies, "load", ("meter_curve",)),
     Result("daily_curve", "daily_curve", curves, "load", ("meter_curve", "customers")),
-    Result("daily_load", "daily_load", loads, "load", ("daily_curve", "batch_windows"), ("readings",)),
+    Result("demand_daily", "demand_daily", demands_of_days, "load", ("daily_curve", "meter_curve"), ("readings",)),
+    Result("daily_load", "daily_load", loads, "load", ("daily_curve", "demand_daily", "batch_windows")),
     Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
     Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("meter_daily", "customers")),
     Result("violations", "violations", violations, "supply", (), ("violations", "feedback")),

@@ -124,7 +124,8 @@ def _table(connection: duckdb.DuckDBPyConnection, table: Table, files: list[Path
 
 
 def _ddl(column: Column) -> str:
-    kind = _SQL_TYPES[column.dtype() if isinstance(column.dtype, type) else column.dtype]
+    dtype = column.dtype() if isinstance(column.dtype, type) else column.dtype
+    kind = f"DECIMAL({dtype.precision}, {dtype.scale})" if isinstance(dtype, pl.Decimal) else _SQL_TYPES[dtype]
     return f"{_name(column.name)} {kind}{'' if column.nullable else ' NOT NULL'}"
 
 

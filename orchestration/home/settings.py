@@ -32,6 +32,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 import metering.events
 import metering.kpi
+from metering.charges.checks import charge_problems
 from metering.control.alarms import PLACEHOLDERS
 from metering.errors import SettingsError
 from metering.events.catalogue import rulebook
@@ -39,6 +40,7 @@ from metering.events.lifecycle import LOOK_BACK, RUN_UP
 from metering.kpi.catalogue import problems
 from metering.settings import (
     AlarmSettings,
+    BasicCharge,
     ControlSettings,
     ForecastSettings,
     MeterEventSettings,
@@ -47,7 +49,9 @@ from metering.settings import (
     NoticeSettings,
     PlausibilitySettings,
     PowerFactorAdjustment,
+    Price,
     Rulebook,
+    Settlement,
     SlotSettings,
     Tariff,
     VeeSettings,
@@ -63,7 +67,6 @@ from metering.vee.validation import CHECKS, READING_CHECKS
 from orchestration.home.calendar import SpecialDays, known_country, special_days
 from pipelines.flow.settings import StreamOptions
 
-_CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]|24:00")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 LATE_DAYS = 30
 LEAST_LAKE_DAYS = LATE_DAYS + (LOOK_BACK + RUN_UP).days + 2  # days are local, and the first is not whole
@@ -184,6 +187,9 @@ class Settings(BaseSettings):
     power_factor: tuple[PowerFactorAdjustment, ...]
     calendar: Calendar
     tariffs: tuple[Tariff, ...]
+    prices: tuple[Price, ...]
+    basic_charge: tuple[BasicCharge, ...]
+    settlement: tuple[Settlement, ...]
     kpi: dict[str, Kpi]
 
     @field_validator("kpi", mode="before")
@@ -207,16 +213,11 @@ class Settings(BaseSettings):
             raise ValueError(problem)
         return value
 
-    @field_validator("tariffs")
+    @field_validator("tariffs", "prices", "basic_charge", "settlement")
     @classmethod
-    def _usable_hours(cls, value: tuple[Tariff, ...]) -> tuple[Tariff, ...]:
-        for tariff in value:
-            for hours in tariff.hours:
-                if not (_CLOCK.fullmatch(hours.start) and _CLOCK.fullmatch(hours.end)):
-                    raise ValueError(f"{tariff.name}: '{hours.start}' to '{hours.end}' is no span from 00:00 to 24:00")
-            for period in (*(hours.period for hours in tariff.hours), tariff.default_period):
-                if not _NAME.fullmatch(period):
-                    raise ValueError(f"{tariff.name}: period '{period}' must be a name such as deep_valley")
+    def _usable_charges(cls, value: Any, info: ValidationInfo) -> Any:
+        for problem in charge_problems(value, info.data.get("tariffs", ())):
+            raise ValueError(problem)
         return value
 
     @field_validator("forecast")
