@@ -14,6 +14,7 @@ import polars as pl
 from assets import control
 from assets.alarms import alarm_handlings, meter_events, metering_faulted, observabilities
 from assets.batch import Batch, Outcome, Part, gated
+from assets.charges import bill_checks, charges, demands
 from assets.curves import (
     batch_windows,
     curves,
@@ -74,6 +75,23 @@ _COUNTED = (
     Result("daily_load", "daily_load", loads, "load", ("daily_curve", "demand_daily", "batch_windows")),
     Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
     Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("meter_daily", "customers")),
+    Result(
+        "demand_monthly",
+        "demand_monthly",
+        demands,
+        "charges",
+        ("demand_daily", "power_factor_monthly", "customers"),
+        ("frozen_registers",),
+    ),
+    Result(
+        "charges_monthly",
+        "charges_monthly",
+        charges,
+        "charges",
+        ("demand_monthly", "daily_load", "daily_curve", "power_factor_monthly", "customers"),
+        ("frozen_registers",),
+    ),
+    Result("bill_check", "bill_check", bill_checks, "charges", ("charges_monthly", "meter_daily"), ("service_events",)),
     Result("violations", "violations", violations, "supply", (), ("violations", "feedback")),
     Result("storms", "storms", storms_of, "supply", ("violations", "customers")),
     Result("meter_events", "meter_events", meter_events, "supply", ("violations", "meters"), ("meter_events",)),

@@ -15,7 +15,7 @@ import polars as pl
 from metering.kpi.catalogue import METER_DAYS, from_days, sources
 from metering.settings import Kpi
 from metering.tables import LAKE, TIMESTAMP, Table, warehouse
-from metering.tables.records import FIGURES, KINDS, MONEY, NAMES, Field, RecordKind
+from metering.tables.records import FIGURES, KINDS, LINES, MONEY, NAMES, Field, RecordKind
 from orchestration.home.settings import Settings, explained_defaults, load_settings
 from orchestration.reference_rules import NOTE, grid, rules_page
 from sinks import schemas
@@ -207,7 +207,7 @@ def _shape(field: Field) -> str:
     shapes = {
         pl.String(): "string", pl.Float64(): "number", pl.Int32(): "integer", pl.Boolean(): "true, false",
         TIMESTAMP: "time", pl.Date(): "YYYY-MM-DD", NAMES: "strings", FIGURES: "number, or numbers by name",
-        MONEY: "decimal text",
+        MONEY: "decimal text", LINES: "objects",
     }  # fmt: skip
     return next(said for dtype, said in shapes.items() if dtype == field.column.dtype)
 

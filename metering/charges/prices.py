@@ -6,13 +6,15 @@ lines of a bill (`monthly`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
+from typing import TypeVar
 
 from metering.settings import Price, Tariff, in_force
 
+K = TypeVar("K", bound=Hashable)
 SLOTS = 96
 """Quarter-hours that prices by hour or quarter-hour are given for."""
 
@@ -84,7 +86,7 @@ def exact(value: float, decimals: int) -> Decimal:
     return half_up(Decimal(f"{value:.6f}"), decimals)
 
 
-def shared_out(parts: Mapping[object, float], total: float, decimals: int) -> dict[object, Decimal]:
+def shared_out(parts: Mapping[K, float], total: float, decimals: int) -> dict[K, Decimal]:
     """`parts` rounded, so that they add up to the rounded `total`: the largest part bears what rounding leaves over."""
     rounded = {key: exact(value, decimals) for key, value in parts.items()}
     if rounded:
