@@ -218,6 +218,8 @@ class Settings(BaseSettings):
     def _usable_charges(cls, value: Any, info: ValidationInfo) -> Any:
         for problem in charge_problems(value, info.data.get("tariffs", ())):
             raise ValueError(problem)
+        if not value and info.field_name in ("basic_charge", "settlement"):
+            raise ValueError("there must be at least one row")
         return value
 
     @field_validator("forecast")
