@@ -1,4 +1,4 @@
-"""From the lake to demand, charges and bills of months: one energy, closing, frozen registers, old months left alone."""
+"""From the lake to demand, charges and bills of months: one energy, closing, frozen registers; old months stay."""
 
 from __future__ import annotations
 
