@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from metering.events import registers
-from metering.tables.lake import REGISTERS
+from metering.tables.lake import CHAIN, REGISTERS
 from pipelines.shard.blocks import next_ends
 from pipelines.shard.state import State
 from pipelines.shard.steps import (
@@ -66,7 +66,7 @@ def screened(state: State, rows: pl.DataFrame, context: Context) -> tuple[State,
         (pl.col(name).is_null() != pl.col(name).shift(1).is_null()) & (pl.col("meter") == pl.col("meter").shift(1))
         for name in REGISTERS
     )
-    values = pl.struct("p_kw", *(name for name in REGISTERS if name in both.columns))
+    values = pl.struct("p_kw", *(name for name in (*REGISTERS, CHAIN) if name in both.columns))
     changed = both.group_by("meter", "slot_us").agg(values.n_unique().alias("n")).filter(pl.col("n") > 1)["meter"]
     wrong = told.filter(pl.col("wrong") | lone.fill_null(False))["meter"]
     return state, pl.concat([changed, wrong]).unique().sort()
