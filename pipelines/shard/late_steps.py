@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from metering.events import register_screen, registers
-from metering.tables.lake import REGISTERS
+from metering.tables.lake import CHAIN, REGISTERS
 from pipelines.shard.blocks import next_ends
 from pipelines.shard.state import State
 from pipelines.shard.steps import (
@@ -67,7 +67,7 @@ def screened(state: State, rows: pl.DataFrame, context: Context) -> tuple[State,
         (pl.col(name).is_null() != pl.col(name).shift(1).is_null()) & (pl.col("meter") == pl.col("meter").shift(1))
         for name in REGISTERS
     )
-    values = pl.struct("p_kw", *(name for name in REGISTERS if name in both.columns))
+    values = pl.struct("p_kw", *(name for name in (*REGISTERS, CHAIN) if name in both.columns))
     doubled = both.filter(pl.struct("meter", "slot_us").is_duplicated()) if counting.height < both.height else both[:0]
     changed = doubled.group_by("meter", "slot_us").agg(values.n_unique().alias("n")).filter(pl.col("n") > 1)["meter"]
     wrong = told.filter(pl.col("wrong") | lone.fill_null(False))["meter"]
@@ -96,7 +96,7 @@ def _around(rows: pl.DataFrame, state: State, context: Context) -> pl.DataFrame:
 
 def _looked_at(context: Context) -> list[str]:
     """Of what is held of a reading, that which its steps are told by, and which of a slot's readings counts."""
-    told_by = {"meter", "version", "ts", "slot_us", "end_us", "p_kw", *REGISTERS, *ORDER}
+    told_by = {"meter", "version", "ts", "slot_us", "end_us", "p_kw", *REGISTERS, CHAIN, *ORDER}
     return [name for name in context.held_columns if name in told_by]
 
 
@@ -111,7 +111,7 @@ def _with_registers(rows: pl.DataFrame, state: State) -> pl.DataFrame:
 
 def _no_seed(rows: pl.DataFrame) -> list[pl.Expr]:
     """Nothing is known of a block before the first of these readings; and of a register that none reports."""
-    kinds = dict(registers.SEED_SCHEMA) | dict.fromkeys(set(REGISTERS) - set(rows.columns), pl.Float64())
+    kinds = dict(registers.SEED_SCHEMA) | dict.fromkeys({*REGISTERS, CHAIN} - {*rows.columns}, pl.Float64())
     return [pl.lit(None, kind).alias(name) for name, kind in kinds.items()]
 
 

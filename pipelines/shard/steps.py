@@ -17,7 +17,7 @@ import polars as pl
 from metering.events import judge, register_screen, registers
 from metering.load.windows import latest
 from metering.readings.slots import answering, at_slots
-from metering.tables.lake import REGISTERS
+from metering.tables.lake import CHAIN, REGISTERS
 from metering.tables.schema import TIMESTAMP, no_rows
 from pipelines.shard.blocks import starts
 from pipelines.shard.checks import RUNS
@@ -28,7 +28,7 @@ from pipelines.shard.windows import CLOSED, OPEN
 
 LAST = Frame(
     "last",
-    1,
+    2,
     pl.Schema(
         {
             "meter": pl.UInt32(),
@@ -36,7 +36,7 @@ LAST = Frame(
             "ts": TIMESTAMP,
             "slot_us": pl.Int64(),
             "end_us": pl.Int64(),
-            **dict.fromkeys(REGISTERS, pl.Float64()),
+            **dict.fromkeys((*REGISTERS, CHAIN), pl.Float64()),
             **registers.SEED_SCHEMA,
         }
     ),
@@ -47,7 +47,7 @@ LAST = Frame(
 PRIOR = Frame("prior", 1, HELD_SCHEMA, dated="ts")
 """The last readings that are held no longer, of meters whose registers are looked at."""
 
-_SCREENED = ("meter", "version", "slot_us", "end_us", "stamp_us", *REGISTERS)
+_SCREENED = ("meter", "version", "slot_us", "end_us", "stamp_us", *REGISTERS, CHAIN)
 READINGS_BACK, BLOCKS_BACK = 3, 3
 
 
