@@ -14,6 +14,7 @@ from itertools import accumulate
 import polars as pl
 
 from metering.calendar import local_date
+from metering.events.silence import RULE as SILENCE
 from metering.readings.decode import Refused
 from metering.readings.payloads import Decoded
 from metering.registry.index import MeterIndex
@@ -47,6 +48,17 @@ class BatchResult:
 
 LIVE = "load_control_live"
 """Rows of `load_control` of running windows: they go to the topic, not to the lake."""
+
+
+FROM_LOOKING = (SILENCE,)
+"""Rules whose violations depend on when it was looked at, and not on the log alone."""
+
+
+def from_looking() -> pl.Expr:
+    """Whether a violation may not come again where its turn is done again: it is published once it has been committed,
+    for nothing would take it back from its topic.
+    """
+    return pl.col("rule").is_in(FROM_LOOKING)
 
 
 def nothing() -> dict[str, pl.DataFrame]:

@@ -69,7 +69,8 @@ def rebuild(
     positions = {**_of_folders(committed), **(_positions(lake) if commits.damaged else {}), **committed}
     past = LakePast(lake, naming, settings)
     state = state_of(past, Context(naming, settings, windows_kept, past))
-    commits.commit(0, positions, dump(state, FRAMES, naming), {})
+    before = [part for record, _ in commits.counting() for part in record.parts]
+    commits.commit(0, positions, dump(state, FRAMES, naming), {}, before)
     seconds = round(time.monotonic() - start, 1)
     log.info("state made anew from the lake", shards=len(positions), meters=state.meters_held, seconds=seconds)
 
