@@ -69,11 +69,13 @@ class Outbox:
         tables = {name: result.tables[name] for name in _PUBLISHED}
         self._waiting.append(tables | {"violations": tables["violations"].filter(~from_looking())})
 
-    def add_committed(self, violations: pl.DataFrame) -> None:
-        """Of violations that are committed those that came of looking."""
+    def add_committed(self, violations: pl.DataFrame) -> bool:
+        """Of violations that are committed those that came of looking; whether there are any to publish."""
         looked_at = violations.filter(from_looking())
-        if self._publisher is not None and looked_at.height:
-            self._waiting.append({"violations": looked_at})
+        if self._publisher is None or looked_at.is_empty():
+            return False
+        self._waiting.append({"violations": looked_at})
+        return True
 
     @property
     def held(self) -> bool:

@@ -22,7 +22,7 @@ from metering.readings.payloads import ACCEPTED_SCHEMA, Decoded
 from metering.records.decode import decode_records
 from metering.registry.index import MeterIndex
 from metering.tables.lake import LAKE, READINGS, REJECTS
-from pipelines.flow.batch_result import BatchResult, DecodedBatch, from_looking, nothing, placed, tables_of
+from pipelines.flow.batch_result import BatchResult, DecodedBatch, from_looking, nothing, placed, stamps_of, tables_of
 from pipelines.flow.health import Progress, ShardHealth
 from pipelines.flow.memory import Trimmer
 from pipelines.flow.metrics import Metrics
@@ -30,6 +30,7 @@ from pipelines.flow.neighbours import Neighbours
 from pipelines.flow.outbox import Outbox, Publisher
 from pipelines.flow.records import RecordBook
 from pipelines.flow.settings import Registry, ResultTopics, StreamSettings
+from pipelines.shard import clock
 from pipelines.shard.advance import FRAMES, TABLES, Results, advance
 from pipelines.shard.chunks import NEVER
 from pipelines.shard.state import Naming, Shards, State, dump, load, of_shards, rebased, united
@@ -88,6 +89,7 @@ class Worker:
         self._trimmer = Trimmer()
         self._naming = naming_of(registry.index(), settings.metering)
         self._state = self._loaded(mine)
+        self._again = False  # whether the last commit holds what a start publishes again
         self._publish_again(mine)
         self._positions: dict[str, Position] = {s: sinks.commits.position(s) or {} for s in sorted(mine)}
         self._pending: list[BatchResult] = []
@@ -127,7 +129,7 @@ class Worker:
                 theirs = self._naming.index.code(rows["meter_id"])
                 at = self._state.meters(self._naming.index)["shard"].gather(theirs)
                 rows = rows.filter((at != 0).fill_null(False))
-            self._outbox.add_committed(rows)
+            self._again |= self._outbox.add_committed(rows)
 
     def position(self, shard: str) -> Position | None:
         """Where a shard goes on, by its last commit."""
@@ -215,10 +217,9 @@ class Worker:
                 "are read again at the next start"
             )
         self._commit()
-        if self._outbox.held:
-            self._publish(self._settings.last_flush_s)
-            if not self.held:
-                self._commit(always=True)  # says that it has been published; else the next start does so again
+        self._publish(self._settings.last_flush_s)
+        if self._again and not self.held:
+            self._commit(always=True)  # else the next start would publish it once more
 
     def close(self) -> None:
         """Let go of what was not delivered."""
@@ -243,21 +244,27 @@ class Worker:
         state = replace(self._state, shards=shards)
         numbers = {name: number for number, name in enumerate(shards.names)}
         context = self._context([result.tables for result in self._pending], records.known)
+        watched = clock.concerned(state, context)
         past = context.past
         assert isinstance(past, LakePast)
         accepted, rejects = [], [*records.rejects]
+        stamps: list[pl.DataFrame] = []
         for part in readings:
             own = self._accepted(part, numbers, past)
             if not self._neighbours.none:
                 self._neighbours.refuse_apart(part.batch, self._new(own), self._naming)
             accepted.append(own)
-            if part.decoded.rejects.height and not isinstance(part.batch.content, Refused):
-                rejects.append(placed(part.decoded.rejects, part.batch, numbers))
+            if not isinstance(part.batch.content, Refused):
+                refused_here = part.decoded.rejects
+                if refused_here.height:
+                    rejects.append(refused_here := placed(refused_here, part.batch, numbers))
+                stamps += stamps_of(own, refused_here, part.index, watched)
             self._count(part, own.height)
         rows = accepted[0] if len(accepted) == 1 else pl.concat(accepted or [_NO_READINGS], how="diagonal")
         ended = {numbers[segment.shard] for segment in segments if segment.end}
         taken = rows.select(*context.arriving_columns, "shard")
-        self._state, results = advance(state, taken, context, ended, self._read_to_the_end(segments, numbers))
+        whole = self._read_to_the_end(segments, numbers)
+        self._state, results = advance(state, taken, context, ended, whole, pl.concat(stamps) if stamps else None)
         refused = pl.concat(rejects) if rejects else REJECTS.empty()
         gaps = [segment for segment in segments if segment.gap is not None]
         tables = tables_of(rows, refused, results, gaps, self._naming.index, self._settings.metering.timezone)
@@ -274,7 +281,8 @@ class Worker:
         settings = self._settings
         past = LakePast(self._sinks.lake, self._naming, settings.metering, pending)
         alone = self._neighbours.none
-        return Context(self._naming, settings.metering, settings.windows_kept, past, settings.silent_s, known, alone)
+        figures = (settings.metering, settings.windows_kept, past, settings.silent_s)
+        return Context(self._naming, *figures, known, alone, datetime.now(UTC))
 
     def _read_to_the_end(self, segments: Sequence[Segment], numbers: Mapping[str, int]) -> dict[int, int]:
         """The shards of a turn (numbers) that have been read to the end of their logs, and are live: of what is sent
@@ -397,8 +405,9 @@ class Worker:
         self._metrics.committed(self._positions)
         rows = sum(result.rows for result in done)
         log.debug("committed", rows=rows, seconds=round(self._commit_took, 3), shards=len(self._positions))
+        self._again = False
         for result in done:
-            self._outbox.add_committed(result.tables["violations"])
+            self._again |= self._outbox.add_committed(result.tables["violations"])
             for committed in result.committed:
                 committed()
 
