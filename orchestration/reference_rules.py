@@ -67,9 +67,7 @@ def _page(rule: Rule) -> str:
     begins = f"{', and '.join(map(_begins, rule.conditions))}, for {rule.hold_s:g} s{_of_phase(rule)}"
     ends = f"{_or(over)}, for {rule.clear_hold_s:g} s"
     if rule.id == SILENCE:
-        begins = (
-            f"slots have been empty for {rule.hold_s:g} s, {rule.start:g} at least, and are past the watermark"
-        )
+        begins = f"slots have been empty for {rule.hold_s:g} s, {rule.start:g} at least, and are past the watermark"
         ends = "every one of them has come"
     lines = {
         "Meaning": rule.meaning,
