@@ -7,7 +7,6 @@ made durable (`sinks.lake.commits`).
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from metering.registry.index import MeterIndex
 from metering.tables.lake import LAKE, READINGS, REJECTS
 from pipelines.flow.batch_result import BatchResult, DecodedBatch, from_looking, nothing, placed, stamps_of, tables_of
 from pipelines.flow.health import Progress, ShardHealth
+from pipelines.flow.looks import Looks
 from pipelines.flow.memory import Trimmer
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.neighbours import Neighbours
@@ -32,7 +32,6 @@ from pipelines.flow.records import RecordBook
 from pipelines.flow.settings import Registry, ResultTopics, StreamSettings
 from pipelines.shard import clock
 from pipelines.shard.advance import FRAMES, TABLES, Results, advance
-from pipelines.shard.chunks import NEVER
 from pipelines.shard.state import Naming, Shards, State, dump, load, of_shards, rebased, united
 from pipelines.shard.store import HELD_SCHEMA, Context, LakePast, Records, naming_of
 from pipelines.shard.windows import OPEN
@@ -97,8 +96,7 @@ class Worker:
         self._committed_at = time.monotonic()
         self._commit_took = 0.0
         self._told_at: datetime | None = None
-        self._caught_up: set[str] = set()
-        self._read_at: dict[str, float] = {}
+        self._looks = Looks(settings)
         self._counted: tuple[State, dict[str, tuple[int, int, int]]] | None = None
 
     def _loaded(self, mine: frozenset[str]) -> State:
@@ -155,17 +153,7 @@ class Worker:
 
     def look(self) -> BatchResult | None:
         """What is due by the clock although nothing comes; None where there is nothing to tell."""
-        now_us, oldest_us = time.time_ns() // 1000, self._oldest_us()
-        shards = self._state.shards
-        looked_at = {}
-        for number, (name, max_us) in enumerate(zip(shards.names, shards.max_us, strict=True)):
-            if name not in self._caught_up:
-                continue
-            if max_us > oldest_us:
-                looked_at[number] = now_us
-            elif time.monotonic() - self._read_at.get(name, math.inf) >= self._settings.look_s:
-                del self._read_at[name]
-                looked_at[number] = NEVER
+        looked_at = self._looks.due(self._state.shards)
         if not looked_at:
             return None
         with self._metrics.stage("advance"):
@@ -263,7 +251,7 @@ class Worker:
         rows = accepted[0] if len(accepted) == 1 else pl.concat(accepted or [_NO_READINGS], how="diagonal")
         ended = {numbers[segment.shard] for segment in segments if segment.end}
         taken = rows.select(*context.arriving_columns, "shard")
-        whole = self._read_to_the_end(segments, numbers)
+        whole = self._looks.after(segments, shards)
         self._state, results = advance(state, taken, context, ended, whole, pl.concat(stamps) if stamps else None)
         refused = pl.concat(rejects) if rejects else REJECTS.empty()
         gaps = [segment for segment in segments if segment.gap is not None]
@@ -283,24 +271,6 @@ class Worker:
         alone = self._neighbours.none
         figures = (settings.metering, settings.windows_kept, past, settings.silent_s)
         return Context(self._naming, *figures, known, alone, datetime.now(UTC))
-
-    def _read_to_the_end(self, segments: Sequence[Segment], numbers: Mapping[str, int]) -> dict[int, int]:
-        """The shards of a turn (numbers) that have been read to the end of their logs, and are live: of what is sent
-        from long ago more may be on its way, and it is looked at when nothing more comes.
-        """
-        oldest_us = self._oldest_us()
-        found: dict[str, bool] = {}
-        for segment in segments:
-            newest = segment.newest_offset
-            found[segment.shard] = newest is not None and segment.after.get("offset", 0) > newest
-        self._caught_up = {*(self._caught_up - found.keys()), *(shard for shard, whole in found.items() if whole)}
-        self._read_at |= dict.fromkeys(found, time.monotonic())
-        max_us = (*self._state.shards.max_us, *(NEVER for _ in numbers))
-        return {numbers[shard]: NEVER for shard, whole in found.items() if whole and max_us[numbers[shard]] > oldest_us}
-
-    def _oldest_us(self) -> int:
-        """How old the newest reading of a live shard is at most, by the clock."""
-        return time.time_ns() // 1000 - int(self._settings.live_days * 86_400e6)
 
     def _accepted(self, part: DecodedBatch, numbers: dict[str, int], past: LakePast) -> pl.DataFrame:
         """Accepted readings in their places. Of rejects that are read again those that have not been taken yet, in the
