@@ -17,6 +17,7 @@ from metering.calendar import day_bounds, local_date
 from metering.load.curve import daily_curve
 from metering.load.demand import demand_daily, slides
 from metering.load.indices import CURVE, daily_load
+from metering.load.registers import chain_of
 from metering.load.windows import USED, windows
 from metering.readings.plausible import believed
 from metering.readings.slots import WINDOW_US, answering, estimates, placed, weighed
@@ -35,7 +36,6 @@ from metering.vee.meter_curve import (
     START,
     WINDOW_VALUES,
     Beside,
-    chain_of,
     meter_curve,
     meter_daily,
     reaching,

@@ -11,7 +11,14 @@ from dataclasses import replace
 
 import polars as pl
 
-from metering.tables.alarms import ALARM_HANDLING, ALARMS, METER_EVENTS_JOINED, METERING_FAULTS, RULE_OBSERVABILITY
+from metering.tables.alarms import (
+    ALARM_HANDLING,
+    ALARMS,
+    METER_EVENTS_JOINED,
+    METERING_FAULTS,
+    REGISTER_DAILY,
+    RULE_OBSERVABILITY,
+)
 from metering.tables.charges import BASES, CHARGES, PF_MEASURES, SUPPLY_MODES
 from metering.tables.charges import POWER_FACTOR_MONTHLY as POWER_FACTOR_MONTHLY
 from metering.tables.control import CONTROL
@@ -348,7 +355,8 @@ def warehouse(periods: Sequence[str]) -> dict[str, Table]:
     """All tables of the warehouse; `periods` are the time-of-use periods that the settings name."""
     tables = (
         CUSTOMERS, METERS, DAILY_CURVE, METER_DAILY, _daily_load(periods), VOLTAGE_DAILY, POWER_FACTOR_MONTHLY,
-        *CHARGES, ALARMS, STORMS, ALARM_HANDLING, METER_EVENTS_JOINED, METERING_FAULTS, RULE_OBSERVABILITY, *CONTROL, FORECAST,
+        *CHARGES, ALARMS, STORMS, ALARM_HANDLING, METER_EVENTS_JOINED, METERING_FAULTS, REGISTER_DAILY,
+        RULE_OBSERVABILITY, *CONTROL, FORECAST,
         FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
     )  # fmt: skip
     return {t.name: t for t in tables}
