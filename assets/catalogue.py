@@ -14,7 +14,7 @@ import polars as pl
 from assets import control
 from assets.alarms import alarm_handlings, meter_events, metering_faulted, observabilities, register_dailies
 from assets.batch import Batch, Outcome, Part, gated
-from assets.charges import bill_checks, charges, demands
+from assets.charges import Shown, bill_checks, charges, demands, seen_bills, seen_charges, seen_demand
 from assets.curves import (
     batch_windows,
     curves,
@@ -62,6 +62,8 @@ class Result:
     group: str
     deps: tuple[str, ...] = ()
     lake: tuple[str, ...] = ()
+    seen: Callable[[Batch, date], Shown] | None = None
+    """Metadata of the newest day: numbers that draw trends, markdown with a picture."""
 
 
 _COUNTED = (
@@ -82,6 +84,7 @@ _COUNTED = (
         "charges",
         ("demand_daily", "power_factor_monthly", "customers"),
         ("frozen_registers",),
+        seen_demand,
     ),
     Result(
         "charges_monthly",
@@ -90,8 +93,17 @@ _COUNTED = (
         "charges",
         ("demand_monthly", "daily_load", "daily_curve", "power_factor_monthly", "customers"),
         ("frozen_registers",),
+        seen_charges,
     ),
-    Result("bill_check", "bill_check", bill_checks, "charges", ("charges_monthly", "meter_daily"), ("service_events",)),
+    Result(
+        "bill_check",
+        "bill_check",
+        bill_checks,
+        "charges",
+        ("charges_monthly", "meter_daily"),
+        ("service_events",),
+        seen_bills,
+    ),
     Result("violations", "violations", violations, "supply", (), ("violations", "feedback")),
     Result("storms", "storms", storms_of, "supply", ("violations", "customers")),
     Result("meter_events", "meter_events", meter_events, "supply", ("violations", "meters"), ("meter_events",)),
@@ -191,7 +203,7 @@ def _asset(
             outcome.stage.discard()
             raise dg.Failure(_refusal(outcome.verdict), allow_retries=False)
         outcome.stage.publish()
-        for day, metadata in _metadata(batch, table, wanted, outcome):
+        for day, metadata in _metadata(batch, result, table, wanted, outcome):
             context.add_asset_metadata(metadata, partition_key=day.isoformat())
         yield dg.MaterializeResult()
 
@@ -284,7 +296,7 @@ def _column_schema(table: Table) -> dg.TableSchema:
 
 
 def _metadata(
-    batch: Batch, table: Table, days: Sequence[date], outcome: Outcome
+    batch: Batch, result: Result, table: Table, days: Sequence[date], outcome: Outcome
 ) -> Iterator[tuple[date, dict[str, dg.MetadataValue | int]]]:
     for day in days:
         metadata: dict[str, dg.MetadataValue | int] = {"dagster/row_count": outcome.rows[day]}
@@ -292,7 +304,15 @@ def _metadata(
             curve = batch.marts.read(table, [day])
             metadata["curve"] = dg.MetadataValue.md(curve_picture(curve, batch.settings.timezone))
             metadata["preview"] = dg.MetadataValue.md(_markdown(curve.head(PREVIEW_ROWS)))
+        if result.seen is not None and day == days[-1]:
+            metadata |= {name: _shown(value) for name, value in result.seen(batch, day).items()}
         yield day, metadata
+
+
+def _shown(value: float | str) -> dg.MetadataValue:
+    if isinstance(value, str):
+        return dg.MetadataValue.md(value)
+    return dg.MetadataValue.int(value) if isinstance(value, int) else dg.MetadataValue.float(value)
 
 
 def _markdown(frame: pl.DataFrame) -> str:

@@ -13,8 +13,9 @@ import polars as pl
 
 from assets.batch import Batch, Part
 from assets.curves import days_of_month
+from assets.picture import charges_picture, demand_picture
 from metering.calendar import day_bounds, local_date
-from metering.charges.bills import BILL, bill_check
+from metering.charges.bills import BILL, TOTAL, bill_check
 from metering.charges.closing import with_deltas
 from metering.charges.frozen import frozen_demand, frozen_energy, frozen_findings
 from metering.charges.measured import Measured
@@ -24,7 +25,15 @@ from metering.charges.settlement import closes_at, days_between, demand_month, d
 from metering.load.demand import demand_monthly, of_sources
 from metering.records.current import current
 from metering.settings import in_force
-from metering.tables.charges import CHARGES_MONTHLY, DEMAND_DAILY, DEMAND_MONTHLY, POWER_FACTOR_MONTHLY
+from metering.tables import Table
+from metering.tables.charges import (
+    BILL_CHECK,
+    CHARGES_MONTHLY,
+    DELTA,
+    DEMAND_DAILY,
+    DEMAND_MONTHLY,
+    POWER_FACTOR_MONTHLY,
+)
 from metering.tables.records import FROZEN, SERVICE
 from metering.tables.warehouse import METER_DAILY
 from metering.text import filled
@@ -212,3 +221,44 @@ def _notes(batch: Batch, month: date) -> dict[str, str]:
         if words:
             notes[row["customer_no"]] = f"of {row['points']} quarter-hours {words}"
     return notes
+
+
+Shown = dict[str, int | float | str]
+"""Metadata of a materialisation: numbers that draw trends, and markdown."""
+
+
+def seen_demand(batch: Batch, day: date) -> Shown:
+    rows = _month(batch, DEMAND_MONTHLY, day)
+    known = rows.filter(pl.col("demand_kw").is_not_null())
+    if known.is_empty():
+        return {}
+    over = rows.filter(pl.col("overrun_kw") > 0)
+    return {
+        "largest_demand_kw": float(known["demand_kw"].max()),  # type: ignore[arg-type]
+        "customers_above_contract": over.height,
+        "customers_without_demand": rows.height - known.height,
+        "picture": demand_picture(known),
+    }
+
+
+def seen_charges(batch: Batch, day: date) -> Shown:
+    rows = _month(batch, CHARGES_MONTHLY, day)
+    if rows.is_empty():
+        return {}
+    projected = rows.select(pl.coalesce("projected", "amount").sum()).item()
+    return {
+        "due_yuan": float(rows["amount"].sum()),
+        "projected_yuan": float(projected),
+        "deltas": rows.filter(pl.col("status") == DELTA).height,
+        "picture": charges_picture(rows),
+    }
+
+
+def seen_bills(batch: Batch, day: date) -> Shown:
+    rows = _month(batch, BILL_CHECK, day).filter(pl.col("item") != TOTAL)
+    counts = rows.filter(~pl.col("cause").is_in(["equal", "rounding"])).group_by("cause").len().sort("cause")
+    return {"lines": rows.height, "differing_lines": int(counts["len"].sum()), **dict(counts.iter_rows())}
+
+
+def _month(batch: Batch, table: Table, day: date) -> pl.DataFrame:
+    return batch.marts.scan(table, [month_partition(day)]).collect()

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import polars as pl
 
-from metering.tables.charges import DEMAND_DAILY
 from metering.tables.lake import CHAIN, READINGS, REGISTERS, WINDOWS
 from metering.tables.schema import TIMESTAMP, Column, Table
 from metering.tables.warehouse import STATUS_MEANING, STATUSES
@@ -54,4 +53,4 @@ METER_CURVE = Table(
     ),
 )
 
-BATCH: dict[str, Table] = {t.name: t for t in (BATCH_WINDOWS, METER_CURVE, DEMAND_DAILY)}
+BATCH: dict[str, Table] = {t.name: t for t in (BATCH_WINDOWS, METER_CURVE)}
