@@ -6,7 +6,7 @@ Here: reading what the months that a run touches need, and no older ones. Not he
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
 
 import polars as pl
@@ -14,7 +14,7 @@ import polars as pl
 from assets.batch import Batch, Part
 from assets.curves import days_of_month
 from assets.picture import charges_picture, demand_picture
-from metering.calendar import day_bounds, local_date
+from metering.calendar import day_bounds
 from metering.charges.bills import BILL, TOTAL, bill_check
 from metering.charges.closing import with_deltas
 from metering.charges.frozen import frozen_demand, frozen_energy, frozen_findings
@@ -115,6 +115,7 @@ def _measured(batch: Batch, parts: MonthParts) -> tuple[Measured, pl.DataFrame]:
         demand.select("customer_no", "demand_kw"), on="customer_no", how="left"
     )
     told = frozen_findings(energy, of_demand, own, month, settings)
+    told = pl.concat([told, _differing(loads, power_factor, month)])
     findings = told.with_columns(meter_id=pl.lit(None, pl.String), window_end=pl.lit(None, FINDINGS["window_end"]))
     measured = Measured(
         loads=loads.select("customer_no", "date", *(n for n in loads.columns if n.startswith("energy_"))),
@@ -126,6 +127,23 @@ def _measured(batch: Batch, parts: MonthParts) -> tuple[Measured, pl.DataFrame]:
         elapsed={day: _elapsed(batch, day) for day in days},
     )
     return measured, findings.select(FINDINGS.names())
+
+
+def _differing(loads: pl.DataFrame, power_factor: pl.DataFrame, month: date) -> pl.DataFrame:
+    """Customers whose days do not add up to the month's energy: one energy, whatever table it is asked of."""
+    days = loads.group_by("customer_no").agg(pl.col("energy_kwh").sum())
+    both = days.join(power_factor.select("customer_no", "active_kwh"), on="customer_no")
+    off = (pl.col("energy_kwh") - pl.col("active_kwh")).abs()
+    limit = 1e-9 * pl.col("active_kwh").abs() + 0.001
+    said = filled(f"customer {{}} in {month:%Y-%m}: {{}} kWh of its days, {{}} kWh of its month",
+                  "customer_no", "energy_kwh", "active_kwh")  # fmt: skip
+    return both.filter(off > limit).select(
+        pl.lit("one_energy").alias("rule"),
+        pl.lit("error").alias("severity"),
+        off.alias("value"),
+        limit.alias("limit"),
+        said.alias("detail"),
+    )
 
 
 def _demand(batch: Batch, parts: MonthParts, of_month: pl.DataFrame, start: date, end: date) -> pl.DataFrame:
@@ -193,15 +211,22 @@ def _unpriced(parts: MonthParts, rows: pl.DataFrame, month: date) -> pl.DataFram
 
 def bill_checks(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     """Bills for the months of the days, and for those of which a bill came on the days."""
-    with batch.lake.held():
-        every = batch.lake.scan(SERVICE.table.name).filter(pl.col("type") == BILL).collect()
-    bills = current(every, SERVICE)
-    came = bills.filter(local_date(pl.col("at"), batch.settings.timezone).is_in(list(days)))
+    came = _bills(batch, lambda day: day in days)
     touched = _touched(batch, days)
-    for month in sorted({*touched, *came["month"].drop_nulls()} & {*bills["month"].drop_nulls()}):
+    wanted = {*touched, *came["month"].drop_nulls()}
+    bills = _bills(batch, lambda day: day >= min(wanted))
+    for month in sorted(wanted & {*bills["month"].drop_nulls()}):
         lines = batch.marts.scan(CHARGES_MONTHLY, [month_partition(month)]).collect()
         rows = bill_check(bills, lines, month, batch.settings, _notes(batch, month))
         yield Part(month_partition(month), rows, touched.get(month, days[-1]))
+
+
+def _bills(batch: Batch, of_day: Callable[[date], bool]) -> pl.DataFrame:
+    """Current bills that came on some days; none comes before its month."""
+    dates = [day for day in batch.lake.dates(SERVICE.table.name) if of_day(day)]
+    with batch.lake.held():
+        rows = batch.lake.scan(SERVICE.table.name, dates).filter(pl.col("type") == BILL).collect()
+    return current(rows, SERVICE)
 
 
 def _notes(batch: Batch, month: date) -> dict[str, str]:

@@ -270,9 +270,10 @@ def _contract(customer: Customer, part: Mapping[str, Any], own: int, days: int, 
 def _adjustment(customer: Customer, lines: Iterable[Line], rules: _Rules) -> Line | None:
     """The power-factor adjustment of what is in its base; None where there is no power factor, or capacity is small."""
     largest = max((part["contract_capacity_kva"] for part in customer.parts), default=0.0)
-    if customer.adjustment_pct is None or largest < rules.adjustment.min_kva:
+    inside = [line.amount or _NOTHING for line in lines if line.in_base]
+    if customer.adjustment_pct is None or largest < rules.adjustment.min_kva or not inside:
         return None
-    base = sum((line.amount or _NOTHING for line in lines if line.in_base), _NOTHING)
+    base = sum(inside, _NOTHING)
     pct = exact(customer.adjustment_pct, 4)
     rate = half_up(pct / 100, rules.settlement.price_decimals)
     said = f"power factor {customer.factor:.2f}, standard {customer.standard:.2f}: {pct.normalize():f} %"

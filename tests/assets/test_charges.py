@@ -200,3 +200,34 @@ def test_frozen_registers_are_used_and_compared(
     found = dict(outcome.quality.select("rule", "sample").iter_rows())
     assert "30000.0 kWh frozen by its meters" in found["frozen_registers"]
     assert "frozen_demand" in found
+    assert "one_energy" not in found
+
+
+def test_days_that_do_not_add_up_to_their_month_and_tariffs_without_a_price_are_told(
+    changed: Path, batch_of: Callable[[Path], Batch], materialise: Callable[..., None]
+) -> None:
+    days = [date(2026, 3, 30), date(2026, 3, 31)]
+    (changed / "kilowatch.toml").write_text("prices = []", "utf-8")
+    materialise(batch_of(changed), days, TABLES[:-2])
+    batch = batch_of(changed)
+    stage, day = batch.marts.stage(), "date=2026-03-31"
+    load = batch.tables["daily_load"]
+    stage.write(load, day, batch.marts.scan(load, [day]).with_columns(pl.col("energy_kwh") + 1).collect())
+    stage.publish()
+    (part,) = next(r for r in RESULTS if r.table == "charges_monthly").compute(batch, days)
+    assert part.findings is not None
+    told = part.findings.group_by("rule", "severity").len().sort("rule").rows()
+    assert told == [("no_price", "warning", 2), ("one_energy", "error", 2)]
+    assert part.rows.is_empty()
+
+
+def test_what_is_seen_of_a_month(home: Path, batch_of: Callable[[Path], Batch]) -> None:
+    batch = batch_of(home)
+    shown = {r.table: r.seen(batch, MARCH) for r in RESULTS if r.seen is not None}
+    assert set(shown) == {"demand_monthly", "charges_monthly", "bill_check"}
+    due = rows(batch, "charges_monthly")["amount"].sum()
+    assert shown["charges_monthly"]["due_yuan"] == pytest.approx(float(due))
+    for table in ("demand_monthly", "charges_monthly"):
+        assert str(shown[table]["picture"]).startswith("![")
+    assert shown["demand_monthly"]["customers_above_contract"] == 0
+    assert shown["bill_check"] == {"lines": 0, "differing_lines": 0}
