@@ -55,7 +55,7 @@ def demand_daily(
     of_day = curve.filter(pl.col("date") == day)
     meters = _main(meter_versions, day, settings)
     points = pl.concat([_together(of_day), _apart(meter_curve, meters)])
-    slid = _slid(readings, meters, day, settings, until)
+    slid = _slid(readings, meter_versions, day, settings, until)
     rows = (
         _blocks(points)
         .join(slid, on=_BY, how="left")
@@ -104,7 +104,7 @@ def sliding_demand(
     for: slot_end, slot_s) go back that far, but not over a settlement day's: there demand begins anew. Customers
     without one full mean (within MOST_KW) have no row.
     """
-    slid = _slid(readings, _main(meter_versions, day, settings), day, settings, until)
+    slid = _slid(readings, meter_versions, day, settings, until)
     return slid.filter(pl.col("source_no") == TOGETHER).select("customer_no", "sliding_kw").sort("customer_no")
 
 
@@ -225,7 +225,7 @@ def of_sources(rows: pl.DataFrame, day: date, settings: MeteringSettings) -> pl.
 
 def _main(meter_versions: pl.DataFrame, day: date, settings: MeteringSettings) -> pl.DataFrame:
     meters = meters_on(meter_versions, day, settings).filter(pl.col("role") == MAIN)
-    return meters.select("meter_id", "customer_no", "source_no", "interval_s", "sampling").with_columns(
+    return meters.select("meter_id", "customer_no", "source_no", "sampling").with_columns(
         (pl.col("source_no").n_unique() > 1).over("customer_no").alias("several")
     )
 
@@ -275,7 +275,7 @@ def _snapshots(meters: pl.DataFrame) -> pl.DataFrame:
 
 def _slid(
     readings: pl.DataFrame | None,
-    meters: pl.DataFrame,
+    meter_versions: pl.DataFrame,
     day: date,
     settings: MeteringSettings,
     until: datetime | None,
@@ -284,21 +284,14 @@ def _slid(
 
     Columns: customer_no, source_no, sliding_kw, sliding_at (its end; the first of equals).
     """
-    # one coarse meter leaves the customer without: a part of its demand would be told as the whole
-    fine = (_SLIDE_S % pl.col("interval_s") == 0).all().over("customer_no")
-    due = meters.filter(fine)
-    if readings is None or due.is_empty():
-        return no_rows(_SLID)
-    together = due.with_columns(pl.lit(TOGETHER, pl.Int32).alias("source_no"))
-    due = pl.concat([together, due.filter("several")]).with_columns(
-        (_SLIDE_S // pl.col("interval_s")).sum().over(_BY).alias("due"),
-        (pl.col("interval_s") / _SLIDE_S).alias("weight"),
-    )
     start, _ = day_bounds(day, settings.timezone)
     begins = day == demand_period(demand_month(day, settings.settlement), settings.settlement)[0]
     back = DEMAND_MIN - 1
-    first = start if begins else start - timedelta(minutes=back)
-    minutes = _full_minutes(readings, due, first, due_until(day, settings, until))
+    first, end = start if begins else start - timedelta(minutes=back), due_until(day, settings, until)
+    due = _due(meter_versions, first, end)
+    if readings is None or due.is_empty():
+        return no_rows(_SLID)
+    minutes = _full_minutes(readings, due, first, end)
     unbroken = pl.all_horizontal(pl.col(name).shift(back) == pl.col(name) for name in _BY) & (
         pl.col("minute").shift(back) == pl.col("minute").dt.offset_by(f"-{back}m")
     )
@@ -316,16 +309,60 @@ def _slid(
     return found.select(pl.col(name).cast(dtype) for name, dtype in _SLID.items())
 
 
+def _due(meter_versions: pl.DataFrame, after: datetime, until: datetime) -> pl.DataFrame:
+    """Main meters between two instants, of customers all of whose ones report at whole fractions of a minute.
+
+    A row for each that counts for all sources together, and one for its own source where the customer has several:
+    meter_id, customer_no, source_no, interval_s, and from when to when (null: on). Meters are exchanged at noon.
+    """
+    valid = (pl.col("valid_from") < until) & (pl.col("valid_to").is_null() | (pl.col("valid_to") > after))
+    never = meter_versions.schema["valid_to"]
+    meters = (
+        meter_versions.filter(valid, pl.col("role") == MAIN)
+        .group_by("meter_id", "customer_no", "source_no", "interval_s")
+        .agg(
+            pl.col("valid_from").min(),
+            pl.when(pl.col("valid_to").null_count() == 0).then(pl.col("valid_to").max().cast(never)).alias("valid_to"),
+        )
+    )
+    # one coarse meter leaves the customer without: a part of its demand would be told as the whole
+    fine = meters.filter((_SLIDE_S % pl.col("interval_s") == 0).all().over("customer_no"))
+    several = (pl.col("source_no").n_unique() > 1).over("customer_no")
+    together = fine.with_columns(pl.lit(TOGETHER, pl.Int32).alias("source_no"))
+    return pl.concat([together, fine.filter(several)])
+
+
 def _full_minutes(readings: pl.DataFrame, due: pl.DataFrame, after: datetime, until: datetime) -> pl.DataFrame:
-    """Mean power of full minutes: customer_no, source_no, minute (its end), p_kw; sorted by these."""
+    """Mean power of the minutes that every meter due in them has told: customer_no, source_no, minute (its end), p_kw;
+    sorted by these.
+    """
     end = pl.col("slot_end")
     minute = (end - pl.duration(microseconds=1)).dt.truncate("1m").dt.offset_by("1m")
+    valid = (pl.col("minute") > pl.col("valid_from")) & (
+        pl.col("valid_to").is_null() | (pl.col("minute") <= pl.col("valid_to"))
+    )
+    slots = _SLIDE_S // pl.col("interval_s")
+    throughout = (pl.col("valid_from") <= after) & (pl.col("valid_to").is_null() | (pl.col("valid_to") >= until))
+    constant = due.with_columns(throughout.all().over(_BY).alias("constant"))
+    whole = constant.filter("constant").group_by(_BY).agg(slots.sum().alias("due"))
+    spans = pl.datetime_range(after, until, "1m", closed="right", time_unit="us", eager=True).alias("minute")
+    changing = (
+        constant.filter(~pl.col("constant"))
+        .join(spans.cast(TIMESTAMP).to_frame(), how="cross")
+        .filter(valid)
+        .group_by(*_BY, "minute")
+        .agg(slots.sum().alias("due_then"))
+    )
+    weight = pl.col("interval_s") / _SLIDE_S
     return (
         readings.filter(end > after, end <= until, pl.col("slot_s") > 0, pl.col("p_kw").is_not_null())
         .select("meter_id", "p_kw", minute.alias("minute"))
         .join(due, on="meter_id")
+        .filter(valid)
         .group_by(*_BY, "minute")
-        .agg((pl.col("p_kw") * pl.col("weight")).sum().alias("p_kw"), pl.len().alias("came"), pl.col("due").first())
-        .filter(pl.col("came") == pl.col("due"))
+        .agg((pl.col("p_kw") * weight).sum().alias("p_kw"), pl.len().alias("came"))
+        .join(whole, on=_BY, how="left")
+        .join(changing, on=[*_BY, "minute"], how="left")
+        .filter(pl.col("came") == pl.coalesce("due", "due_then"))
         .sort(*_BY, "minute")
     )

@@ -92,6 +92,27 @@ def test_it_slides_where_every_main_meter_reports_by_the_minute(
     assert found[1]["demand_kw"] == found[0]["demand_kw"]
 
 
+def test_it_slides_over_the_exchange_of_a_meter_at_noon(
+    metering_settings: MeteringSettings, make_customers: Builder, make_meter_versions: Builder, make_curve: Builder
+) -> None:
+    noon = START + timedelta(hours=12)
+    customers = make_customers({A: {}})
+    fine = {"customer_no": A, "interval_s": 60, "valid_to": date(2026, 7, 8)}
+    later = {**fine, "valid_from": date(2026, 7, 8), "valid_to": None}
+    versions = make_meter_versions(customers, {"old": fine, "new": later})
+    at = pl.when(pl.col("meter_id") == "old")
+    versions = versions.with_columns(
+        at.then("valid_from").otherwise(pl.lit(noon).cast(pl.Datetime("us", "UTC"))).alias("valid_from"),
+        at.then(pl.lit(noon).cast(pl.Datetime("us", "UTC"))).otherwise("valid_to").alias("valid_to"),
+    )
+    before = minutes("old", [10.0] * 712 + [400.0] * 8)
+    readings = pl.concat([before, minutes("new", [400.0] * 7 + [10.0] * 713, noon)])
+    curve = make_curve(A, DAY, [300.0] * 96)
+    row = by_source(demand_daily(curve, METER_CURVE.empty(), readings, versions, DAY, metering_settings))[0]
+    assert (row["demand_kw"], row["basis"]) == (pytest.approx(400.0), "sliding")
+    assert row["demand_at"] == noon + timedelta(minutes=7)
+
+
 def test_snapshots_give_no_demand_and_it_is_said(
     metering_settings: MeteringSettings, make_customers: Builder, make_meter_versions: Builder, make_curve: Builder
 ) -> None:
