@@ -96,8 +96,15 @@ def _over(batch: Batch, month: date) -> bool:
     days = days_of_month(month)
     if batch.until is None or batch.until < day_bounds(days[-1], batch.settings.timezone)[1]:
         return False
-    there = {day for day in batch.lake.dates("readings") if day in days}
-    return all(batch.marts.files("daily_load", [day_partition(day)]) for day in there)
+    missing = [day for day in days if not batch.marts.files("daily_load", [day_partition(day)])]
+    return not any(_has_readings(batch, day) for day in batch.lake.dates("readings") if day in missing)
+
+
+def _has_readings(batch: Batch, day: date) -> bool:
+    """Whether anything is told of the day but the registers at its end, which are the next one's start."""
+    _, end = day_bounds(day, batch.settings.timezone)
+    with batch.lake.held():
+        return batch.lake.scan("readings", [day]).filter(pl.col("ts") < end).head(1).collect().height > 0
 
 
 def _measured(batch: Batch, parts: MonthParts) -> tuple[Measured, pl.DataFrame]:

@@ -150,8 +150,17 @@ def test_what_comes_after_closing_is_a_delta_and_a_bill_is_compared(
     changed: Path, batch_of: Callable[[Path], Batch], materialise: Callable[..., None]
 ) -> None:
     days = [date(2026, 3, 30) + timedelta(days=n) for n in range(8)]
+    first = (
+        LAKE["readings"]
+        .empty()
+        .clear(2)
+        .with_columns(ts=pl.lit(datetime(2026, 3, 29, 16, tzinfo=UTC)), meter_id=pl.lit("M1"))
+    )
+    (changed / "lake" / "readings" / "date=2026-03-29").mkdir()
+    first.drop("date").write_parquet(changed / "lake" / "readings" / "date=2026-03-29" / "0.parquet")
     materialise(batch_of(changed), days, TABLES)
     settled = rows(batch_of(changed), "charges_monthly")
+    assert set(settled["status"]) == {"closed"}  # the registers as March begins here are no day of it
     due = dict(settled.group_by("customer_no").agg(pl.col("amount").sum()).iter_rows())
     bill = {"type": "bill", "at": "2026-04-06T09:00:00+08:00", "month": "2026-03"}
     record(
