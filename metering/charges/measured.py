@@ -5,7 +5,7 @@ Here: from frames to plain values. Not here: the lines of a bill (`monthly`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 import polars as pl
 
 from metering.charges.months import MonthParts
+
+MOST_KWH = 1e10
+"""More than any customer draws in a month: beyond it energy is not known, as a decimal would not hold its price."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,7 @@ class Customer:
 
 
 def customers_of(parts: MonthParts, measured: Measured) -> dict[str, Customer]:
+    """Every customer that is valid on a day of the month, with what is known of it."""
     found: dict[str, Customer] = {}
     for part in parts.parts.sort("customer_no", "first").iter_rows(named=True):
         found.setdefault(part["customer_no"], Customer()).parts.append(part)
@@ -59,22 +63,35 @@ def customers_of(parts: MonthParts, measured: Measured) -> dict[str, Customer]:
         found[customer_no].energy[part, period] = kwh
     for customer_no, part, slot, kwh in _by_slot(parts, measured.slots).iter_rows():
         found[customer_no].slots.setdefault(part, {})[slot] = kwh
-    for row in measured.power_factor.iter_rows(named=True):
-        if customer := found.get(row["customer_no"]):
-            customer.active_kwh, customer.factor = row["active_kwh"], row["power_factor"]
-            customer.adjustment_pct, customer.standard = row["adjustment_pct"], row["pf_standard"]
-    for customer_no, contract, kw in measured.demand.select("customer_no", "contract", "demand_kw").iter_rows():
-        if customer := found.get(customer_no):
-            customer.demand[contract] = kw
-    for customer_no, period, kwh in measured.frozen.select("customer_no", "period", "frozen_kwh").iter_rows():
-        if customer := found.get(customer_no):
-            customer.frozen[period] = kwh
-    for customer_no, kw in measured.frozen_demand.select("customer_no", "frozen_kw").iter_rows():
-        if customer := found.get(customer_no):
-            customer.frozen_kw = kw
+    figures = ("active_kwh", "power_factor", "adjustment_pct", "pf_standard")
+    for customer, kwh, factor, pct, standard in _each(found, measured.power_factor, *figures):
+        customer.active_kwh, customer.factor = kwh, factor
+        customer.adjustment_pct, customer.standard = pct, standard
+    for customer, contract, kw in _each(found, measured.demand, "contract", "demand_kw"):
+        customer.demand[contract] = kw
+    for customer, period, kwh in _each(found, measured.frozen, "period", "frozen_kwh"):
+        customer.frozen[period] = kwh
+    for customer, kw in _each(found, measured.frozen_demand, "frozen_kw"):
+        customer.frozen_kw = kw
     for customer_no, growth in _growth(parts, measured).iter_rows():
         found[customer_no].growth = growth
+    for customer in found.values():
+        if not _credible(customer):
+            customer.energy, customer.slots, customer.frozen = {}, {}, {}
+            customer.active_kwh = customer.adjustment_pct = None
     return found
+
+
+def _each(found: Mapping[str, Customer], rows: pl.DataFrame, *columns: str) -> Iterator[tuple[Any, ...]]:
+    """The customer and those columns of each row of one that is there."""
+    for customer_no, *values in rows.select("customer_no", *columns).iter_rows():
+        if customer_no in found:
+            yield found[customer_no], *values
+
+
+def _credible(customer: Customer) -> bool:
+    known = [*customer.energy.values(), *customer.frozen.values(), customer.active_kwh or 0.0]
+    return all(abs(kwh) * customer.growth <= MOST_KWH for kwh in known)
 
 
 def _by_period(parts: MonthParts, loads: pl.DataFrame) -> pl.DataFrame:

@@ -19,7 +19,7 @@ import polars as pl
 
 from metering.charges.basic import Contract, Counting, Line, basic_charge, fully_used
 from metering.charges.measured import Customer, Measured, customers_of, grown
-from metering.charges.months import MonthParts
+from metering.charges.months import MOST_KVA, MonthParts
 from metering.charges.prices import SLOTS, Paid, exact, half_up, shared_out
 from metering.charges.settlement import next_month
 from metering.settings import BasicCharge, MeteringSettings, PowerFactorAdjustment, Settlement, in_force
@@ -261,7 +261,7 @@ def _contract(customer: Customer, part: Mapping[str, Any], own: int, days: int, 
         capacity_kva=exact(part["contract_capacity_kva"], decimals),
         suspended_kva=exact(part["suspended_kva"], decimals),
         contract_kw=None if contract is None else exact(contract, decimals),
-        demand_kw=None if demand is None else exact(demand, decimals),
+        demand_kw=None if demand is None else exact(min(demand, MOST_KVA), decimals),
         share=Decimal(1) if whole else Decimal(own) / of_month,
         said=said,
     )

@@ -18,6 +18,8 @@ from metering.charges.settlement import next_month
 from metering.registry.customer_days import customer_days
 from metering.settings import MeteringSettings
 
+MOST_KVA = 1e8
+"""More than any contract is for: a slip of the registry's must not keep other customers from being charged."""
 _CONTRACT = ("contract_capacity_kva", "suspended_kva", "contract_demand_kw", "basis", "tariff")
 _PRICED_BY = ("tariff", "supply_mode", "voltage_level_kv")
 
@@ -45,7 +47,8 @@ class MonthParts:
 def month_parts(customers: pl.DataFrame, month: date, settings: MeteringSettings) -> MonthParts:
     """The parts of the month that starts on `month`, of every customer of the registry that is valid on a day of it."""
     dated = customer_days(customers, month, next_month(month) - timedelta(days=1)).with_columns(
-        pl.col("suspended_kva").fill_null(0.0),
+        pl.col("suspended_kva").fill_null(0.0).clip(upper_bound=MOST_KVA),
+        pl.col("contract_capacity_kva", "contract_demand_kw").clip(upper_bound=MOST_KVA),
         pl.col("supply_mode").fill_null("proxy"),
         pl.coalesce(
             "basic_charge",

@@ -248,3 +248,20 @@ def test_a_customer_who_leaves_pays_its_days(metering_settings: MeteringSettings
     )
     lines = by_item(charged(settings, customers({"valid_to": date(2026, 3, 10)}), {NO: {DAY: {"flat": 1.0}}}))
     assert lines["basic_capacity"]["amount"] == (D("7300.00") if days else D("7064.52"))
+
+
+@pytest.mark.parametrize("kwh", [1e11, 1e200, 1.7e308])
+def test_one_customers_absurd_month_keeps_nobody_else_from_being_charged(
+    metering_settings: MeteringSettings, kwh: float
+) -> None:
+    other = "310105200002"
+    absurd = {"contract_capacity_kva": 1e200, "contract_demand_kw": 1e15, "suspended_kva": 1e199}
+    rows = customers(absurd, {"customer_no": other})
+    energy = {NO: {DAY: {"flat": kwh}}, other: {DAY: {"flat": 1.0}}}
+    for over in (True, False):
+        table = charged(metering_settings, rows, energy, pf={NO: 0.5, other: 0.9}, demand={NO: 1e30}, over=over)
+        alone = charged(
+            metering_settings, customers({"customer_no": other}), {other: energy[other]}, pf={other: 0.9}, over=over
+        )
+        assert table.filter(pl.col("customer_no") == other).equals(alone)
+        assert set(table.filter(customer_no=NO)["component"]) <= {"basic_demand", "basic_demand_excess"}
