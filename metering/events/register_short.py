@@ -15,12 +15,11 @@ from datetime import date, timedelta
 import polars as pl
 
 from metering.calendar import day_bounds, instant
-from metering.load.registers import step
+from metering.load.registers import chain_of, step
 from metering.settings import MeteringSettings
 from metering.tables.alarms import METERING_FAULTS, REGISTER_DAILY
 from metering.tables.lake import CHAIN
 from metering.vee.expected import due_points
-from metering.vee.meter_curve import chain_of
 
 RULE = "register_short"
 WINDOW_COLUMNS = ("import_kwh_end", "export_kwh_end", "p_mean_kw", "covered_min", CHAIN)

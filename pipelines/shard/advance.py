@@ -26,6 +26,7 @@ from pipelines.shard import (
     control_live,
     control_warnings,
     events,
+    late_control,
     meters,
     silence,
     steps,
@@ -100,19 +101,33 @@ def advance(
 def _advance_by_shards(
     state: State, accepted: pl.DataFrame, ended: Collection[int], caught_up: silence.CaughtUp, context: Context
 ) -> tuple[State, Results]:
-    if not meters.any_moved(state, accepted, context):
+    moving = meters.any_moved(state, accepted, context)
+    if not moving and len(parts := late_control.parts(state, accepted, context)) == 1:
         return _advance(state, accepted, ended, caught_up, context)
-    parts: list[Results] = []
-    for shard, rows in meters.segments(accepted):  # what moves between shards is taken one after the other
-        moved = meters.moved(state, shard, rows, context)
-        state, results = _advance(moved, rows, (), NOT_YET, context, moved is not state)
-        parts.append(results)
+    emitted: list[Results] = []
+
+    def take(state: State, rows: pl.DataFrame, context: Context, moved: bool = False) -> tuple[State, Context]:
+        state, results = _advance(state, rows, (), NOT_YET, context, moved)
+        emitted.append(results)
         tables = {name: getattr(results, name) for name in TABLES}
-        context = replace(context, past=context.past.and_then(rows, tables))
+        heard = {name: replace(known, arrived=known.arrived.clear()) for name, known in context.records.items()}
+        return state, replace(context, past=context.past.and_then(rows, tables), records=heard)
+
+    if moving:
+        for shard, rows in meters.segments(accepted):  # what moves between shards is taken one after the other
+            moved = meters.moved(state, shard, rows, context)
+            has_moved = moved is not state
+            state = moved
+            for part in late_control.parts(state, rows, context):
+                state, context = take(state, part, context, has_moved)
+                has_moved = False
+    else:
+        for part in parts:
+            state, context = take(state, part, context)
     if ended or caught_up:
         state, results = _advance(state, accepted.clear(), ended, caught_up, context)
-        parts.append(results)
-    return state, Results(*(pl.concat([getattr(part, name) for part in parts]) for name in TABLES))
+        emitted.append(results)
+    return state, Results(*(pl.concat([getattr(each, name) for each in emitted]) for name in TABLES))
 
 
 def _advance(

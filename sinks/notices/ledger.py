@@ -15,14 +15,14 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
 from metering.errors import OperationError
 from metering.notices.dispatch import FAILED, FINAL, PENDING, SENDING, SENT, SUPERSEDED, Known, Notice
-from metering.notices.events import Event, Feedback, read
+from metering.notices.events import VIOLATION, Event, Feedback, read
 from metering.settings import NoticeSettings
 
 _VERSION = 1
@@ -131,12 +131,17 @@ class Ledger:
                 raise
 
     def first_start(self, now: datetime) -> datetime:
-        """When this ledger was first used: now, or then."""
+        """When this ledger was first used: now, or then; or so late that what it has forgotten is too old."""
         with self.transaction():
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('first_start', ?)", (now.isoformat(),))
             row = self._one("SELECT value FROM meta WHERE name = 'first_start'")
+            forgotten = self._one("SELECT value FROM meta WHERE name = 'forgotten_until'")
         assert row is not None
-        return datetime.fromisoformat(row["value"])
+        first = datetime.fromisoformat(row["value"])
+        if forgotten is None:
+            return first
+        expires = timedelta(minutes=self._settings.expire_after_min)
+        return max(first, datetime.fromisoformat(forgotten["value"]) + expires)  # what it was is not told anew
 
     # --- what was read ---
 
@@ -300,6 +305,60 @@ class Ledger:
     def in_lake(self, batch: int) -> None:
         """A batch is in the lake."""
         self._run("UPDATE notices SET in_lake = 1 WHERE lake_batch = ?", (batch,))
+
+    # --- what is over ---
+
+    def forget(self, now: datetime) -> int:
+        """Delete what has been over for `keep_days`, with all of its storm; how many subjects these were.
+
+        It can never be told again: it is closed, or its time has passed, none of its messages is due, and their
+        outcomes are in the lake.
+        """
+        if self._settings.keep_days <= 0:
+            return 0
+        until = now - timedelta(days=self._settings.keep_days)
+        forgotten, last, storms = 0, "", set[str]()
+        while rows := self._all("SELECT * FROM subjects WHERE subject > ? ORDER BY subject LIMIT 500", (last,)):
+            last = rows[-1]["subject"]
+            with self.transaction():
+                gone: set[str] = set()
+                for row in rows:
+                    if row["storm"] not in storms:
+                        gone |= self._forgettable(row, until)
+                    storms |= {row["storm"]} - {""}  # looked at once, with all of its members
+                for subject in gone:
+                    for table in ("subjects", "notices", "feedback"):
+                        self._db.execute(f"DELETE FROM {table} WHERE subject = ?", (subject,))
+            forgotten += len(gone)
+        with self.transaction():
+            self._db.execute(
+                "DELETE FROM feedback WHERE at < ? AND subject NOT IN (SELECT subject FROM subjects)",
+                (until.timestamp(),),
+            )
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('forgotten_until', ?)", (until.isoformat(),))
+        return forgotten
+
+    def _forgettable(self, row: Row, until: datetime) -> set[str]:
+        """The subject, or its storm and all of that, if none of it is of any use after `until`."""
+        if not self._is_over(row, until):
+            return set()
+        members, names = [row], {str(row["subject"])}
+        if row["storm"]:
+            members = self._all("SELECT * FROM subjects WHERE storm = ?", (row["storm"],))
+            names = {str(row["storm"]), *(str(member["subject"]) for member in members)}
+            if not all(self._is_over(member, until) for member in members):
+                return set()
+        marks = ", ".join("?" * len(names))
+        waits = f"(status NOT IN ({_FINAL}) OR in_lake = 0 OR at >= ?)"
+        needed = self._one(
+            f"SELECT 1 FROM notices WHERE subject IN ({marks}) AND {waits} LIMIT 1", (*names, until.timestamp())
+        )
+        return set() if needed is not None else names
+
+    def _is_over(self, row: Row, until: datetime) -> bool:
+        event = self._known(row).event
+        passed = not event.is_open or (event.ended_at is not None and event.kind != VIOLATION)
+        return passed and max(event.at, event.fresh_at) < until
 
     def _settle(self, notice: Notice, status: str, now: datetime, problem: str | None) -> str:
         with self.transaction():
