@@ -30,7 +30,7 @@ from assets.kpis import kpis
 from assets.lake import lake_key, lake_specs
 from assets.picture import curve_picture
 from assets.reconciliations import reconciliations
-from assets.violations import storms_of, violations
+from assets.violations import notices_of, storms_of, violations
 from metering.errors import UserError
 from metering.tables import Table
 from metering.tables.batch import BATCH
@@ -78,6 +78,7 @@ _COUNTED = (
     Result("metering_faults", "metering_faults", metering_faulted, "supply", ("violations", "meter_curve")),
     Result("rule_observability", "rule_observability", observabilities, "supply", ("meters",)),
     Result("alarm_handling", "alarm_handling", alarm_handlings, "supply", ("violations", "customers")),
+    Result("notices", "notices", notices_of, "supply", (), ("notices",)),
     Result(
         "load_control",
         "load_control",
