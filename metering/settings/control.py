@@ -51,7 +51,8 @@ class ControlAlarm:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlSettings:
     """`baseline` are the methods by name, `default_baseline` that of plans that name none. `alarms` by rule:
-    load_control_warning, load_control_violation, demand_warning; `ruleset` is published with what they raise.
+    load_control_warning, load_control_violation, demand_warning, capacity_warning; `ruleset` is published with what
+    they raise.
     """
 
     ruleset: str = "control-2023"

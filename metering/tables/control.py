@@ -12,7 +12,7 @@ from metering.tables.schema import TIMESTAMP, Column, Table
 KINDS = ("demand_response", "orderly_usage")
 LEVELS = ("red", "orange", "yellow", "blue")
 STATES = ("live", "final", "withdrawn")
-ALARM_RULES = ("load_control_warning", "load_control_violation", "demand_warning")
+ALARM_RULES = ("load_control_warning", "load_control_violation", "demand_warning", "capacity_warning")
 """What is raised about quarter-hours; rows of `[control.alarms]` in the settings."""
 
 _LOAD_MANAGEMENT = "Measures for power load management, 2023"
