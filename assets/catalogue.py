@@ -88,6 +88,9 @@ _COUNTED = (
         ("windows", "load_control_plans", "service_events"),
     ),
     Result("load_control_daily", "load_control_daily", control.dailies, "control", ("load_control",)),
+    Result(
+        "load_control_settlement", "load_control_settlement", control.settlements, "control", ("load_control_daily",)
+    ),
     Result("controllable_load", "controllable_load", control.coverages, "control", ("daily_curve", "customers")),
     Result("forecast", "forecast", forecasts, "forecast", ("daily_curve",)),
     Result("forecast_accuracy", "forecast_accuracy", accuracies, "forecast", ("forecast", "daily_curve")),
