@@ -20,6 +20,7 @@ from metering.events.texts import tell
 from metering.tables.lake import WINDOWS
 from pipelines.shard import (
     checks,
+    clock,
     compliance,
     control,
     control_live,
@@ -49,6 +50,7 @@ FRAMES: tuple[Frame, ...] = (
     steps.LAST,
     steps.PRIOR,
     silence.MISSING,
+    clock.DRIFTS,
     control_live.LIVE,
     control_warnings.WARNINGS,
 )
@@ -81,11 +83,24 @@ def advance(
     context: Context,
     ended: Collection[int] = (),
     caught_up: silence.CaughtUp = NOT_YET,
+    stamps: pl.DataFrame | None = None,
 ) -> tuple[State, Results]:
     """Take accepted readings into the state: columns as held (`store.HELD_SCHEMA`) but `end_us`, and `shard` (number),
     those of a shard in the order of its log. Of shards in `ended` every window closes: nothing follows, for now. Those
-    and the ones that are `caught_up` are looked at for readings that are due and have not come.
+    and the ones that are `caught_up` are looked at for readings that are due and have not come. `stamps`
+    (`clock.STAMPS_SCHEMA`): of all that came, where clocks are to be judged by them.
     """
+    state, results = _advance_by_shards(state, accepted, ended, caught_up, context)
+    if stamps is None:
+        return state, results
+    state, drifts = clock.step(state, stamps, context)
+    told = [results.violations, tell(drifts, context.meter_versions, context.settings)]
+    return state, replace(results, violations=pl.concat(told)) if drifts.height else results
+
+
+def _advance_by_shards(
+    state: State, accepted: pl.DataFrame, ended: Collection[int], caught_up: silence.CaughtUp, context: Context
+) -> tuple[State, Results]:
     moving = meters.any_moved(state, accepted, context)
     if not moving and len(parts := late_control.parts(state, accepted, context)) == 1:
         return _advance(state, accepted, ended, caught_up, context)

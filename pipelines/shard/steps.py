@@ -161,18 +161,27 @@ def first_of(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.group_by("meter", maintain_order=True).agg(pl.col("slot_us", "end_us").get(pl.col("slot_us").arg_min()))
 
 
-def held_of(meters: pl.Series, state: State, context: Context, earlier: pl.DataFrame | None = None) -> pl.DataFrame:
-    """What the state holds of meters (and is among `earlier`), one reading for each slot, as at these."""
+def held_of(
+    meters: pl.Series,
+    state: State,
+    context: Context,
+    earlier: pl.DataFrame | None = None,
+    columns: Sequence[str] | None = None,
+) -> pl.DataFrame:
+    """What the state holds of meters (and is among `earlier`), one reading for each slot, as at these; `columns`: of
+    those that are held, if not all.
+    """
     theirs = pl.col("meter").is_in(meters.implode())
     parts = [rows for frame in (CLOSED, OPEN) for rows in state.chunks(frame).where(theirs)]
     prior = state.frame(PRIOR)
     parts += [part.filter(theirs) for part in (prior, earlier) if part is not None and part.height]
-    return one_a_slot(parts, context)
+    return one_a_slot(parts, context, columns)
 
 
-def one_a_slot(parts: list[pl.DataFrame], context: Context) -> pl.DataFrame:
-    empty = pl.DataFrame(schema=HELD_SCHEMA).select(context.held_columns)
-    rows = pl.concat([empty, *(part.select(context.held_columns) for part in parts)])
+def one_a_slot(parts: list[pl.DataFrame], context: Context, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    names = context.held_columns if columns is None else columns
+    empty = pl.DataFrame(schema=HELD_SCHEMA).select(names)
+    rows = pl.concat([empty, *(part.select(names) for part in parts)])
     return at_slots(answering(latest(rows)))
 
 
