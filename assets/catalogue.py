@@ -30,7 +30,7 @@ from assets.kpis import kpis
 from assets.lake import lake_key, lake_specs
 from assets.picture import curve_picture
 from assets.reconciliations import reconciliations
-from assets.violations import storms_of, violations
+from assets.violations import notices_of, storms_of, violations
 from metering.errors import UserError
 from metering.tables import Table
 from metering.tables.batch import BATCH
@@ -85,6 +85,7 @@ _COUNTED = (
     ),
     Result("rule_observability", "rule_observability", observabilities, "supply", ("meters",)),
     Result("alarm_handling", "alarm_handling", alarm_handlings, "supply", ("violations", "customers")),
+    Result("notices", "notices", notices_of, "supply", (), ("notices",)),
     Result(
         "load_control",
         "load_control",
@@ -94,6 +95,9 @@ _COUNTED = (
         ("windows", "load_control_plans", "service_events"),
     ),
     Result("load_control_daily", "load_control_daily", control.dailies, "control", ("load_control",)),
+    Result(
+        "load_control_settlement", "load_control_settlement", control.settlements, "control", ("load_control_daily",)
+    ),
     Result("controllable_load", "controllable_load", control.coverages, "control", ("daily_curve", "customers")),
     Result("forecast", "forecast", forecasts, "forecast", ("daily_curve",)),
     Result("forecast_accuracy", "forecast_accuracy", accuracies, "forecast", ("forecast", "daily_curve")),

@@ -23,6 +23,7 @@ from metering.tables.control import CONTROL
 from metering.tables.evidence import QUALITY_RESULTS, RECONCILIATION, RESTATEMENTS
 from metering.tables.kpi import KPI
 from metering.tables.lake import PHASES
+from metering.tables.notices import NOTICES
 from metering.tables.schema import TIMESTAMP, Column, Table
 from metering.tables.storms import STORMS
 
@@ -387,7 +388,7 @@ def warehouse(periods: Sequence[str]) -> dict[str, Table]:
     """All tables of the warehouse; `periods` are the time-of-use periods that the settings name."""
     tables = (
         CUSTOMERS, METERS, DAILY_CURVE, METER_DAILY, _daily_load(periods), VOLTAGE_DAILY, POWER_FACTOR_MONTHLY,
-        ALARMS, STORMS, ALARM_HANDLING, METER_EVENTS_JOINED, METERING_FAULTS, REGISTER_DAILY, RULE_OBSERVABILITY, *CONTROL, FORECAST,
-        FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
+        ALARMS, STORMS, ALARM_HANDLING, METER_EVENTS_JOINED, METERING_FAULTS, REGISTER_DAILY, RULE_OBSERVABILITY, NOTICES,
+        *CONTROL, FORECAST, FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
     )  # fmt: skip
     return {t.name: t for t in tables}
