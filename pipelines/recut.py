@@ -154,7 +154,10 @@ class Recut:
         gone = was.filter(pl.col("state") != "withdrawn").join(now, on=_VIOLATIONS.key, how="anti")
         standing = was.join(gone, on=_VIOLATIONS.key, how="anti")
         both = standing.join(now.select(_VIOLATIONS.key), on=_VIOLATIONS.key, how="semi")
-        found = _revised(both, now, differing(both, now, _VIOLATIONS.key, _TOLD), _VIOLATIONS.key)
+        keys = differing(*(each.with_columns(_again()) for each in (both, now)), _VIOLATIONS.key, _TOLD)
+        known = both.filter(pl.col("state") != "withdrawn")["violation_id"].implode()
+        again = pl.when(pl.col("violation_id").is_in(known)).then(_again()).otherwise("state").alias("state")
+        found = _revised(both, now.with_columns(again), keys, _VIOLATIONS.key)
         return pl.concat([found, self._withdrawn(gone)]).sort("at", "violation_id")
 
     def _withdrawn(self, gone: pl.DataFrame) -> pl.DataFrame:
@@ -166,6 +169,11 @@ class Recut:
         others = gone.join(told.select(_VIOLATIONS.key), on=_VIOLATIONS.key, how="anti")
         none = pl.lit(None, pl.Int64).alias("duration_s")
         return pl.concat([told, others.with_columns(state, revision, none).select(told.columns)])
+
+
+def _again() -> pl.Expr:
+    """What was raised and is told again: whether it has been updated depends on the order in which readings came."""
+    return pl.col("state").replace("raised", "updated")
 
 
 def _windows(stream: pl.DataFrame, cut: pl.DataFrame) -> pl.DataFrame:
