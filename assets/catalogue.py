@@ -211,6 +211,8 @@ def _warehouse(days: dg.PartitionsDefinition, condition: dg.AutomationCondition[
     )
     def warehouse(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         batch = context.resources.batch
+        for day, reason in batch.marts.refused().items():
+            raise dg.Failure(f"warehouse: {day} was refused: {reason}", allow_retries=False)
         rows = build(batch.home, batch.tables)
         batch.told("warehouse", len(context.partition_keys), len(context.partition_keys))
         return dg.MaterializeResult(metadata={"dagster/row_count": sum(rows.values()), **rows})

@@ -25,6 +25,7 @@ COMMANDS = {
     "materialize": ("materialize", "Run the Dagster assets for a range of days"),
     "edit": ("edit", "Put values right by hand, from a signed correction file"),
     "whatif": ("whatif", "Replay the lake under other rules: which alarms appear, vanish, move"),
+    "recut": ("recut", "Cut results anew after the registry or settings of the past were put right"),
     "compact": ("compact", "Merge the lake's small parts, and take out days past keeping"),
     "ui": ("ui", "Open the Dagster UI with its daemon, on loopback"),
     "query": ("query", "Read the warehouse with SQL"),

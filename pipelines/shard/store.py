@@ -298,11 +298,14 @@ class LakePast:
         return pl.concat([kept, *coming])
 
     def and_then(self, rows: pl.DataFrame, results: Mapping[str, pl.DataFrame]) -> LakePast:
+        pending = [*self._pending, self.tables_of(rows, results)]
+        return LakePast(self._lake, self._naming, self._settings, pending)
+
+    def tables_of(self, rows: pl.DataFrame, results: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+        """Results, and the readings that they followed from, as rows of the lake's tables."""
         meter_id = self._index.names.gather(rows["meter"]).alias("meter_id")
         date = dates_of(rows, self._index.meter_versions, self._settings.timezone)
-        readings = READINGS.conform(rows.with_columns(meter_id, date))
-        pending = [*self._pending, {**results, "readings": readings}]
-        return LakePast(self._lake, self._naming, self._settings, pending)
+        return {**results, "readings": READINGS.conform(rows.with_columns(meter_id, date))}
 
     def not_taken(self, accepted: pl.DataFrame, source: str, partition: int) -> pl.DataFrame:
         """Those of `accepted` whose place in the source does not stand in the readings yet, in order of time."""
