@@ -23,13 +23,13 @@ from assets.curves import (
     power_factors,
     registry_customers,
     registry_meters,
-    voltages,
 )
 from assets.forecasts import accuracies, forecasts
 from assets.kpis import kpis
 from assets.lake import lake_key, lake_specs
 from assets.picture import curve_picture
 from assets.reconciliations import reconciliations
+from assets.supply import monthly_voltages, unbalances, voltages, weekly_voltages
 from assets.violations import storms_of, violations
 from metering.errors import UserError
 from metering.tables import Table
@@ -71,6 +71,9 @@ _COUNTED = (
     Result("daily_curve", "daily_curve", curves, "load", ("meter_curve", "customers")),
     Result("daily_load", "daily_load", loads, "load", ("daily_curve", "batch_windows"), ("readings",)),
     Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
+    Result("voltage_weekly", "voltage_weekly", weekly_voltages, "supply", ("voltage_daily",)),
+    Result("voltage_monthly", "voltage_monthly", monthly_voltages, "supply", ("voltage_daily", "customers")),
+    Result("unbalance_daily", "unbalance_daily", unbalances, "supply", ("meters",), ("readings",)),
     Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("meter_daily", "customers")),
     Result("violations", "violations", violations, "supply", (), ("violations", "feedback")),
     Result("storms", "storms", storms_of, "supply", ("violations", "customers")),

@@ -59,6 +59,8 @@ METER_VERSIONS = pl.Schema(
         "block_us": pl.Int64(),
         "chain": pl.UInt32(),
         "protected_kw": pl.Float64(),
+        "pt_ratio": pl.Float64(),
+        "sampling": pl.String(),
     }
 )
 

@@ -35,6 +35,9 @@ from metering.settings.rules import Override as Override
 from metering.settings.rules import Rule as Rule
 from metering.settings.rules import Rulebook as Rulebook
 from metering.settings.vee import VeeSettings as VeeSettings
+from metering.settings.voltage import TenMinuteMeans as TenMinuteMeans
+from metering.settings.voltage import UnbalanceLimits as UnbalanceLimits
 from metering.settings.voltage import VoltageClass as VoltageClass
 from metering.settings.voltage import VoltageLimits as VoltageLimits
+from metering.settings.voltage import VoltageQuality as VoltageQuality
 from metering.settings.whole import MeteringSettings as MeteringSettings

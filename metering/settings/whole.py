@@ -17,7 +17,7 @@ from metering.settings.meter_events import MeterEventSettings, MeteringFaultSett
 from metering.settings.readings import PlausibilitySettings, SlotSettings
 from metering.settings.rules import AlarmSettings, Rulebook
 from metering.settings.vee import VeeSettings
-from metering.settings.voltage import VoltageLimits
+from metering.settings.voltage import VoltageLimits, VoltageQuality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,7 @@ class MeteringSettings:
     gap_intervals: float
     rules: Rulebook
     voltage: tuple[VoltageLimits, ...]
+    voltage_quality: tuple[VoltageQuality, ...]
     power_factor: tuple[PowerFactorAdjustment, ...]
     tariffs: tuple[Tariff, ...]
     holidays: Mapping[date, str]

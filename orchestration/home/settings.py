@@ -52,6 +52,7 @@ from metering.settings import (
     Tariff,
     VeeSettings,
     VoltageLimits,
+    VoltageQuality,
     periods_of,
 )
 from metering.settings.kpis import Kpi
@@ -181,6 +182,7 @@ class Settings(BaseSettings):
     rules: tuple[dict[str, Any], ...] = ()
     rulesets: tuple[dict[str, Any], ...] = ()
     voltage: tuple[VoltageLimits, ...]
+    voltage_quality: tuple[VoltageQuality, ...]
     power_factor: tuple[PowerFactorAdjustment, ...]
     calendar: Calendar
     tariffs: tuple[Tariff, ...]
