@@ -30,7 +30,7 @@ from sinks.marts import Marts, Stage, period_end, table_partition
 
 GATE_ROWS = 5_000_000
 RESTATED = (
-    "daily_curve", "meter_daily", "daily_load", "voltage_daily", "voltage_weekly", "voltage_monthly",
+    "daily_curve", "meter_daily", "daily_load", "load_indices", "voltage_daily", "voltage_weekly", "voltage_monthly",
     "unbalance_daily", "power_factor_monthly", "load_control_daily", "kpi",
 )  # fmt: skip
 """Tables whose values, once their time is over, are restated when they change."""

@@ -27,8 +27,10 @@ from assets.curves import (
 from assets.forecasts import accuracies, forecasts
 from assets.kpis import kpis
 from assets.lake import lake_key, lake_specs
+from assets.lists import lists
 from assets.picture import curve_picture
 from assets.reconciliations import reconciliations
+from assets.rollups import group_curves, indices
 from assets.supply import monthly_voltages, unbalances, voltages, weekly_voltages
 from assets.violations import storms_of, violations
 from metering.errors import UserError
@@ -70,6 +72,9 @@ _COUNTED = (
     Result("meter_daily", "meter_daily", meter_dailies, "load", ("meter_curve",)),
     Result("daily_curve", "daily_curve", curves, "load", ("meter_curve", "customers")),
     Result("daily_load", "daily_load", loads, "load", ("daily_curve", "batch_windows"), ("readings",)),
+    Result("scope_curve", "scope_curve", group_curves, "load", ("daily_curve", "customers")),
+    Result("load_indices", "load_indices", indices, "load", ("daily_curve", "daily_load", "scope_curve", "customers")),
+    Result("customer_lists", "customer_lists", lists, "registry", ("daily_load", "customers")),
     Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
     Result("voltage_weekly", "voltage_weekly", weekly_voltages, "supply", ("voltage_daily",)),
     Result("voltage_monthly", "voltage_monthly", monthly_voltages, "supply", ("voltage_daily", "customers")),

@@ -15,6 +15,8 @@ from metering.tables.alarms import ALARM_HANDLING, ALARMS, METER_EVENTS_JOINED, 
 from metering.tables.control import CONTROL
 from metering.tables.evidence import QUALITY_RESULTS, RECONCILIATION, RESTATEMENTS
 from metering.tables.kpi import KPI
+from metering.tables.lists import CUSTOMER_LISTS
+from metering.tables.rollups import SCOPE_CURVE, load_indices_table
 from metering.tables.schema import TIMESTAMP, Column, Table
 from metering.tables.storms import STORMS
 from metering.tables.supply import SUPPLY
@@ -336,7 +338,8 @@ FORECAST_ACCURACY = Table(
 def warehouse(periods: Sequence[str]) -> dict[str, Table]:
     """All tables of the warehouse; `periods` are the time-of-use periods that the settings name."""
     tables = (
-        CUSTOMERS, METERS, DAILY_CURVE, METER_DAILY, _daily_load(periods), *SUPPLY, POWER_FACTOR_MONTHLY,
+        CUSTOMERS, METERS, CUSTOMER_LISTS, DAILY_CURVE, METER_DAILY, _daily_load(periods), SCOPE_CURVE,
+        load_indices_table(periods), *SUPPLY, POWER_FACTOR_MONTHLY,
         ALARMS, STORMS, ALARM_HANDLING, METER_EVENTS_JOINED, METERING_FAULTS, RULE_OBSERVABILITY, *CONTROL, FORECAST,
         FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
     )  # fmt: skip

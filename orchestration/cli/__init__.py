@@ -24,6 +24,7 @@ COMMANDS = {
     "notify": ("notify", "Tell people of violations, outages and plans, once each"),
     "materialize": ("materialize", "Run the Dagster assets for a range of days"),
     "edit": ("edit", "Put values right by hand, from a signed correction file"),
+    "lists": ("lists", "Show customer lists, and approve of what the rules propose"),
     "whatif": ("whatif", "Replay the lake under other rules: which alarms appear, vanish, move"),
     "compact": ("compact", "Merge the lake's small parts, and take out days past keeping"),
     "ui": ("ui", "Open the Dagster UI with its daemon, on loopback"),

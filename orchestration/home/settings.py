@@ -37,10 +37,13 @@ from metering.errors import SettingsError
 from metering.events.catalogue import rulebook
 from metering.events.lifecycle import LOOK_BACK, RUN_UP
 from metering.kpi.catalogue import problems
+from metering.registry import lists as customer_lists
 from metering.settings import (
     AlarmSettings,
     ControlSettings,
     ForecastSettings,
+    ListSettings,
+    LoadRateBands,
     MeterEventSettings,
     MeteringFaultSettings,
     MeteringSettings,
@@ -172,6 +175,8 @@ class Settings(BaseSettings):
     retention: Retention
     notify: NoticeSettings
     forecast: ForecastSettings
+    load_rate: LoadRateBands
+    lists: ListSettings
     control: ControlSettings
     vee: VeeSettings
     slots: SlotSettings
@@ -206,6 +211,13 @@ class Settings(BaseSettings):
     @classmethod
     def _countable(cls, value: dict[str, Kpi], info: ValidationInfo) -> dict[str, Kpi]:
         for problem in problems(value, warehouse(periods_of(info.data.get("tariffs", ())))):
+            raise ValueError(problem)
+        return value
+
+    @field_validator("lists")
+    @classmethod
+    def _usable_profiles(cls, value: ListSettings) -> ListSettings:
+        for problem in customer_lists.problems(value):
             raise ValueError(problem)
         return value
 
@@ -265,7 +277,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"alarms.{name}: a text cannot name {sorted(unknown)[0]}: {', '.join(PLACEHOLDERS)}")
         return value
 
-    @field_validator("slots", "plausibility", "alarms")
+    @field_validator("slots", "plausibility", "alarms", "load_rate")
     @classmethod
     def _not_negative(cls, value: Any) -> Any:
         for name, figure in asdict(value).items():
