@@ -22,6 +22,7 @@ from metering.tables import Table, warehouse
 from metering.tables.evidence import QUALITY_RESULTS, RESTATEMENTS
 from metering.tables.quality import of_failures, of_findings, summed
 from metering.tables.restate import restated, together
+from metering.tables.views import View, views
 from metering.vee.edits import in_force
 from quality import Failure, Verdict, validate
 from sinks.edits import load_edits
@@ -100,6 +101,11 @@ class Batch:
     def tables(self) -> dict[str, Table]:
         """The warehouse's tables."""
         return warehouse(self.settings.periods)
+
+    @cached_property
+    def views(self) -> dict[str, View]:
+        """The warehouse's views."""
+        return views(self.tables.values(), self.settings.periods)
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,7 +208,7 @@ def _warehouse(days: dg.PartitionsDefinition, condition: dg.AutomationCondition[
     )
     def warehouse(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         batch = context.resources.batch
-        rows = build(batch.home, batch.tables)
+        rows = build(batch.home, batch.tables, batch.views.values())
         batch.told("warehouse", len(context.partition_keys), len(context.partition_keys))
         return dg.MaterializeResult(metadata={"dagster/row_count": sum(rows.values()), **rows})
 
