@@ -12,7 +12,7 @@ import dagster as dg
 import polars as pl
 
 from assets import control
-from assets.alarms import alarm_handlings, meter_events, metering_faulted, observabilities
+from assets.alarms import alarm_handlings, meter_events, metering_faulted, observabilities, register_dailies
 from assets.batch import Batch, Outcome, Part, gated
 from assets.curves import (
     batch_windows,
@@ -83,7 +83,14 @@ _COUNTED = (
     Result("violations", "violations", violations, "supply", (), ("violations", "feedback")),
     Result("storms", "storms", storms_of, "supply", ("violations", "customers")),
     Result("meter_events", "meter_events", meter_events, "supply", ("violations", "meters"), ("meter_events",)),
-    Result("metering_faults", "metering_faults", metering_faulted, "supply", ("violations", "meter_curve")),
+    Result("register_daily", "register_daily", register_dailies, "supply", ("batch_windows",)),
+    Result(
+        "metering_faults",
+        "metering_faults",
+        metering_faulted,
+        "supply",
+        ("violations", "meter_curve", "register_daily"),
+    ),
     Result("rule_observability", "rule_observability", observabilities, "supply", ("meters",)),
     Result("alarm_handling", "alarm_handling", alarm_handlings, "supply", ("violations", "customers")),
     Result(

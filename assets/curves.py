@@ -16,6 +16,7 @@ from assets.readings import believed_answers, copies, lots, near_day, readings, 
 from metering.calendar import day_bounds, local_date
 from metering.load.curve import daily_curve
 from metering.load.indices import CURVE, daily_load, slides
+from metering.load.registers import chain_of
 from metering.load.windows import USED, windows
 from metering.readings.plausible import believed
 from metering.readings.slots import WINDOW_US, answering, estimates, placed
@@ -32,7 +33,6 @@ from metering.vee.meter_curve import (
     START,
     WINDOW_VALUES,
     Beside,
-    chain_of,
     meter_curve,
     meter_daily,
     reaching,

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from metering.events.measures import BASES, MEASURES, NO_BASE, TOTAL
 from metering.events.rows import FIELDS, PLACEHOLDERS
+from metering.events.silence import RULE as SILENCE
 from metering.settings import Condition, Override, Rule, Rulebook
 from metering.settings.rules import ABOVE, ALWAYS
 
@@ -63,12 +64,16 @@ def _page(rule: Rule) -> str:
     over = [_ends(condition) for condition in rule.conditions]
     if rule.unless:
         over.append("where " + _or([f"`{name}`" for name in rule.unless]) + " begins, which says it better")
+    begins = f"{', and '.join(map(_begins, rule.conditions))}, for {rule.hold_s:g} s{_of_phase(rule)}"
+    ends = f"{_or(over)}, for {rule.clear_hold_s:g} s"
+    if rule.id == SILENCE:
+        begins = f"slots have been empty for {rule.hold_s:g} s, {rule.start:g} at least, and are past the watermark"
+        ends = "every one of them has come"
     lines = {
         "Meaning": rule.meaning,
         "Standard": rule.clause,
-        "Begins": (", and ".join(map(_begins, rule.conditions)) if rule.start else "switched off")
-        + f", for {rule.hold_s:g} s{_of_phase(rule)}",
-        "Ends": f"{_or(over)}, for {rule.clear_hold_s:g} s",
+        "Begins": begins if rule.start else "switched off",
+        "Ends": ends,
         "Only where": f"{_guard(rule)}; elsewhere a reading says nothing" if rule.guard else "",
         "Told as": f"{rule.severity}, {rule.event_class}",
         "Comes back": f"up to {rule.flicker_s:g} s after it was cleared it is the same one" if rule.flicker_s else "",
@@ -98,6 +103,8 @@ def _of_phase(rule: Rule) -> str:
 
 
 def _observed(rule: Rule) -> str:
+    if MEASURES[rule.measure].apart:
+        return "all, whatever their interval: it shows in when they come"
     return (
         f"every {max(rule.hold_s, 1):g} s or more often; where they are seldomer what lasts no longer is not "
         "observable, which is not absent, and what lasts an interval is raised all the same"

@@ -149,11 +149,13 @@ def runs(rows: Iterable[Mapping[str, Any]], over_at: datetime | None, row: Contr
     return found
 
 
-def changes(found: Sequence[Alarm], told: pl.DataFrame) -> Iterator[Alarm]:
+def changes(found: Sequence[Alarm], told: pl.DataFrame, were: Sequence[Alarm] = ()) -> Iterator[Alarm]:
     """Those of `found` that are not as they were `told` (current rows of `violations` of the same plan and customer),
-    and what was told and is not found any more: withdrawn.
+    and what was told and is not found any more: withdrawn. `were`: what was found before; what one has been told more
+    often since is told at once, and counts as often.
     """
     known = {row["violation_id"]: row for row in told.iter_rows(named=True)}
+    counted = {alarm.violation_id: alarm.revision for alarm in were}
     for alarm in found:
         before = known.pop(alarm.violation_id, None)
         if before is None:
@@ -166,7 +168,8 @@ def changes(found: Sequence[Alarm], told: pl.DataFrame) -> Iterator[Alarm]:
             and before["limit_value"] == alarm.limit_value
         )
         if not same:
-            yield replace(alarm, revision=max(alarm.revision, before["revision"] + 1))
+            more = alarm.revision - counted.get(alarm.violation_id, alarm.revision)
+            yield replace(alarm, revision=before["revision"] + max(1, more if before["state"] != WITHDRAWN else 1))
     for before in known.values():
         if before["state"] != WITHDRAWN:
             yield Alarm(

@@ -51,8 +51,13 @@ def checks(settings: MeteringSettings) -> tuple[Check, ...]:
 
 
 def checks_in_use(settings: MeteringSettings) -> tuple[Check, ...]:
-    """`checks` without those of rules that are switched off for everybody."""
+    """`checks` that readings are judged by: without those of rules that are switched off for everybody."""
     return _in_use(settings.rules)
+
+
+def told_apart(rules: Rulebook) -> tuple[str, ...]:
+    """Ids of rules that no reading is judged by: what is told of them depends on when readings came."""
+    return tuple(rule.id for rule in rules.rules if MEASURES[rule.measure].apart)
 
 
 def check_frame(settings: MeteringSettings) -> pl.DataFrame:
@@ -84,7 +89,7 @@ def _checks(rules: Rulebook) -> tuple[Check, ...]:
 
 @lru_cache(maxsize=8)
 def _in_use(rules: Rulebook) -> tuple[Check, ...]:
-    used = {rule.id for rule in rules.in_use}
+    used = {rule.id for rule in rules.in_use} - {*told_apart(rules)}
     return tuple(check for check in _checks(rules) if check.rule in used)
 
 

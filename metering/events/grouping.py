@@ -1,4 +1,4 @@
-"""Storms: losses on one feeder at one time, which have one cause, told together.
+"""Storms: losses on one feeder at one time, and meters that fall silent then: one cause, told together.
 
 Here: which violations are one storm. Not here: which rules belong to a group (their rows' `storm`), the `storm_id` that
 each violation is emitted with (`texts`), who is told of a storm.
@@ -60,6 +60,10 @@ def storms(violations: pl.DataFrame, customers: pl.DataFrame, zone_date: pl.Expr
         pl.len().cast(pl.Int32).alias("violations"),
         pl.col("rule").unique().sort().str.join(", ").alias("rules"),
     )
+    of_rule = members.group_by("storm_id", "rule").agg(pl.col("meter_id").n_unique().alias("meters"))
+    of_rule = of_rule.sort("meters", "rule", descending=[True, False])
+    counted = pl.concat_str("rule", "meters", separator=" ").str.join(", ").alias("by_rule")
+    found = found.join(of_rule.group_by("storm_id", maintain_order=True).agg(counted), on="storm_id")
     lasted = (pl.col("ended_at") - pl.col("started_at")).dt.total_seconds()
     rows = found.join(kva, on="storm_id").with_columns(lasted.alias("duration_s"), zone_date.alias("date"))
     return STORMS.conform(rows).sort("started_at", "storm_id")

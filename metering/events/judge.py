@@ -87,7 +87,7 @@ def _judge(
     looks = looks_of(with_better(names, settings.rules))
     known = looked_at(believed(readings, meter_versions), meter_versions, looks)
     known, figures = figures_in_force(known, meter_versions, settings, names)
-    parts = [_one(check, _of(asked[check.code], known), figures[check.rule], carried) for check in judged]
+    parts = [said_to(check, _of(asked[check.code], known), figures[check.rule], carried) for check in judged]
     return pl.concat(parts).sort("meter", "code", "ts")
 
 
@@ -133,7 +133,9 @@ def _starts(
     return pairs.select("meter", pl.col("code").cast(pl.UInt32))
 
 
-def _one(check: Check, known: pl.DataFrame, figures: Figures, carried: Sequence[str]) -> pl.DataFrame:
+def said_to(check: Check, known: pl.DataFrame, figures: Figures, carried: Sequence[str] = ()) -> pl.DataFrame:
+    """What readings (as `figures_in_force` leaves them) say to a check: JUDGED_SCHEMA."""
+
     def literal(value: Any) -> pl.Expr:
         return value if isinstance(value, pl.Expr) else pl.lit(value)
 

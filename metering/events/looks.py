@@ -86,7 +86,7 @@ def any_start(rules: Rulebook) -> tuple[pl.Expr, list[Look]]:
     comparison, and one that needs what another does, and more, is no comparison at all.
     """
     alike: dict[frozenset[_Need], list[dict[_Need, float]]] = {}
-    for rule in (rule for rule in rules.in_use if not of_steps(rule)):
+    for rule in (rule for rule in rules.in_use if not of_steps(rule) and not MEASURES[rule.measure].apart):
         needs = _needs(rule, rules)
         alike.setdefault(frozenset(needs), []).append(needs)
     loosest = [{need: _looser(need, [needs[need] for needs in group]) for need in group[0]} for group in alike.values()]

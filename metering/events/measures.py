@@ -30,7 +30,8 @@ class Measure:
     Of phases that a meter's wiring has not, voltages and currents are null when they are looked at. `whole`: of several
     phases; there is none where a value of one that the meter has is missing. `near`: by side, a plainer measure that is
     beyond a limit (on some phase) wherever this one is. `of_steps`: of a reading against those before it
-    (`metering.events.registers`).
+    (`metering.events.registers`). `apart`: no reading tells it by itself, for it depends on when readings came
+    (`metering.events.silence`, `metering.events.clock`).
     """
 
     unit: str
@@ -39,6 +40,7 @@ class Measure:
     whole: bool = False
     near: Mapping[str, str] = field(default_factory=dict)
     of_steps: bool = False
+    apart: bool = False
 
     def unit_of(self, phase: str) -> str:
         """The unit of a phase: reactive registers count kvarh where active ones count kWh."""
@@ -160,7 +162,15 @@ MEASURES: dict[str, Measure] = {
         _by_register(registers.STOOD, registers.OF_POWER),
         of_steps=True,
     ),
-    "missing": Measure("1", "slots without a reading in a row: no reading tells, the stream counts", {TOTAL: _NOTHING}),
+    "missing": Measure(
+        "1", "slots without a reading in a row: no reading tells, the stream counts", {TOTAL: _NOTHING}, apart=True
+    ),
+    "clock_ahead": Measure(
+        "min",
+        "how far a stamp, of readings and of rejects, is ahead of its message's time (in files: of when they are read)",
+        {TOTAL: pl.col("ahead_min")},
+        apart=True,
+    ),
 }  # fmt: skip
 
 NO_BASE = "none"

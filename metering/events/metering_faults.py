@@ -1,12 +1,15 @@
-"""What a metering fault cost: the energy that a meter did not count while it missed a voltage or a current.
+"""What a metering fault cost: the energy that a meter did not count while it missed a voltage or a current, or stood.
 
-Here: estimates by two methods, each the bound of the other. Not here: finding the faults (the limit rules), gaps in the
-data (`metering.vee`): a meter with a fault goes on reporting, and what it says is too little.
+Here: estimates by two methods, each the bound of the other; and by power, where that goes on. Not here: finding the
+faults (the limit rules, `register_short`), gaps in the data (`metering.vee`): a meter with a fault goes on reporting,
+and what it says is too little.
 
 - `reference_days`: the mean power of the same quarter-hours on the newest days of the same kind without a fault, less
   what was measured.
 - `other_phases`: of n measuring elements k are lost for a share f of a quarter-hour, so the meter shows 1 - f k / n of
   the power; load is taken to be spread evenly over the elements.
+- `power_integral`: the register stands still and power is measured on, so its integral is what was not counted, give or
+  take what power may be off by.
 """
 
 from __future__ import annotations
@@ -34,10 +37,12 @@ def metering_faults(
     `curve`: METER_CURVE of their meters, from `vee.reference_horizon_days` before each on; `meters`: meter_id, wiring.
     """
     named = alarms.filter(pl.col("rule").is_in(settings.metering_faults.rules), pl.col("state") != "withdrawn")
-    faults = named.select(
+    every = named.select(
         "violation_id", "meter_id", "customer_no", "rule", "phase", "started_at",
         to=pl.min_horizontal("ended_at", pl.lit(until)), ended_at="ended_at",
     ).filter(pl.col("to") > pl.col("started_at"))  # fmt: skip
+    by_power = pl.col("rule").is_in(settings.metering_faults.by_power)
+    faults = every.filter(~by_power)
     elements = {wiring: len(phases) for wiring, phases in PHASES_OF_WIRING.items()}
     n = meters.select("meter_id", elements=pl.col("wiring").replace_strict(elements, return_dtype=pl.Float64))
     spans = _spans(faults.join(n, on="meter_id", how="left"))
@@ -57,7 +62,29 @@ def metering_faults(
         low_kwh=pl.when(pl.all_horizontal(both.is_not_null())).then(pl.min_horizontal(both)),
         high_kwh=pl.when(pl.all_horizontal(both.is_not_null())).then(pl.max_horizontal(both)),
     )
-    return METERING_FAULTS.conform(rows).sort(METERING_FAULTS.key)
+    stood = _by_power(every.filter(by_power), curve, settings)
+    return pl.concat([METERING_FAULTS.conform(rows), stood]).sort(METERING_FAULTS.key)
+
+
+def _by_power(faults: pl.DataFrame, curve: pl.DataFrame, settings: MeteringSettings) -> pl.DataFrame:
+    """METERING_FAULTS of registers that stood: what a block says shows at its end, and holds from its start."""
+    step = f"{QUARTER_S}s"
+    blocks = faults.with_columns(pl.col("started_at", "to").dt.truncate(step)).with_columns(elements=pl.lit(1.0))
+    spans = _spans(blocks).filter(pl.col("share") > 0)
+    known = curve.filter(pl.col("status") != "missing").select("meter_id", "window_end", "p_kw")
+    sign = pl.when(pl.col("phase").str.starts_with("export")).then(-1.0).otherwise(1.0)
+    used = (pl.col("p_kw") * sign).clip(lower_bound=0) * pl.col("share") * _HOURS
+    powered = spans.join(known, on=["meter_id", "window_end"], how="left").with_columns(used=used)
+    sums = powered.group_by("violation_id").agg(power_kwh=_sum_if_all("used"))
+    error = settings.metering_faults.power_error
+    rows = faults.join(sums, on="violation_id", how="left").with_columns(
+        method=pl.when(pl.col("power_kwh").is_not_null()).then(pl.lit("power_integral")),
+        measured_kwh=pl.lit(0.0),
+        lost_kwh="power_kwh",
+        low_kwh=pl.col("power_kwh") * (1 - error),
+        high_kwh=pl.col("power_kwh") * (1 + error),
+    )
+    return METERING_FAULTS.conform(rows)
 
 
 def _sum_if_all(name: str) -> pl.Expr:

@@ -11,6 +11,7 @@ from datetime import date
 
 import polars as pl
 
+from metering.events.silence import RULE as SILENCE
 from metering.settings import MeteringSettings, Rule
 from metering.supply.phases import PHASES_OF_WIRING
 from metering.tables.alarms import RULE_OBSERVABILITY
@@ -23,7 +24,8 @@ def rule_observability(meters: pl.DataFrame, day: date, settings: MeteringSettin
 
     An event that lasts for a rule's hold time fills a slot, and so shows in a reading, only where the interval is at
     most the hold time. A raise comes with the reading that ends the last slot of the hold, and an event may begin just
-    after a slot did: the longest delay is the hold in whole slots, and one slot.
+    after a slot did: the longest delay is the hold in whole slots, and one slot. Readings that do not come are seen
+    whatever the hold: once what is asked for is missing, and the watermark has passed it.
     """
     alike, found = _by_likeness(meters, day, settings)
     told = alike.join(found, on=(*_LIKE, "own"), nulls_equal=True, how="inner")
@@ -44,7 +46,7 @@ def _by_likeness(meters: pl.DataFrame, day: date, settings: MeteringSettings) ->
     alike = meters.with_columns(own=pl.when(named).then("meter_id"))
     groups = alike.select(*_LIKE, "own").unique()
     rows = [
-        (*group, *_of(rule, wiring, interval_s))
+        (*group, *_of(rule, wiring, interval_s, settings.lateness_s))
         for group in groups.iter_rows()
         for wiring, interval_s, segment, level, meter_id in [group]
         for name in (rule.id for rule in settings.rules.in_use)
@@ -56,7 +58,9 @@ def _by_likeness(meters: pl.DataFrame, day: date, settings: MeteringSettings) ->
     return alike, found
 
 
-def _of(rule: Rule, wiring: str, interval_s: int) -> tuple[str, bool, str | None, float, float | None]:
+def _of(rule: Rule, wiring: str, interval_s: int, lateness_s: int) -> tuple[str, bool, str | None, float, float | None]:
+    if rule.id == SILENCE:
+        return rule.id, True, None, rule.hold_s, max(rule.hold_s, rule.start * interval_s) + lateness_s
     slots = max(1, math.ceil(rule.hold_s / interval_s))
     delay_s = float((slots + 1) * interval_s)
     if not {*rule.phases} & {*PHASES_OF_WIRING[wiring], "total"}:

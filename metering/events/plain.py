@@ -217,7 +217,9 @@ class Pair:
             return None
         if before is not None and before.violation is not None and before.violation.whole is was:
             return None
-        return (was, now) if was is not now and _alike_but_for_the_violation(new, old) else None
+        if was is now or was.limit_value != now.limit_value:  # against another limit steps go on in another way
+            return None
+        return (was, now) if _alike_but_for_the_violation(new, old) else None
 
     def _join(
         self,
@@ -245,6 +247,8 @@ class Pair:
                 story, version = after[started_us]
                 if told is None or told.state == "withdrawn" or told.story[:5] != story[:5]:
                     changes += self._emit(started_us, story, version, at_us)
+                else:  # the step alone, which nobody is told
+                    told.story = story
             elif told is not None and told.state != "withdrawn":
                 story = told.story._replace(ended_us=None)
                 changes.append(self._emitted(started_us, "withdrawn", told.revision + 1, story, told.version, at_us))

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import polars as pl
 
-from metering.events.registers import OF_BLOCK, OF_POWER, OF_VERSION, SEED_SCHEMA, US_PER_HOUR, most_of, net_of
+from metering.events.registers import (
+    OF_BLOCK,
+    OF_POWER,
+    OF_VERSION,
+    SEED_SCHEMA,
+    US_PER_HOUR,
+    most_of,
+    net_of,
+    of_versions,
+)
 from metering.settings import MeteringSettings
 from metering.tables.lake import REGISTERS
 
@@ -20,7 +29,7 @@ def screened(rows: pl.DataFrame, meter_versions: pl.DataFrame, settings: Meterin
     `rows`: as for `steps`, by `meter`, of which the first may be its last reading before, with SEED_SCHEMA (null: as of
     a reading that is none).
     """
-    known = rows.with_columns(meter_versions[name].gather(rows["version"]) for name in OF_VERSION)
+    known = of_versions(rows, meter_versions)
     first = (pl.col("meter") != pl.col("meter").shift(1)).fill_null(True)
     same = ~first & (pl.col("chain") == pl.col("chain").shift(1))
     passed_us = pl.col("slot_us") - pl.col("slot_us").shift(1)

@@ -5,8 +5,8 @@ or the block, before. Not here: which step a meter can have made (`metering.load
 
 A step leads from a reading to the next of its meter, or from the end of one block (`metering.readings.slots`) to the
 end of the next, where a reading is there for every slot of it: only there the integral of power is known. Steps across
-versions of a meter that are no one chain, or over more than `step_days`, say nothing. Neither does a step that leads
-back to where a register stood before a wrong value.
+versions of a meter, or sums of energies, that are no one chain, or over more than `step_days`, say nothing. Neither
+does a step that leads back to where a register stood before a wrong value.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from metering.load.registers import apart, difference, step
+from metering.load.registers import apart, chain_of, difference, step
 from metering.readings.slots import is_last, placed
 from metering.settings import MeteringSettings
-from metering.tables.lake import REGISTERS, WINDOW_S
+from metering.tables.lake import CHAIN, REGISTERS, WINDOW_S
 
 BACK, MULTIPLE, RATIO, APART, STOOD = "back", "multiple", "ratio", "apart", "stood"
 OF_POWER = ("import_kwh", "export_kwh")
@@ -70,16 +70,20 @@ def steps(
     absent = [pl.lit(None, pl.Float64).alias(name) for name in ("p_kw", *REGISTERS) if name not in rows.columns]
     known = rows.select(
         pl.col(key).alias(_KEY), "version", "slot_us", "end_us", "stamp_us",
-        *(name for name in ("p_kw", *REGISTERS) if name in rows.columns), *absent,
+        *(name for name in ("p_kw", *REGISTERS, CHAIN) if name in rows.columns), *absent,
     )  # fmt: skip
-    known = known.with_columns(
-        *(meter_versions[name].gather(known["version"]) for name in OF_VERSION),
-        pl.lit(False).alias("troubled"),
-    )
+    known = of_versions(known, meter_versions).with_columns(pl.lit(False).alias("troubled"))
     told = _direct(known, settings)
     blocks = _blocks(told)
     told = _with_blocks(told, blocks, settings)
     return rows.with_columns(told[(*VALUES, "wrong", *SEED_SCHEMA)])
+
+
+def of_versions(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
+    """`rows` (`version`) with OF_VERSION; `chain` is that of their registers (`metering.load.registers.chain_of`)."""
+    known = rows.with_columns(meter_versions[name].gather(rows["version"]) for name in OF_VERSION)
+    made = CHAIN in known.columns and known[CHAIN].null_count() < known.height
+    return known.with_columns(chain_of()) if made else known
 
 
 def told_by_themselves(
@@ -130,7 +134,7 @@ def _after_wrong(known: pl.DataFrame) -> list[pl.Series]:
         & pl.col("since_us").is_not_null()
         for name in REGISTERS
     }
-    same = (pl.col(_KEY) == pl.col(_KEY).shift(1)).fill_null(False)
+    same = _same_chain(1).fill_null(False)
     found = known.select(
         pl.any_horizontal(wrong.values()).alias("troubled"),
         *((own.shift(1) & same).fill_null(False).alias(f"{name}_after") for name, own in wrong.items()),
@@ -142,9 +146,13 @@ def _after_wrong(known: pl.DataFrame) -> list[pl.Series]:
 def _since(back: int, settings: MeteringSettings) -> pl.Expr:
     """The time since the reading so many before [us]; null where none of the same chain is."""
     passed = pl.col("stamp_us") - pl.col("stamp_us").shift(back)
-    same = (pl.col(_KEY) == pl.col(_KEY).shift(back)) & (pl.col("chain") == pl.col("chain").shift(back))
+    same = _same_chain(back)
     longest_us = int(settings.plausibility.step_days * 24 * US_PER_HOUR)
     return pl.when(same & passed.is_between(1, longest_us)).then(passed)
+
+
+def _same_chain(back: int) -> pl.Expr:
+    return (pl.col(_KEY) == pl.col(_KEY).shift(back)) & (pl.col("chain") == pl.col("chain").shift(back))
 
 
 def most_of(since_us: pl.Expr) -> pl.Expr:

@@ -14,6 +14,7 @@ import polars as pl
 from metering.tables.lake import CHAIN, MOST_KWH, REGISTERS
 
 _PLAUSIBLE_ROLLOVER = 0.1
+_CHAINS = 1 << 40
 
 
 def difference(start: pl.Expr, end: pl.Expr, modulus: pl.Expr) -> pl.Expr:
@@ -52,6 +53,14 @@ def within_chain(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFra
     if not other.any():
         return rows
     return rows.with_columns(rows[f"{name}_start"].set(other.fill_null(False), None) for name in REGISTERS)
+
+
+def chain_of() -> pl.Expr:
+    """Within which registers are continuous, as one number: the `chain` of the meter's version, and CHAIN of readings,
+    which registers made from interval energies have.
+    """
+    made = (pl.col(CHAIN).cast(pl.Int64, strict=False) % (_CHAINS - 1) + 1).fill_null(0)
+    return (pl.col("chain").cast(pl.Int64) * _CHAINS + made).alias("chain")
 
 
 def seams(readings: pl.DataFrame) -> pl.Series | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from metering.notices.contacts import Contact, Customer, Directory, rank
@@ -83,12 +83,15 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What deciding needs besides the event: contacts, customers, figures, the time zone."""
+    """What deciding needs besides the event: contacts, customers, figures, the time zone; and what rules are called, by
+    id, in Chinese and in English.
+    """
 
     contacts: tuple[Contact, ...]
     directory: Directory
     settings: NoticeSettings
     zone: str
+    rule_names: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ together in a second one; the end once, when all have ended.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -188,9 +189,19 @@ def _worded(notice: Notice, seen: _Seen, shown: Sequence[Event], world: World) -
             contact,
             notice.event_state,
             messages,
+            _kinds(shown, world, zh),
             over,
             (begin, max(ends) if ends else None),
             world.zone,
             world.settings.members_named,
         ),
     )
+
+
+def _kinds(shown: Sequence[Event], world: World, zh: bool) -> str:
+    """How many alarms there are by rule, the most first; nothing where all are of one."""
+    counts = Counter(str(member.value.get("rule", "")) for member in shown)
+    if len(counts) < 2:
+        return ""
+    named = ((world.rule_names.get(rule, (rule, rule))[0 if zh else 1], n) for rule, n in counts.most_common())
+    return ("、" if zh else ", ").join(f"{name} {n}" for name, n in named)

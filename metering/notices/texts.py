@@ -113,12 +113,15 @@ def storm_body(
     contact: Contact,
     state: str,
     messages: Sequence[str],
+    kinds: str,
     over: int,
     span: tuple[datetime, datetime | None],
     zone: str,
     named: int,
 ) -> str:
-    """The text of several violations told in one message. `over`: how many of them have ended."""
+    """The text of several violations told in one message. `kinds`: how many there are of each, where they differ;
+    `over`: how many of them have ended.
+    """
     zh = contact.language == "zh"
     begin, end = span
     count = len(messages)
@@ -129,6 +132,7 @@ def storm_body(
         head = f"{when}，{count} 条告警均已解除。" if zh else f"{when}: all {count} alarms have ended."
     else:
         head = f"{when} 起 {count} 条告警" if zh else f"{count} alarms since {when}"
+        head += (f"（{kinds}）" if zh else f" ({kinds})") if kinds else ""
         done = (f"，其中 {over} 条已解除" if zh else f", of which {over} have ended") if over else ""
         head += f"{done}：" if zh else f"{done}:"
     lines = [f"{number}. {_short(message)}" for number, message in enumerate(messages[:named], 1)]

@@ -35,6 +35,16 @@ class MeterEventSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeteringFaultSettings:
-    """`rules`: those under which a meter goes on reporting, and counts too little."""
+    """`rules`: those under which a meter goes on reporting, and counts too little; `by_power`: those of them under
+    which the register stands and power does not, so that its integral tells; it may be off by `power_error` (fraction).
+
+    Registers are short on a day where they count less than the integral of power by more than `short_fraction` of it,
+    and by more than one count, over `short_hours` at least; `short_days` of them in a row are a fault.
+    """
 
     rules: tuple[str, ...] = ()
+    by_power: tuple[str, ...] = ()
+    power_error: float = 0.05
+    short_fraction: float = 0.05
+    short_days: int = 3
+    short_hours: float = 12.0

@@ -104,30 +104,55 @@ RULE_OBSERVABILITY = Table(
     ),
 )  # fmt: skip
 
-METERING_FAULTS = Table(
-    "metering_faults",
-    "Energy that a meter did not count while it missed a voltage or a current, estimated by two methods.",
-    ("violation_id",),
+REGISTER_DAILY = Table(
+    "register_daily",
+    "What a meter's registers counted on a local day, import less export, against the integral of its power over the same "
+    "time: between register readings whose whole time has power.",
+    ("meter_id", "date"),
     (
-        Column("violation_id", pl.String, "The violation that is the fault", nullable=False),
         Column("meter_id", pl.String, "Meter", nullable=False),
         Column("customer_no", pl.String, "Customer number", nullable=False),
-        Column("rule", pl.String, "The rule that was broken", nullable=False),
+        Column("date", pl.Date, "Local calendar date", nullable=False),
+        Column("hours", pl.Float64, "Time of the day that both are known for", "h", nullable=False, minimum=0),
+        Column("registered_kwh", pl.Float64, "What the registers counted in it", "kWh", nullable=False),
+        Column("power_kwh", pl.Float64, "Integral of power over it", "kWh", nullable=False),
+        Column("ratio", pl.Float64, "registered_kwh / power_kwh; null where there was no power drawn"),
+        Column("count_kwh", pl.Float64, "One count of the register: what a day may be off by", "kWh", minimum=0),
+    ),
+)  # fmt: skip
+
+METERING_FAULTS = Table(
+    "metering_faults",
+    "Energy that a meter did not count while it missed a voltage or a current, stood still, or counted less than its "
+    "power for days on end (register_short, a sign of theft), estimated with bounds.",
+    ("violation_id",),
+    (
+        Column(
+            "violation_id", pl.String, "The violation that is the fault; of register_short, which only days tell, a name of "
+            "its own that violations do not have", nullable=False,
+        ),
+        Column("meter_id", pl.String, "Meter", nullable=False),
+        Column("customer_no", pl.String, "Customer number", nullable=False),
+        Column("rule", pl.String, "The rule that was broken, or register_short", nullable=False),
         Column("phase", pl.String, "Phase, or total", nullable=False),
         Column("started_at", TIMESTAMP, "Start", "UTC", nullable=False),
         Column("ended_at", TIMESTAMP, "End; null: it lasts, and the figures go up to the newest watermark", "UTC"),
         Column(
             "method", pl.String, "Where lost_kwh comes from: the same quarter-hours of days without a fault, or the other "
-            "phases' power; null: neither tells", allowed=("reference_days", "other_phases"),
+            "phases' power, or the integral of power; null: none of them tells",
+            allowed=("reference_days", "other_phases", "power_integral"),
         ),
         Column("measured_kwh", pl.Float64, "What was measured meanwhile", "kWh"),
         Column("lost_kwh", pl.Float64, "What was not counted", "kWh", minimum=0),
-        Column("low_kwh", pl.Float64, "The lesser of both methods; null: there is but one", "kWh", minimum=0),
-        Column("high_kwh", pl.Float64, "The greater of both methods; null: there is but one", "kWh", minimum=0),
+        Column("low_kwh", pl.Float64, "The lesser of both methods, or by how far power may be off; null: no bound", "kWh", minimum=0),
+        Column("high_kwh", pl.Float64, "The greater of both methods, or by how far power may be off; null: no bound", "kWh", minimum=0),
         Column("reference_days_kwh", pl.Float64, "By reference days; null: a quarter-hour has none", "kWh", minimum=0),
         Column(
             "other_phases_kwh", pl.Float64, "By the other phases, load taken as even; null: all phases were lost", "kWh",
             minimum=0,
         ),
+        Column("power_kwh", pl.Float64, "Integral of power meanwhile, where the registers stood or were short", "kWh"),
+        Column("days", pl.Int32, "Of register_short: days that were", minimum=1),
+        Column("evidence", pl.String, "Of register_short: each day, and what its registers counted of the integral of power"),
     ),
 )  # fmt: skip

@@ -13,7 +13,7 @@ _CLAUSE = "event catalogue: one cause is one alarm"
 
 STORMS = Table(
     "storms",
-    "Losses on one feeder that began together, of several meters: one cause. Its members are the violations of its "
+    "Losses and silence on one feeder that began together, of several meters: one cause. Its members are the violations of its "
     "storm_id.",
     ("storm_id",),
     (
@@ -30,6 +30,7 @@ STORMS = Table(
         Column("kva", pl.Float64, "Contract capacity of these customers", "kVA", minimum=0),
         Column("violations", pl.Int32, "Violations: a meter may lose several phases", nullable=False, minimum=1),
         Column("rules", pl.String, "Rules that were broken", nullable=False),
+        Column("by_rule", pl.String, "Meters by rule, the most first: power_off 12, reading_missing 3", nullable=False),
         Column("date", pl.Date, "Local calendar date of started_at", nullable=False),
     ),
 )

@@ -11,7 +11,14 @@ from dataclasses import replace
 
 import polars as pl
 
-from metering.tables.alarms import ALARM_HANDLING, ALARMS, METER_EVENTS_JOINED, METERING_FAULTS, RULE_OBSERVABILITY
+from metering.tables.alarms import (
+    ALARM_HANDLING,
+    ALARMS,
+    METER_EVENTS_JOINED,
+    METERING_FAULTS,
+    REGISTER_DAILY,
+    RULE_OBSERVABILITY,
+)
 from metering.tables.control import CONTROL
 from metering.tables.evidence import QUALITY_RESULTS, RECONCILIATION, RESTATEMENTS
 from metering.tables.kpi import KPI
@@ -339,8 +346,8 @@ def warehouse(periods: Sequence[str]) -> dict[str, Table]:
     """All tables of the warehouse; `periods` are the time-of-use periods that the settings name."""
     tables = (
         CUSTOMERS, METERS, CUSTOMER_LISTS, DAILY_CURVE, METER_DAILY, _daily_load(periods), SCOPE_CURVE,
-        load_indices_table(periods), *SUPPLY, POWER_FACTOR_MONTHLY,
-        ALARMS, STORMS, ALARM_HANDLING, METER_EVENTS_JOINED, METERING_FAULTS, RULE_OBSERVABILITY, *CONTROL, FORECAST,
+        load_indices_table(periods), *SUPPLY, POWER_FACTOR_MONTHLY, ALARMS, STORMS, ALARM_HANDLING, METER_EVENTS_JOINED,
+        METERING_FAULTS, REGISTER_DAILY, RULE_OBSERVABILITY, *CONTROL, FORECAST,
         FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
     )  # fmt: skip
     return {t.name: t for t in tables}

@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 import polars as pl
 
 from metering.calendar import local_date
-from metering.load.registers import step
+from metering.load.registers import chain_of, step
 from metering.settings import MeteringSettings
 from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
 from metering.tables.lake import CHAIN
@@ -46,7 +46,6 @@ START = pl.Schema(
 _OF_VERSION = (
     "nominal_v", "register_modulus", "chain", "step_most_kw", "step_tolerance", "step_count_kwh", "multiplier",
 )  # fmt: skip
-_CHAINS = 1 << 40
 _SAME_KW = 1e-6
 """Powers as close as that are one: what sums of decimals are off by."""
 GIVEN = "given_estimate"
@@ -83,14 +82,6 @@ class Beside:
             edits=edits.EDITS.empty(),
             until=until,
         )
-
-
-def chain_of() -> pl.Expr:
-    """Within which registers are continuous, as one number: the `chain` of the meter's version, and CHAIN of readings,
-    which registers made from interval energies have.
-    """
-    made = pl.col(CHAIN).fill_null(0.0).cast(pl.Int64, strict=False).fill_null(0)
-    return (pl.col("chain").cast(pl.Int64) * _CHAINS + made % _CHAINS).alias("chain")
 
 
 def reaching(

@@ -44,7 +44,8 @@ def command(home: Path, rules: Path, first: datetime, last: datetime, out: Path 
     """Replay the lake under other rules: which alarms appear, vanish or move, by rule and customer, and counts a day.
 
     Only the rules that differ are judged, once as they are and once as they would be, over readings in order of time.
-    Nothing of the home changes. `reading_missing` is not among them: it depends on when a reading came.
+    Nothing of the home changes. `reading_missing` and `clock_drift` are not among them: they depend on when a reading
+    came.
     """
     days = [first.date() + timedelta(days=n) for n in range((last.date() - first.date()).days + 1)]
     if not days:
@@ -63,7 +64,7 @@ def whatif(home: Path, rules: Path, days: list[date]) -> pl.DataFrame:
 
     Raises UserError and SettingsError that say which file and row is wrong, and what to do.
     """
-    from metering.events.silence import RULE
+    from metering.events.catalogue import told_apart
     from metering.events.whatif import compared, restricted, touched
     from metering.registry.index import MeterIndex
     from orchestration.home.registry_files import load
@@ -75,7 +76,7 @@ def whatif(home: Path, rules: Path, days: list[date]) -> pl.DataFrame:
     check_timezone(home, settings.timezone)
     before = settings.metering
     after = _under(settings, rules)
-    names = touched(before.rules, after.rules) - {RULE}
+    names = touched(before.rules, after.rules) - {*told_apart(after.rules)}
     if not names:
         raise UserError(f"{rules}: the rules would be judged as they are: nothing to compare")
     lake, index = LakeReader(home), MeterIndex.of(load(home, settings).meter_versions)

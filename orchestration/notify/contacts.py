@@ -56,7 +56,8 @@ class ContactsWatch:
         today = datetime.now(ZoneInfo(settings.timezone)).date()
         contacts = load_contacts(self._home, settings, registry.customers)
         known = directory(registry.customers_on(today, since=datetime.min.replace(tzinfo=UTC).date()))
-        return World(contacts, known, settings.notify, settings.timezone)
+        names = {rule.id: (rule.name_zh, rule.name_en) for rule in settings.metering.rules.rules}
+        return World(contacts, known, settings.notify, settings.timezone, names)
 
     def _stamps_now(self) -> tuple[tuple[int, int] | None, ...]:
         return tuple(map(_stamp, (*registry_paths(self._home), contacts_path(self._home))))

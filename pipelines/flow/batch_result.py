@@ -14,12 +14,15 @@ from itertools import accumulate
 import polars as pl
 
 from metering.calendar import local_date
+from metering.events.clock import RULE as DRIFT
+from metering.events.silence import RULE as SILENCE
 from metering.readings.decode import Refused
 from metering.readings.payloads import Decoded
 from metering.registry.index import MeterIndex
 from metering.tables import LAKE
 from metering.tables.lake import GAPS, READINGS, REJECTS
 from pipelines.shard.advance import Results
+from pipelines.shard.clock import STAMPS_SCHEMA
 from pipelines.shard.store import dates_of
 from pipelines.sources.poll import Batch, Segment
 
@@ -47,6 +50,19 @@ class BatchResult:
 
 LIVE = "load_control_live"
 """Rows of `load_control` of running windows: they go to the topic, not to the lake."""
+
+
+FROM_LOOKING = (SILENCE, DRIFT)
+"""Rules whose violations depend on when it was looked at (of drifting clocks: when a file was read), and not on the log
+alone.
+"""
+
+
+def from_looking() -> pl.Expr:
+    """Whether a violation may not come again where its turn is done again: it is published once it has been committed,
+    for nothing would take it back from its topic.
+    """
+    return pl.col("rule").is_in(FROM_LOOKING)
 
 
 def nothing() -> dict[str, pl.DataFrame]:
@@ -93,6 +109,17 @@ def _renumbered(rows: pl.DataFrame, first: int | pl.Series, base: int | pl.Serie
     """Rows numbered within the content get their numbers within the file, and within the log."""
     offset = rows["source_offset"] + first
     return rows.with_columns(offset.alias("source_offset"), (offset + base).alias("log_offset"))
+
+
+def stamps_of(accepted: pl.DataFrame, rejects: pl.DataFrame, index: MeterIndex, always: bool) -> list[pl.DataFrame]:
+    """STAMPS_SCHEMA of readings, and of rejects whose time had not come, in their places; nothing where there are no
+    such rejects, unless `always`.
+    """
+    early = rejects.filter(pl.col("reason") == "future_time")
+    if early.is_empty() and not always:
+        return []
+    early = early.with_columns(index.code(early["meter_id"])).drop_nulls("meter")
+    return [rows.select(STAMPS_SCHEMA.names()).cast(STAMPS_SCHEMA) for rows in (accepted, early) if rows.height]
 
 
 def tables_of(

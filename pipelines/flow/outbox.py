@@ -1,5 +1,8 @@
 """Results on their way to the result topics: in order, those that came together in one transaction.
 
+What follows from the log is published before it is committed: had it not been, it would come again. What came of
+looking at a shard would not, and is published once it is committed (docs/adr/0013-silence-is-looked-at.md).
+
 Here: publishing, and waiting for brokers that are away. Not here: Kafka (`sinks.kafka.transactions`), what messages say
 (`metering.tables.messages`), committing (`worker`).
 """
@@ -20,7 +23,7 @@ from metering.tables.messages import (
     violation_messages,
     window_messages,
 )
-from pipelines.flow.batch_result import LIVE, BatchResult
+from pipelines.flow.batch_result import LIVE, BatchResult, from_looking
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.settings import ResultTopics
 
@@ -56,13 +59,23 @@ class Outbox:
     ) -> None:
         self._publisher, self._topics = publisher, topics
         self._retry_s, self._metrics = retry_s, metrics
-        self._waiting: list[BatchResult] = []
-        self._under_way: list[BatchResult] = []
+        self._waiting: list[Mapping[str, pl.DataFrame]] = []
+        self._under_way: list[Mapping[str, pl.DataFrame]] = []
         self._blocked_since: float | None = None
         self.retry_at = 0.0
 
     def add(self, result: BatchResult) -> None:
-        self._waiting.append(result)
+        """What is to be published of a result that is not committed yet."""
+        tables = {name: result.tables[name] for name in _PUBLISHED}
+        self._waiting.append(tables | {"violations": tables["violations"].filter(~from_looking())})
+
+    def add_committed(self, violations: pl.DataFrame) -> bool:
+        """Of violations that are committed those that came of looking; whether there are any to publish."""
+        looked_at = violations.filter(from_looking())
+        if self._publisher is None or looked_at.is_empty():
+            return False
+        self._waiting.append({"violations": looked_at})
+        return True
 
     @property
     def held(self) -> bool:
@@ -95,9 +108,10 @@ class Outbox:
         if self._publisher is not None:
             self._publisher.close()
 
-    def _put(self, results: Sequence[BatchResult]) -> None:
+    def _put(self, waited: Sequence[Mapping[str, pl.DataFrame]]) -> None:
         if self._publisher is not None and self._topics is not None:
-            tables = {name: pl.concat([result.tables[name] for result in results]) for name in _PUBLISHED}
+            by_name = {name: [tables[name] for tables in waited if name in tables] for name in _PUBLISHED}
+            tables = {name: pl.concat(frames) for name, frames in by_name.items() if frames}
             with self._metrics.stage("topics"):
                 for topic, out in _messages(tables, self._topics):
                     self._publisher.publish(topic, out.keys, out.values, out.partition_keys)
@@ -129,4 +143,4 @@ def _messages(tables: Mapping[str, pl.DataFrame], topics: ResultTopics) -> Itera
         (topics.load_control, "load_control", control_messages),
         (topics.rejected, "rejects", reject_messages),
     )
-    return ((topic, made(tables[name])) for topic, name, made in kinds if tables[name].height)
+    return ((topic, made(tables[name])) for topic, name, made in kinds if name in tables and tables[name].height)

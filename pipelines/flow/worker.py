@@ -21,23 +21,24 @@ from metering.readings.payloads import ACCEPTED_SCHEMA, Decoded
 from metering.records.decode import decode_records
 from metering.registry.index import MeterIndex
 from metering.tables.lake import LAKE, READINGS, REJECTS
-from pipelines.flow.batch_result import BatchResult, DecodedBatch, nothing, placed, tables_of
+from pipelines.flow.batch_result import BatchResult, DecodedBatch, from_looking, nothing, placed, stamps_of, tables_of
 from pipelines.flow.health import Progress, ShardHealth
+from pipelines.flow.looks import Looks
 from pipelines.flow.memory import Trimmer
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.neighbours import Neighbours
 from pipelines.flow.outbox import Outbox, Publisher
 from pipelines.flow.records import RecordBook
 from pipelines.flow.settings import Registry, ResultTopics, StreamSettings
+from pipelines.shard import clock
 from pipelines.shard.advance import FRAMES, TABLES, Results, advance
-from pipelines.shard.chunks import NEVER
 from pipelines.shard.state import Naming, Shards, State, dump, load, of_shards, rebased, united
 from pipelines.shard.store import HELD_SCHEMA, Context, LakePast, Records, naming_of
 from pipelines.shard.windows import OPEN
 from pipelines.sources.poll import Batch, Position, Segment
-from sinks.lake.commits import CommitLog
+from sinks.lake.commits import CommitLog, days_of
 from sinks.lake.parts import parts
-from sinks.lake.reader import LakeReader
+from sinks.lake.reader import LakeReader, current
 
 WorkerOf = Callable[[str, int], int | None]
 """Which of so many workers a shard belongs to; None where the source does not say."""
@@ -87,13 +88,15 @@ class Worker:
         self._trimmer = Trimmer()
         self._naming = naming_of(registry.index(), settings.metering)
         self._state = self._loaded(mine)
+        self._again = False  # whether the last commit holds what a start publishes again
+        self._publish_again(mine)
         self._positions: dict[str, Position] = {s: sinks.commits.position(s) or {} for s in sorted(mine)}
         self._pending: list[BatchResult] = []
         self._pending_since = 0.0
         self._committed_at = time.monotonic()
         self._commit_took = 0.0
         self._told_at: datetime | None = None
-        self._caught_up: set[str] = set()
+        self._looks = Looks(settings)
         self._counted: tuple[State, dict[str, tuple[int, int, int]]] | None = None
 
     def _loaded(self, mine: frozenset[str]) -> State:
@@ -105,6 +108,26 @@ class Worker:
                 whole = own == record.positions.keys()
                 states.append(state if whole else of_shards(state, FRAMES, own.__contains__, self._naming))
         return united(states, FRAMES, self._naming)
+
+    def _publish_again(self, mine: frozenset[str]) -> None:
+        """What came of looking and was committed last may not have been published: it is once more, as it stands now.
+
+        A commit is made once all before it has been published; so no earlier one is asked.
+        """
+        for record, shards in self._sinks.commits.counting() if self._sinks.publisher else ():
+            days = days_of("violations", record.parts)
+            if not (own := shards & mine) or not days:
+                continue
+            lake = self._sinks.lake
+            with lake.held():
+                told = lake.scan("violations", days).filter(from_looking()).select("violation_id", "meter_id").unique()
+                every = lake.scan("violations").filter(from_looking()).join(told, on="violation_id", how="semi")
+                rows = current(every, LAKE["violations"].key).collect()
+            if own != record.positions.keys():  # the others are another worker's
+                theirs = self._naming.index.code(rows["meter_id"])
+                at = self._state.meters(self._naming.index)["shard"].gather(theirs)
+                rows = rows.filter((at != 0).fill_null(False))
+            self._again |= self._outbox.add_committed(rows)
 
     def position(self, shard: str) -> Position | None:
         """Where a shard goes on, by its last commit."""
@@ -130,22 +153,15 @@ class Worker:
 
     def look(self) -> BatchResult | None:
         """What is due by the clock although nothing comes; None where there is nothing to tell."""
-        now_us = time.time_ns() // 1000
-        oldest_us = now_us - int(self._settings.live_days * 86_400e6)
-        shards = self._state.shards
-        live = {
-            number: now_us
-            for number, (name, max_us) in enumerate(zip(shards.names, shards.max_us, strict=True))
-            if name in self._caught_up and max_us > oldest_us
-        }
-        if not live:
+        looked_at = self._looks.due(self._state.shards)
+        if not looked_at:
             return None
         with self._metrics.stage("advance"):
             context = self._context([], self._records.known)
             nothing_came = pl.DataFrame(schema={**HELD_SCHEMA, "shard": pl.UInt16}).select(
                 *context.arriving_columns, "shard"
             )
-            state, results = advance(self._state, nothing_came, context, caught_up=live)
+            state, results = advance(self._state, nothing_came, context, caught_up=looked_at)
         if results.violations.is_empty():
             return None
         self._state = state
@@ -189,6 +205,9 @@ class Worker:
                 "are read again at the next start"
             )
         self._commit()
+        self._publish(self._settings.last_flush_s)
+        if self._again and not self.held:
+            self._commit(always=True)  # else the next start would publish it once more
 
     def close(self) -> None:
         """Let go of what was not delivered."""
@@ -213,21 +232,27 @@ class Worker:
         state = replace(self._state, shards=shards)
         numbers = {name: number for number, name in enumerate(shards.names)}
         context = self._context([result.tables for result in self._pending], records.known)
+        watched = clock.concerned(state, context)
         past = context.past
         assert isinstance(past, LakePast)
         accepted, rejects = [], [*records.rejects]
+        stamps: list[pl.DataFrame] = []
         for part in readings:
             own = self._accepted(part, numbers, past)
             if not self._neighbours.none:
                 self._neighbours.refuse_apart(part.batch, self._new(own), self._naming)
             accepted.append(own)
-            if part.decoded.rejects.height and not isinstance(part.batch.content, Refused):
-                rejects.append(placed(part.decoded.rejects, part.batch, numbers))
+            if not isinstance(part.batch.content, Refused):
+                refused_here = part.decoded.rejects
+                if refused_here.height:
+                    rejects.append(refused_here := placed(refused_here, part.batch, numbers))
+                stamps += stamps_of(own, refused_here, part.index, watched)
             self._count(part, own.height)
         rows = accepted[0] if len(accepted) == 1 else pl.concat(accepted or [_NO_READINGS], how="diagonal")
         ended = {numbers[segment.shard] for segment in segments if segment.end}
         taken = rows.select(*context.arriving_columns, "shard")
-        self._state, results = advance(state, taken, context, ended, self._read_to_the_end(segments, numbers))
+        whole = self._looks.after(segments, shards)
+        self._state, results = advance(state, taken, context, ended, whole, pl.concat(stamps) if stamps else None)
         refused = pl.concat(rejects) if rejects else REJECTS.empty()
         gaps = [segment for segment in segments if segment.gap is not None]
         tables = tables_of(rows, refused, results, gaps, self._naming.index, self._settings.metering.timezone)
@@ -244,16 +269,8 @@ class Worker:
         settings = self._settings
         past = LakePast(self._sinks.lake, self._naming, settings.metering, pending)
         alone = self._neighbours.none
-        return Context(self._naming, settings.metering, settings.windows_kept, past, settings.silent_s, known, alone)
-
-    def _read_to_the_end(self, segments: Sequence[Segment], numbers: Mapping[str, int]) -> dict[int, int]:
-        """The shards of a turn (numbers) that have been read to the end of their logs."""
-        found: dict[str, bool] = {}
-        for segment in segments:
-            newest = segment.newest_offset
-            found[segment.shard] = newest is not None and segment.after.get("offset", 0) > newest
-        self._caught_up = {*(self._caught_up - found.keys()), *(shard for shard, whole in found.items() if whole)}
-        return {numbers[shard]: NEVER for shard, whole in found.items() if whole}
+        figures = (settings.metering, settings.windows_kept, past, settings.silent_s)
+        return Context(self._naming, *figures, known, alone, datetime.now(UTC))
 
     def _accepted(self, part: DecodedBatch, numbers: dict[str, int], past: LakePast) -> pl.DataFrame:
         """Accepted readings in their places. Of rejects that are read again those that have not been taken yet, in the
@@ -334,13 +351,14 @@ class Worker:
         due = time.monotonic() - self._committed_at >= self._interval()
         if urgent or due or rows >= self._settings.commit_rows:
             self._commit()
+            self._publish(self._settings.flush_s)
 
     def _interval(self) -> float:
         # Committing takes at most a tenth of the time, however large the state is.
         return max(self._settings.commit_interval_s, 10 * self._commit_took)
 
-    def _commit(self) -> None:
-        if not self._pending:
+    def _commit(self, always: bool = False) -> None:
+        if not self._pending and not always:
             return
         start = time.monotonic()
         with self._metrics.stage("lake"):
@@ -357,7 +375,9 @@ class Worker:
         self._metrics.committed(self._positions)
         rows = sum(result.rows for result in done)
         log.debug("committed", rows=rows, seconds=round(self._commit_took, 3), shards=len(self._positions))
+        self._again = False
         for result in done:
+            self._again |= self._outbox.add_committed(result.tables["violations"])
             for committed in result.committed:
                 committed()
 

@@ -20,11 +20,13 @@ from metering.events.texts import tell
 from metering.tables.lake import WINDOWS
 from pipelines.shard import (
     checks,
+    clock,
     compliance,
     control,
     control_live,
     control_warnings,
     events,
+    late_control,
     meters,
     silence,
     steps,
@@ -48,6 +50,7 @@ FRAMES: tuple[Frame, ...] = (
     steps.LAST,
     steps.PRIOR,
     silence.MISSING,
+    clock.DRIFTS,
     control_live.LIVE,
     control_warnings.WARNINGS,
 )
@@ -80,24 +83,51 @@ def advance(
     context: Context,
     ended: Collection[int] = (),
     caught_up: silence.CaughtUp = NOT_YET,
+    stamps: pl.DataFrame | None = None,
 ) -> tuple[State, Results]:
     """Take accepted readings into the state: columns as held (`store.HELD_SCHEMA`) but `end_us`, and `shard` (number),
     those of a shard in the order of its log. Of shards in `ended` every window closes: nothing follows, for now. Those
-    and the ones that are `caught_up` are looked at for readings that are due and have not come.
+    and the ones that are `caught_up` are looked at for readings that are due and have not come. `stamps`
+    (`clock.STAMPS_SCHEMA`): of all that came, where clocks are to be judged by them.
     """
-    if not meters.any_moved(state, accepted, context):
+    state, results = _advance_by_shards(state, accepted, ended, caught_up, context)
+    if stamps is None:
+        return state, results
+    state, drifts = clock.step(state, stamps, context)
+    told = [results.violations, tell(drifts, context.meter_versions, context.settings)]
+    return state, replace(results, violations=pl.concat(told)) if drifts.height else results
+
+
+def _advance_by_shards(
+    state: State, accepted: pl.DataFrame, ended: Collection[int], caught_up: silence.CaughtUp, context: Context
+) -> tuple[State, Results]:
+    moving = meters.any_moved(state, accepted, context)
+    if not moving and len(parts := late_control.parts(state, accepted, context)) == 1:
         return _advance(state, accepted, ended, caught_up, context)
-    parts: list[Results] = []
-    for shard, rows in meters.segments(accepted):  # what moves between shards is taken one after the other
-        moved = meters.moved(state, shard, rows, context)
-        state, results = _advance(moved, rows, (), NOT_YET, context, moved is not state)
-        parts.append(results)
+    emitted: list[Results] = []
+
+    def take(state: State, rows: pl.DataFrame, context: Context, moved: bool = False) -> tuple[State, Context]:
+        state, results = _advance(state, rows, (), NOT_YET, context, moved)
+        emitted.append(results)
         tables = {name: getattr(results, name) for name in TABLES}
-        context = replace(context, past=context.past.and_then(rows, tables))
+        heard = {name: replace(known, arrived=known.arrived.clear()) for name, known in context.records.items()}
+        return state, replace(context, past=context.past.and_then(rows, tables), records=heard)
+
+    if moving:
+        for shard, rows in meters.segments(accepted):  # what moves between shards is taken one after the other
+            moved = meters.moved(state, shard, rows, context)
+            has_moved = moved is not state
+            state = moved
+            for part in late_control.parts(state, rows, context):
+                state, context = take(state, part, context, has_moved)
+                has_moved = False
+    else:
+        for part in parts:
+            state, context = take(state, part, context)
     if ended or caught_up:
         state, results = _advance(state, accepted.clear(), ended, caught_up, context)
-        parts.append(results)
-    return state, Results(*(pl.concat([getattr(part, name) for part in parts]) for name in TABLES))
+        emitted.append(results)
+    return state, Results(*(pl.concat([getattr(each, name) for each in emitted]) for name in TABLES))
 
 
 def _advance(

@@ -207,7 +207,9 @@ def _judged(keys: pl.DataFrame, force: InForce, past: Past, context: Context) ->
         load = force.load(past.rows(WINDOWS.name, "customer_no", customers, days))
         rows = executed(held, load, force.baselines(held, past), context.meter_versions, context.settings)
     known = before.select(*LOAD_CONTROL.key, told="revision")
-    new = rows.join(before.select(_CONTENT), on=_CONTENT, how="anti", nulls_equal=True)
+    alike = before.select(*_CONTENT, like="revision")  # late readings that change nothing else are counted all the same
+    new = rows.join(alike, on=_CONTENT, how="left", nulls_equal=True)
+    new = new.filter((pl.col("revision") > pl.col("like")).fill_null(True))
     new = new.join(known, on=LOAD_CONTROL.key, how="left").filter((pl.col("meters") > 0) | pl.col("told").is_not_null())
     revision = pl.max_horizontal("revision", pl.col("told") + 1).cast(pl.Int32)
     gone = before.filter(pl.col("state") != WITHDRAWN).join(held, on=LOAD_CONTROL.key, how="anti")
@@ -232,18 +234,27 @@ def _runs(
     if row is None or pairs.is_empty():
         return []
     over = {(plan, customer): at for plan, customer, at in ends.select(*_PAIR, _at("last")).iter_rows()}
+    were_over = set(ends.filter(pl.col("last") <= pl.col("before")).select(_PAIR).iter_rows())
     plans = pairs["plan_id"].unique()
     days = force.days_of(plans.to_list())
     told = past.rows(LOAD_CONTROL.name, "plan_id", plans, days)
-    rows = current(pl.concat([told, closed]).lazy(), LOAD_CONTROL.key).filter(pl.col("state") == "final").collect()
+    before, rows = (
+        current(known.lazy(), LOAD_CONTROL.key).filter(pl.col("state") == "final").collect()
+        for known in (told, pl.concat([told, closed]))
+    )
     raised = past.rows(VIOLATIONS.name, "customer_no", pairs["customer_no"], days)
     raised = current(raised.filter(pl.col("rule") == VIOLATION).lazy(), VIOLATIONS.key).collect()
     found: list[Alarm] = []
     for plan_id, customer in pairs.iter_rows():
-        theirs = rows.filter(pl.col("plan_id") == plan_id, pl.col("customer_no") == customer).sort("window_end")
-        alarms = runs(theirs.iter_rows(named=True), over.get((plan_id, customer)), row)
+        pair = plan_id, customer
+        was_over = over.get(pair) if pair in were_over else None
+        theirs = pl.col("plan_id") == plan_id, pl.col("customer_no") == customer
+        were, alarms = (
+            runs(windows.filter(*theirs).sort("window_end").iter_rows(named=True), at, row)
+            for windows, at in ((before, was_over), (rows, over.get(pair)))
+        )
         known = raised.filter(pl.col("violation_id").str.starts_with(f"{plan_id}/{customer}/"))
-        found += changes(alarms, known)
+        found += changes(alarms, known, were)
     return found
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import polars as pl
 
-from metering.events import registers
-from metering.tables.lake import REGISTERS
+from metering.events import register_screen, registers
+from metering.tables.lake import CHAIN, REGISTERS
 from pipelines.shard.blocks import next_ends
 from pipelines.shard.state import State
 from pipelines.shard.steps import (
@@ -60,35 +60,44 @@ def screened(state: State, rows: pl.DataFrame, context: Context) -> tuple[State,
         return state, rows["meter"]
     known = _around(rows, state, context)
     both = pl.concat([known, rows.select(known.columns)])
-    told = registers.steps(one_a_slot([_unplaced(both)], context), context.meter_versions, context.settings)
+    counting = one_a_slot([_unplaced(both)], context, _looked_at(context)).with_columns(_no_seed(both))
+    told = register_screen.screened(counting, context.meter_versions, context.settings)
     state = state.having({LAST: with_last(state.frame(LAST), told)})
     lone = pl.any_horizontal(
         (pl.col(name).is_null() != pl.col(name).shift(1).is_null()) & (pl.col("meter") == pl.col("meter").shift(1))
         for name in REGISTERS
     )
-    values = pl.struct("p_kw", *(name for name in REGISTERS if name in both.columns))
-    changed = both.group_by("meter", "slot_us").agg(values.n_unique().alias("n")).filter(pl.col("n") > 1)["meter"]
+    values = pl.struct("p_kw", *(name for name in (*REGISTERS, CHAIN) if name in both.columns))
+    doubled = both.filter(pl.struct("meter", "slot_us").is_duplicated()) if counting.height < both.height else both[:0]
+    changed = doubled.group_by("meter", "slot_us").agg(values.n_unique().alias("n")).filter(pl.col("n") > 1)["meter"]
     wrong = told.filter(pl.col("wrong") | lone.fill_null(False))["meter"]
     return state, pl.concat([changed, wrong]).unique().sort()
 
 
 def _around(rows: pl.DataFrame, state: State, context: Context) -> pl.DataFrame:
     """What is known around readings: what is held, or else the blocks that windows ask for, too; and only where these
-    begin with no reading, what the lake has from long before.
+    begin with no reading, what the lake has from long before. Of all columns those that steps are told by.
     """
-    first = first_of(rows)
-    known = held_of(first["meter"], state, context)
+    first, names = first_of(rows), _looked_at(context)
+    known = held_of(first["meter"], state, context, columns=names)
     short = without_enough(before_first(known, first), first, context, readings=1, blocks=1)
     if short.is_empty():
         return known
     mine = rows.join(short, on="meter", how="semi")
     following = mine.select("meter", next_ends(mine, context).alias("end_us"))
     blocks = pl.concat([mine.select("meter", "end_us"), following]).unique()
-    known = one_a_slot([_unplaced(known), context.past.readings(blocks)], context)
+    known = one_a_slot([_unplaced(known), context.past.readings(blocks)], context, names)
     short = without_enough(before_first(known, short), short, context, readings=1, blocks=1)
     if short.is_empty():
         return known
-    return pl.concat([known.join(short, on="meter", how="anti"), of_lake(short, context, readings=1, blocks=1)])
+    more = of_lake(short, context, readings=1, blocks=1)
+    return pl.concat([known.join(short, on="meter", how="anti"), more.select(known.columns)])
+
+
+def _looked_at(context: Context) -> list[str]:
+    """Of what is held of a reading, that which its steps are told by, and which of a slot's readings counts."""
+    told_by = {"meter", "version", "ts", "slot_us", "end_us", "p_kw", *REGISTERS, CHAIN, *ORDER}
+    return [name for name in context.held_columns if name in told_by]
 
 
 def _with_registers(rows: pl.DataFrame, state: State) -> pl.DataFrame:
@@ -98,6 +107,12 @@ def _with_registers(rows: pl.DataFrame, state: State) -> pl.DataFrame:
     last = known.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in REGISTERS))["meter"]
     meters = pl.concat([rows.filter(any_register)["meter"], last]).unique()
     return rows.filter(pl.col("meter").is_in(meters.implode()))
+
+
+def _no_seed(rows: pl.DataFrame) -> list[pl.Expr]:
+    """Nothing is known of a block before the first of these readings; and of a register that none reports."""
+    kinds = dict(registers.SEED_SCHEMA) | dict.fromkeys({*REGISTERS, CHAIN} - {*rows.columns}, pl.Float64())
+    return [pl.lit(None, kind).alias(name) for name, kind in kinds.items()]
 
 
 def _unplaced(rows: pl.DataFrame) -> pl.DataFrame:
@@ -145,8 +160,15 @@ def as_they_came(rows: pl.DataFrame, meters: pl.Series, state: State, context: C
     )
     found = every[picked["row"]].with_columns(picked["key"], picked["position"])
     told = registers.steps(found, context.meter_versions, context.settings, key="key")
-    told = told.filter(pl.col("position").is_not_null())
+    told = _otherwise_than_before(told.filter(pl.col("position").is_not_null()))
     return told.sort("position", "slot_us", descending=[False, True]).select(*names, *registers.VALUES, "position")
+
+
+def _otherwise_than_before(told: pl.DataFrame) -> pl.DataFrame:
+    """Without what is told of a slot as it was told of it last: an arrival has all that may change after it told."""
+    by_slot = told.sort("meter", "slot_us", "position")
+    said = ("meter", "slot_us", *ORDER, *registers.VALUES)
+    return by_slot.filter(pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(1)) for name in said))
 
 
 def _taken(

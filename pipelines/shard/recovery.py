@@ -20,15 +20,17 @@ import structlog
 
 from metering.calendar import month_of
 from metering.events import judge, registers
+from metering.events.clock import RULE as DRIFT
 from metering.events.lifecycle import LOOK_BACK, NAME, PAIR, RUN_UP, STATE_SCHEMA, advance
+from metering.events.silence import RULE as SILENCE
 from metering.load.windows import latest
 from metering.readings.slots import WINDOW_US, answering, at_slots
 from metering.settings import MeteringSettings
 from metering.supply import compliance
 from metering.tables.records import KINDS
 from metering.tables.schema import no_rows
+from pipelines.shard import clock, control_warnings, silence, steps, windows
 from pipelines.shard import compliance as days_of
-from pipelines.shard import control_warnings, silence, steps, windows
 from pipelines.shard.advance import FRAMES
 from pipelines.shard.blocks import ends_of, last_ends, windows_of
 from pipelines.shard.checks import BASE, EVENTS, RUNS, in_reach, judged, suspected
@@ -69,7 +71,8 @@ def rebuild(
     positions = {**_of_folders(committed), **(_positions(lake) if commits.damaged else {}), **committed}
     past = LakePast(lake, naming, settings)
     state = state_of(past, Context(naming, settings, windows_kept, past))
-    commits.commit(0, positions, dump(state, FRAMES, naming), {})
+    before = [part for record, _ in commits.counting() for part in record.parts]
+    commits.commit(0, positions, dump(state, FRAMES, naming), {}, before)
     seconds = round(time.monotonic() - start, 1)
     log.info("state made anew from the lake", shards=len(positions), meters=state.meters_held, seconds=seconds)
 
@@ -153,8 +156,9 @@ def state_of(past: LakePast, context: Context) -> State:
     state = _with_sums(state, rows.filter(is_closed), past, context)
     state = _with_checks(_with_last(state, rows, past, context), rows, held_from, past, context)
     told_of = _at(max(newest.values())) - LOOK_BACK
-    missing = silence.remade(state, past.slots_by_day(told_of), past.silences(), context)
-    return control_warnings.recalled(state.having({silence.MISSING: missing}), past, context)
+    missing = silence.remade(state, past.slots_by_day(told_of), past.told_of(SILENCE), context)
+    drifts = clock.remade(state, past.told_of(DRIFT), context)
+    return control_warnings.recalled(state.having({silence.MISSING: missing, clock.DRIFTS: drifts}), past, context)
 
 
 def _meters(last: pl.DataFrame, context: Context) -> pl.DataFrame:

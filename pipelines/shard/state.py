@@ -302,8 +302,9 @@ def of_shards(state: State, frames: Sequence[Frame], mine: Callable[[str], bool]
     meters = named[METERS.name]
     numbers = [number for number, name in enumerate(state.shards.names) if number and mine(name)]
     names = [state.shards.names[number] for number in numbers]
-    theirs = meters.filter(pl.col("shard").is_in(names))["meter_id"].implode()
-    cut = {name: rows.filter(pl.col("meter_id").is_in(theirs)) for name, rows in named.items()}
+    theirs = pl.col("meter_id").is_in(meters.filter(pl.col("shard").is_in(names))["meter_id"].implode())
+    own = pl.col("shard").is_in(names)  # also of meters of which nothing has been accepted
+    cut = {name: rows.filter(own if "shard" in rows.columns else theirs) for name, rows in named.items()}
     marks = state.shards
     shards = Shards(
         ("", *names),

@@ -17,7 +17,7 @@ import polars as pl
 from metering.events import judge, register_screen, registers
 from metering.load.windows import latest
 from metering.readings.slots import answering, at_slots
-from metering.tables.lake import REGISTERS
+from metering.tables.lake import CHAIN, REGISTERS
 from metering.tables.schema import TIMESTAMP, no_rows
 from pipelines.shard.blocks import starts
 from pipelines.shard.checks import RUNS
@@ -28,7 +28,7 @@ from pipelines.shard.windows import CLOSED, OPEN
 
 LAST = Frame(
     "last",
-    1,
+    2,
     pl.Schema(
         {
             "meter": pl.UInt32(),
@@ -36,7 +36,7 @@ LAST = Frame(
             "ts": TIMESTAMP,
             "slot_us": pl.Int64(),
             "end_us": pl.Int64(),
-            **dict.fromkeys(REGISTERS, pl.Float64()),
+            **dict.fromkeys((*REGISTERS, CHAIN), pl.Float64()),
             **registers.SEED_SCHEMA,
         }
     ),
@@ -47,7 +47,7 @@ LAST = Frame(
 PRIOR = Frame("prior", 1, HELD_SCHEMA, dated="ts")
 """The last readings that are held no longer, of meters whose registers are looked at."""
 
-_SCREENED = ("meter", "version", "slot_us", "end_us", "stamp_us", *REGISTERS)
+_SCREENED = ("meter", "version", "slot_us", "end_us", "stamp_us", *REGISTERS, CHAIN)
 READINGS_BACK, BLOCKS_BACK = 3, 3
 
 
@@ -161,18 +161,27 @@ def first_of(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.group_by("meter", maintain_order=True).agg(pl.col("slot_us", "end_us").get(pl.col("slot_us").arg_min()))
 
 
-def held_of(meters: pl.Series, state: State, context: Context, earlier: pl.DataFrame | None = None) -> pl.DataFrame:
-    """What the state holds of meters (and is among `earlier`), one reading for each slot, as at these."""
+def held_of(
+    meters: pl.Series,
+    state: State,
+    context: Context,
+    earlier: pl.DataFrame | None = None,
+    columns: Sequence[str] | None = None,
+) -> pl.DataFrame:
+    """What the state holds of meters (and is among `earlier`), one reading for each slot, as at these; `columns`: of
+    those that are held, if not all.
+    """
     theirs = pl.col("meter").is_in(meters.implode())
     parts = [rows for frame in (CLOSED, OPEN) for rows in state.chunks(frame).where(theirs)]
     prior = state.frame(PRIOR)
     parts += [part.filter(theirs) for part in (prior, earlier) if part is not None and part.height]
-    return one_a_slot(parts, context)
+    return one_a_slot(parts, context, columns)
 
 
-def one_a_slot(parts: list[pl.DataFrame], context: Context) -> pl.DataFrame:
-    empty = pl.DataFrame(schema=HELD_SCHEMA).select(context.held_columns)
-    rows = pl.concat([empty, *(part.select(context.held_columns) for part in parts)])
+def one_a_slot(parts: list[pl.DataFrame], context: Context, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    names = context.held_columns if columns is None else columns
+    empty = pl.DataFrame(schema=HELD_SCHEMA).select(names)
+    rows = pl.concat([empty, *(part.select(names) for part in parts)])
     return at_slots(answering(latest(rows)))
 
 

@@ -16,9 +16,8 @@ from typing import Protocol
 import polars as pl
 
 from metering.calendar import local_date, local_dates
-from metering.events.catalogue import check_frame, values_read
+from metering.events.catalogue import check_frame, told_apart, values_read
 from metering.events.lifecycle import CHANGE_SCHEMA, last_emitted
-from metering.events.silence import RULE as SILENT
 from metering.load.windows import USED
 from metering.readings.slots import blocks_at, on_grid
 from metering.readings.slots import placed as placed_in_slots
@@ -96,6 +95,7 @@ class Context:
 
     `windows_kept` closed windows are held for late readings. Meters not heard for `silent_s`, by the time of the data,
     leave the state. `records`: of the kinds that are broadcast, by table. `alone`: no other worker reads telemetry.
+    `read_at`: the machine's time, which stands for that of a message where there is none.
     """
 
     naming: Naming
@@ -105,6 +105,7 @@ class Context:
     silent_s: float = 7 * 86_400
     records: Mapping[str, Records] = field(default_factory=dict)
     alone: bool = True
+    read_at: datetime = EPOCH
 
     @property
     def index(self) -> MeterIndex:
@@ -243,13 +244,12 @@ class LakePast:
     def events(self, meters: pl.Series | None, since: datetime) -> pl.DataFrame:
         rows = self._of("violations", meters, self._days_since("violations", since))
         checks = self._naming.checks.select("code", "rule", "phase")
-        rows = rows.filter(pl.col("rule") != SILENT)  # no reading was judged for it
+        rows = rows.filter(~pl.col("rule").is_in(told_apart(self._settings.rules)))  # no reading was judged for it
         return self._changes(rows, checks)
 
-    def silences(self) -> pl.DataFrame:
-        """What was emitted last (CHANGE_SCHEMA) of each gap that has been told of."""
-        silent = pl.col("rule") == SILENT
-        rows = self._of("violations", None, self._dates("violations"), silent)
+    def told_of(self, rule: str) -> pl.DataFrame:
+        """What was emitted last (CHANGE_SCHEMA) of each violation of a rule that no reading is judged by."""
+        rows = self._of("violations", None, self._dates("violations"), pl.col("rule") == rule)
         return self._changes(rows, self._naming.checks.select("code", "rule", "phase"))
 
     def _changes(self, rows: pl.DataFrame, checks: pl.DataFrame) -> pl.DataFrame:

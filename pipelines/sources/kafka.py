@@ -268,8 +268,9 @@ class KafkaReader:
         if self._is_anew(position):
             return self._gap(partition, 0, position["offset"] - 1, go_on_at=low, anew=True)
         at = self._refuse_gap(partition, position["offset"], low, high)
-        if at == position["offset"] and self._position(at) != position:
-            self._first.append(self._nothing(partition, at))  # has the topic's id kept from now on
+        if at == position["offset"] and (at == high or self._position(at) != position):
+            # Tells that there is no more for now, and has the topic's id kept from now on.
+            self._first.append(self._nothing(partition, at, newest_offset=high - 1 if at == high else None))
         return at
 
     def _is_anew(self, position: Position) -> bool:
@@ -295,9 +296,12 @@ class KafkaReader:
         self._first.append(self._nothing(partition, go_on_at, (missing_from, missing_to)))
         return go_on_at
 
-    def _nothing(self, partition: int, offset: int, gap: tuple[int, int] | None = None) -> Segment:
+    def _nothing(
+        self, partition: int, offset: int, gap: tuple[int, int] | None = None, newest_offset: int | None = None
+    ) -> Segment:
         """A segment without messages, for its position."""
-        return Segment(self._shard(partition), self.topic, partition, 0, self._position(offset), gap=gap)
+        after = self._position(offset)
+        return Segment(self._shard(partition), self.topic, partition, 0, after, newest_offset=newest_offset, gap=gap)
 
     # --- when something is wrong ---
 

@@ -18,9 +18,10 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from datetime import date
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import polars as pl
@@ -156,10 +157,16 @@ class CommitLog:
         return None if record is None else record.positions[shard]
 
     def commit(
-        self, worker: int, positions: Mapping[str, Position], state: bytes, frames: Mapping[str, pl.DataFrame]
+        self,
+        worker: int,
+        positions: Mapping[str, Position],
+        state: bytes,
+        frames: Mapping[str, pl.DataFrame],
+        before: Sequence[Part] = (),
     ) -> Record:
         """Commit a worker: `frames` by folder relative to the home (`lake/<table>/date=...`), the state after them, and
-        where each of its shards goes on. Raises OperationError when the disk is full, or another stream has taken over.
+        where each of its shards goes on. With parts that were revealed `before`, for what is to be done about them
+        still. Raises OperationError when the disk is full, or another stream has taken over.
         """
         path = self._path(worker)
         last = self._records.get(path)
@@ -168,7 +175,7 @@ class CommitLog:
             # With the home's identity: generations begin anew where `stream/` was removed and the lake was not.
             name = f"commit-{self._owner.identity[:8]}-{self._generation}-{worker}-{sequence:010d}"
             parts = tuple(self._stage(name, folder, frame) for folder, frame in sorted(frames.items()))
-            record = Record(worker, self._generation, sequence, dict(positions), parts, state)
+            record = Record(worker, self._generation, sequence, dict(positions), (*before, *parts), state)
             if parts:
                 sync_folder(self._staging)
             self._write(path, _encode(record))
@@ -216,6 +223,13 @@ class CommitLog:
                     f"the disk of {self._home} is full: free space and start again; what is not committed is read again"
                 ) from error
             raise
+
+
+def days_of(table: str, parts: Iterable[Part]) -> list[date]:
+    """Local dates of the table that some parts hold rows of."""
+    folders = {PurePosixPath(part.final).parent for part in parts}
+    mine = [folder.name.removeprefix("date=") for folder in folders if folder.parent.name == table]
+    return sorted(map(date.fromisoformat, mine))
 
 
 def slug(name: str) -> str:

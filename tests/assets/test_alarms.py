@@ -139,3 +139,20 @@ def test_meters_own_events_stand_beside_the_derived_over_midnight(batch: Batch, 
         float(batch.marts.scan(batch.tables["rule_observability"]).filter("observable").collect().height),
         float(batch.marts.scan(batch.tables["rule_observability"]).collect().height),
     )
+
+
+def test_registers_short_of_power_for_days_are_a_metering_fault(batch: Batch, materialise: Materialise) -> None:
+    made = ("windows", "register_daily", "violations", "metering_faults")
+    for day in (D1, D2, D3):  # a branch before the meter's registers draws a tenth
+        part = batch.home / "lake" / "readings" / f"date={day}" / "0.parquet"
+        pl.read_parquet(part).with_columns(pl.col("p_kw") / 0.9).write_parquet(part)
+    materialise(batch, [D1, D2, D3], made)
+    faults = batch.marts.scan(batch.tables["metering_faults"])
+    row = faults.collect().row(0, named=True)
+    assert (row["meter_id"], row["rule"], row["days"], row["ended_at"]) == ("M1", "register_short", 3, None)
+    assert row["started_at"] == _at(D1, 0)
+    assert row["lost_kwh"] == pytest.approx(row["power_kwh"] / 10, rel=0.02)
+    daily = batch.marts.scan(batch.tables["register_daily"]).sort("meter_id", "date").collect()
+    assert daily["ratio"].to_list() == pytest.approx([0.9] * 3 + [1.0] * 3, abs=0.02)
+    materialise(batch, [D2], made[1:])
+    assert faults.collect().rows(named=True) == [row]

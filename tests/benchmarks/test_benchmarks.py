@@ -143,14 +143,11 @@ def test_kilowatch_finds_what_the_load_holds(tmp_path: Path) -> None:
         check_lake(TINY, expected, home.path)
 
 
-def test_the_profile_covers_all_of_the_time(tmp_path: Path) -> None:
+def test_the_profile_covers_all_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Home(tmp_path / "home", TINY)
     out = tmp_path / "stages.json"
-    folder = tmp_path / "telemetry"
-    folder.mkdir()
-    for seed in (1, 2):
-        ndjson(Load(TINY.meters, TINY.minutes, seed=seed), folder)
-    cost = process([sys.executable, CONTENDERS / "profiled.py", home.path, out, folder], log=home.log)
+    monkeypatch.setenv("KILOWATCH_STREAM__BATCH_ROWS", "20000")  # watching begins with the second batch
+    cost = process([sys.executable, CONTENDERS / "profiled.py", home.path, out, ndjson(TINY, tmp_path)], log=home.log)
     found = json.loads(out.read_text("utf-8"))
     assert tuple(found) == STAGES
     assert sum(found.values()) == pytest.approx(cost.cpu_s, rel=0.3)

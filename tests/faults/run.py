@@ -57,7 +57,10 @@ def fault_run(
     make_topic(address, f"{prefix}.readings", PARTITIONS)
     records = Records(address, prefix, fleet.seed, PARTITIONS)
     fleet.write_registry(home_path)
-    home = Home(home_path, settings(address, prefix, partitions=PARTITIONS, commit_interval_s=0.5, windows_kept=8))
+    home = Home(
+        home_path,
+        settings(address, prefix, partitions=PARTITIONS, commit_interval_s=0.5, windows_kept=8, live_days=100_000),
+    )
     per_second = max(2_000.0, fleet.readings / cycles / 2)
     try:
         with Reader(home) as reader, Feed(address, f"{prefix}.readings", fleet.messages(), per_second) as feed:

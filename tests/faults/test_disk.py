@@ -41,7 +41,7 @@ def test_a_full_disk_stops_the_stream_and_loses_nothing(
 ) -> None:
     fleet = Fleet(seed=8, meters=60, readings=20_000)
     make_topic(kafka, f"{prefix}.readings", 3)
-    home = make_home(fleet, path=small_disk / "home", commit_interval_s=0.2)
+    home = make_home(fleet, path=small_disk / "home", commit_interval_s=0.2, live_days=100_000)
     ballast = small_disk / "ballast"
     with Feed(kafka, f"{prefix}.readings", fleet.messages(), per_second=4_000) as feed:
         feed.allow(0.2)

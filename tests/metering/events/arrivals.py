@@ -124,7 +124,8 @@ def _stories(pair: Pair) -> dict[int, Story]:
 
 SEEDS = st.integers(0, 10**9)
 SIDES = st.sampled_from([ABOVE, BELOW])
-ALARMS = st.sampled_from([USUAL_ALARMS, AlarmSettings(update_step=0.05, update_s=300), AlarmSettings(update_step=0)])
+FIVE_MINUTES, MINUTES = (AlarmSettings(update_step=0.05, update_s=update_s) for update_s in (300, 60))
+ALARMS = st.sampled_from([USUAL_ALARMS, FIVE_MINUTES, MINUTES, AlarmSettings(update_step=0)])
 
 
 def _at(us: int | None) -> datetime | None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from metering.calendar import local_date
 from metering.events.grouping import storms, with_storms
-from metering.settings import AlarmSettings
+from metering.settings import AlarmSettings, MeteringSettings
 from metering.tables.lake import VIOLATIONS
 from metering.tables.storms import STORMS
 
@@ -66,6 +66,17 @@ def test_long_after_and_elsewhere_is_another() -> None:
     assert list(_named(*lost).values()) == [STORM, STORM, STORM, None, None, None]
 
 
+def test_losses_and_silence_of_one_feeder_are_one_storm(
+    metering_settings: MeteringSettings,
+) -> None:
+    """A fault: some meters tell of it with their last breath, the concentrator and the others fall silent."""
+    rules = metering_settings.rules.by_id
+    names = ("total_voltage_loss", "power_off", "voltage_loss", "phase_loss", "reading_missing")
+    assert {rules[name].storm for name in names} == {"supply"}
+    lost = [_lost(1, 5, rule="power_off"), *(_lost(n, 15, rule="reading_missing") for n in range(2, 7))]
+    assert set(_named(*lost).values()) == {STORM}
+
+
 def test_what_was_withdrawn_is_no_member() -> None:
     assert set(_named(_lost(1, 5), _lost(2, 5), _lost(3, 7, state="withdrawn")).values()) == {None}
 
@@ -84,6 +95,7 @@ def test_a_storm_is_all_that_it_touched(make_customers: Callable[..., Frame], me
         "storm_id": STORM, "feeder": "东一线", "storm": "supply", "started_at": T0 + timedelta(minutes=5),
         "last_started_at": T0 + timedelta(minutes=8), "ended_at": None, "duration_s": None, "members": 3,
         "open_members": 2, "customers": 2, "kva": 300.0, "violations": 4, "rules": "power_off, x",
+        "by_rule": "power_off 3, x 1",
         "date": T0.date(),
     }  # fmt: skip
     assert storms(rows.clear(), customers, dated).is_empty()

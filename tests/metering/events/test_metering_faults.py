@@ -105,3 +105,18 @@ def test_one_that_lasts_counts_up_to_now_and_others_count_not(settings: Metering
     unknown = points.with_columns(status=pl.lit("missing"))
     assert lost(metering_faults(rows, unknown, METERS, settings, UNTIL))["lasts"] == (None, 0.0, *[None] * 5)
     assert metering_faults(alarms(), points, METERS, settings, UNTIL).is_empty()
+
+
+def test_a_register_that_stands_costs_what_power_says(settings: MeteringSettings) -> None:
+    """It stood from 10:00 to 11:15: the block's last minute tells it, and the first one that counts is told so too."""
+    rows = alarms(
+        fault("v", "import_kwh", 614, 689, rule="stopped"),
+        fault("out", "export_kwh", 600, 660, rule="stopped", meter_id="M2"),
+    )
+    points = pl.concat([curve({40: 100.0, 44: 200.0}), curve(dict.fromkeys(range(40, 44), -80.0), meter="M2")])
+    found = lost(metering_faults(rows, points, METERS, settings, UNTIL))
+    kwh = (100.0 + 3 * 300.0 + 200.0) / 4
+    assert found["v"] == pytest.approx(("power_integral", 0.0, None, None, kwh, 0.95 * kwh, 1.05 * kwh))
+    assert found["out"] == pytest.approx(("power_integral", 0.0, None, None, 80.0, 76.0, 84.0))
+    unknown = points.with_columns(status=pl.lit("missing"))
+    assert lost(metering_faults(rows, unknown, METERS, settings, UNTIL))["v"] == (None, 0.0, *[None] * 5)

@@ -12,6 +12,7 @@ import pytest
 from metering.events.catalogue import checks
 from metering.events.judge import END, START, judge
 from metering.settings import MeteringSettings
+from metering.tables.lake import CHAIN, REGISTERS
 from metering.tables.schema import TIMESTAMP
 
 Row = dict[str, Any]
@@ -49,7 +50,7 @@ def said(
             for version in (versions or [{}])
         ).with_columns(chain=pl.int_range(max(1, len(versions)), dtype=pl.UInt32))
         schema = {"meter": pl.UInt32, "ts": TIMESTAMP, "p_kw": pl.Float64,
-                  **dict.fromkeys(("import_kwh", "export_kwh", "import_kvarh", "export_kvarh"), pl.Float64),
+                  **dict.fromkeys((*REGISTERS, CHAIN), pl.Float64),
                   "version": pl.UInt32}  # fmt: skip
         frame = pl.DataFrame([{"version": 0, **row} for row in rows], schema=schema)
         mine = {c.code: c.rule for c in checks(metering_settings) if c.rule in NAMES and c.phase == register}
@@ -103,6 +104,21 @@ def test_one_wrong_value_is_one_event_that_ends_with_the_next_sane_step(
         return
     assert starts(found) == {rule: [3]}
     assert [n for n in ends(found, rule) if n > 3] == [5, 6, 7]
+
+
+@pytest.mark.parametrize("p_kw", [400.0, None])
+@pytest.mark.parametrize("chains", [(7.0, 8.0), (7.0, None), (None, 8.0)])
+def test_between_registers_of_two_chains_there_is_no_step(
+    chains: tuple[float | None, float | None], p_kw: float | None, said: Callable[..., Said]
+) -> None:
+    """A later file sums its energies from 0 on."""
+    readings = [{"import_kwh": 100.0 * n, "register_chain": chain} for chain in chains for n in range(1, 5)]
+    found = said([*readings[:3], None, *readings[3:]], p_kw=p_kw)
+    assert starts(found) == {}
+    assert [found[rule][5] for rule in NAMES] == [None] * 4
+    assert ends(found, "register_decrease") == [1, 2, 4, 6, 7, 8]
+    again = [{**reading, "register_chain": chains[0]} for reading in readings]
+    assert starts(said([*again[:3], None, *again[3:]], p_kw=p_kw))["register_decrease"] == [5]
 
 
 def test_two_wrong_values_in_a_row_and_their_way_back_are_one_event(said: Callable[..., Said]) -> None:

@@ -47,6 +47,17 @@ class Storm:
         return due
 
 
+def test_members_of_several_kinds_are_counted_by_kind() -> None:
+    names = {"voltage_loss": ("失压", "loss of voltage"), "reading_missing": ("读数缺失", "reading missing")}
+    told = replace(world(contact("zh"), contact("en", language="en")), rule_names=names)
+    storm = Storm(told)
+    for number, rule in enumerate(("voltage_loss", "reading_missing", "reading_missing", "own_rule")):
+        storm.hear(f"v{number}", customer_no=STEEL, rule=rule)
+    zh, en = (notice.body.splitlines()[0] for notice in storm.sent(NOW + WAIT))
+    assert zh == "3月2日 13:55 起 4 条告警（读数缺失 2、失压 1、own_rule 1）："
+    assert en.endswith("4 alarms since 2 Mar 13:55 (reading missing 2, loss of voltage 1, own_rule 1):"), en
+
+
 def test_members_are_told_in_one_message_after_the_wait_and_their_end_in_one() -> None:
     storm = Storm(world(contact("all"), contact("cold", scope=COLD), contact("boss", severity="critical")))
     for number, name in enumerate((STEEL, HOSPITAL, COLD)):

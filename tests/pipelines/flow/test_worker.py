@@ -12,16 +12,17 @@ import polars as pl
 import pytest
 
 from metering.errors import OperationError
-from metering.events.catalogue import rulebook
 from metering.readings.decode import Messages
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
 from pipelines.flow.metrics import Metrics
 from pipelines.flow.settings import ResultTopics, StreamSettings
 from pipelines.flow.worker import Sinks, Worker
+from pipelines.shard.recovery import rebuild
+from pipelines.shard.store import naming_of
 from pipelines.sources.poll import Batch, Segment
 from sinks.lake.commits import CommitLog
-from sinks.lake.owner import take
+from sinks.lake.owner import Owner, take
 from sinks.lake.reader import LakeReader
 from tests.pipelines.turns import FixedRegistry
 
@@ -70,18 +71,21 @@ MakeWorker = Callable[..., Worker]
 
 
 @pytest.fixture
-def make_worker(tmp_path: Path, index: MeterIndex, metering_settings: MeteringSettings) -> Iterator[MakeWorker]:
+def owner(tmp_path: Path) -> Iterator[Owner]:
     owner = take(tmp_path)
+    yield owner
+    owner.release()
 
+
+@pytest.fixture
+def make_worker(tmp_path: Path, owner: Owner, index: MeterIndex, metering_settings: MeteringSettings) -> MakeWorker:
     def make(brokers: Brokers, **figures: float) -> Worker:
         own = {"commit_interval_s": 1e9, "commit_rows": 1, "windows_kept": 8, "retry_s": 0.0, **figures}
         sinks = Sinks(LakeReader(tmp_path), CommitLog(tmp_path, owner), TOPICS, lambda _: brokers)
-        rules = rulebook([{"id": "reading_missing", "start": 1}], ())
-        settings = StreamSettings(replace(metering_settings, rules=rules), **own)  # type: ignore[arg-type]
+        settings = StreamSettings(metering_settings, **own)  # type: ignore[arg-type]
         return Worker(sinks, settings, FixedRegistry(index), Metrics())
 
-    yield make
-    owner.release()
+    return make
 
 
 def batch(first: int, count: int, gap: tuple[int, int] | None = None) -> Batch:
@@ -194,3 +198,89 @@ def test_what_is_due_is_told_by_the_clock_while_nothing_comes_of_a_live_partitio
     (told,) = found.tables["violations"].to_dicts()
     assert (told["rule"], told["state"], told["started_at"]) == ("reading_missing", "raised", ago)
     assert live.look() is None  # once
+
+
+# --- what comes of looking is published once it is committed --------------------------------------------------------
+
+
+def fell_silent(worker: Worker) -> None:
+    """The meter was last heard 20 min ago, and the worker looks."""
+    first = int((datetime.now(UTC) - timedelta(minutes=20) - START) / timedelta(minutes=1))
+    work(worker, batch(first, 1))
+    found = worker.look()
+    assert found is not None
+    worker.deliver([found])
+
+
+def alarms(brokers: Brokers) -> list[str]:
+    return [str(key) for topic, key in brokers.sent if topic == "violations"]
+
+
+def test_silence_is_published_once_it_is_committed(tmp_path: Path, make_worker: MakeWorker) -> None:
+    brokers = Brokers()
+    worker = make_worker(brokers, commit_rows=10**9)
+    fell_silent(worker)
+    worker.tick()
+    assert alarms(brokers) == []
+    worker.finish()
+    assert alarms(brokers) == LakeReader(tmp_path).scan("violations").collect()["violation_id"].to_list()
+    again = Brokers()
+    make_worker(again).finish()
+    assert again.sent == [], "a clean stop leaves nothing to publish"
+
+
+def test_silence_that_was_not_committed_was_never_told(tmp_path: Path, make_worker: MakeWorker) -> None:
+    """As after a kill: the next one may look when all has come."""
+    brokers = Brokers()
+    fell_silent(make_worker(brokers, commit_rows=10**9))
+    again = Brokers()
+    make_worker(again).tick()
+    assert (alarms(brokers), alarms(again), rows(tmp_path, "violations")) == ([], [], 0)
+
+
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_silence_that_was_committed_and_not_published_is_published_by_the_next_start(
+    tmp_path: Path, owner: Owner, make_worker: MakeWorker, index: MeterIndex, metering_settings: MeteringSettings,
+    rebuilt: bool,
+) -> None:  # fmt: skip
+    killed = make_worker(brokers := Brokers(), commit_rows=0)
+    first = int((datetime.now(UTC) - timedelta(minutes=20) - START) / timedelta(minutes=1))
+    work(killed, batch(first, 1))
+    found = killed.look()
+    assert found is not None
+    brokers.away = True
+    killed.deliver([found])  # it commits, and dies before the brokers have the alarm
+    (told,) = LakeReader(tmp_path).scan("violations").collect()["violation_id"].to_list()
+    assert killed.held
+    if rebuilt:
+        naming = naming_of(index, metering_settings)
+        rebuild(LakeReader(tmp_path), CommitLog(tmp_path, owner), naming, metering_settings, 8)
+
+    next_brokers = Brokers(away=True)
+    following = make_worker(next_brokers)
+    assert following.held, "nothing is read before it is settled"
+    following.tick()
+    assert alarms(next_brokers) == [told]
+    again = Brokers()
+    last = make_worker(again)
+    last.tick()
+    assert alarms(again) == [told], "for nobody has said that the brokers have it"
+    work(last, batch(first + 1, 1))
+    last.finish()
+    after = Brokers()
+    make_worker(after).tick()
+    assert alarms(after) == []
+
+
+def test_what_is_sent_from_long_ago_is_looked_at_when_no_more_of_it_comes(make_worker: MakeWorker) -> None:
+    """A replay sends one meter after the other, and is read to its end all the while: more is on its way."""
+    quick, patient = make_worker(Brokers(), look_s=0.0), make_worker(Brokers())
+    for worker in (quick, patient):
+        work(worker, batch(0, 1))
+        told = worker.advance(worker.decode([batch(20, 1)]))
+        assert told.tables["violations"].is_empty()
+    assert patient.look() is None
+    found = quick.look()
+    assert found is not None
+    assert found.tables["violations"]["value"].to_list() == [19.0]
+    assert quick.look() is None

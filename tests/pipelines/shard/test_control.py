@@ -130,7 +130,7 @@ def same(found: pl.DataFrame, wanted: pl.DataFrame) -> None:
     assert final.select(CONTENT).equals(wanted.select(CONTENT)), (final, wanted)
 
 
-@settings(max_examples=4, phases=(Phase.generate,))
+@settings(max_examples=3, phases=(Phase.generate,))
 @given(seed=st.integers(0, 1000), lateness=st.booleans(), restarts=st.booleans(), data=st.data())
 def test_it_ends_the_same_however_the_log_is_cut_and_whenever_plans_are_learned_of(
     seed: int,
@@ -145,20 +145,32 @@ def test_it_ends_the_same_however_the_log_is_cut_and_whenever_plans_are_learned_
     whole = run(make_turns(), log, [(0, one) for one in SCENARIO])
     wanted = batch(whole, SCENARIO, index, metering_settings)
     assert set(wanted["plan_revision"]) == {1, 2}
-    assert wanted["baseline_kw"].null_count() == 0
+    assert wanted["compliant"].drop_nulls().len() >= 5  # without whole days before there may be no baseline
     same(whole["load_control"], wanted)
     positions = st.integers(len(log) * 3 // 4, len(log) + 1)
     cuts = data.draw(st.lists(positions, max_size=6))
     cut = run(make_turns(), log, [(0, one) for one in SCENARIO], [at for at in cuts if at < len(log)], restarts)
     for name, rows in whole.items():
-        if name != "violations" or not lateness:  # a late reading may come between what is told of a run
-            assert rows.equals(cut[name]), name
+        assert rows.equals(cut[name]), name
     learned = [(data.draw(positions), one) for one in SCENARIO]
     found = run(make_turns(), log, learned, [at for at in cuts if at < len(log)], restarts)
     assert found["windows"].equals(whole["windows"])
     same(found["load_control"], wanted)
     compared, again = (_violations(tables).drop("revision") for tables in (whole, found))
     assert again.equals(compared)
+
+
+@pytest.mark.parametrize("seed", [119, 130])
+def test_what_late_readings_raise_and_take_back_does_not_depend_on_cuts(
+    seed: int, make_turns: Callable[[], Turns]
+) -> None:
+    """Of days of the baseline, of windows under the plan; some raise a violation that the next one withdraws."""
+    log, rng = log_of(seed, lateness=True), random.Random(seed)
+    plans = [(0, one) for one in SCENARIO]
+    cuts = sorted(rng.sample(range(len(log) * 3 // 4, len(log)), rng.randint(1, 6)))
+    whole, cut = run(make_turns(), log, plans), run(make_turns(), log, plans, cuts)
+    assert all(rows.equals(cut[name]) for name, rows in whole.items())
+    assert whole["violations"].filter(pl.col("rule").str.starts_with("load_control"))["revision"].max() >= 2
 
 
 def _violations(found: dict[str, pl.DataFrame]) -> pl.DataFrame:

@@ -40,13 +40,14 @@ def turns(
 
 def troubled_log(seed: int) -> list[Row]:
     """Readings of four meters in order of arrival: some are late, some come twice or corrected, some never; registers
-    show 0 or far too much, stand still, run ahead, are reset.
+    show 0 or far too much, stand still, run ahead, are reset; those of one meter are sums of other chains at times.
     """
     rng = random.Random(seed)
     arrivals: list[tuple[float, float, Row]] = []
     for meter, step in STEPS.items():
         count = HOURS * 60 // step
         register, scale, trouble = 50_000.0, 1.0, 3.5 / count
+        chain = 7.0 if step == 15 else None
         for number in range(1, count):
             minute, p_kw = number * step, rng.choice((1500.0, 1700.0, 900.0))
             if rng.random() < trouble:
@@ -57,11 +58,14 @@ def troubled_log(seed: int) -> list[Row]:
             if rng.random() < trouble / 2:
                 register = 5.0
             shown = rng.choice((0.0, 4_294_967_295.0, register + 4e5, None)) if rng.random() < trouble else register
+            if chain is not None and rng.random() < trouble / 2:
+                register, chain = 0.0, chain + 1
             if rng.random() < 0.04:
                 continue
             reading = {
                 "meter_id": meter, "ts": (START + timedelta(minutes=minute)).isoformat(), "p_kw": p_kw,
                 "import_kwh": shown, "export_kwh": 7.0 if step > 1 else None, "import_kvarh": minute / 2,
+                "register_chain": chain,
             }  # fmt: skip
             late = rng.choice((2.0, 17.0, 50.0, 90.0, 400.0)) * rng.random() if rng.random() < 0.08 else 0.0
             arrivals.append((minute + late, rng.random(), reading))

@@ -14,6 +14,8 @@ from metering.registry.index import MeterIndex
 from metering.registry.meter_versions import meter_versions
 from metering.settings import MeteringSettings
 from metering.tables.warehouse import METERS
+from metering.tabular.convert import from_text, replay
+from metering.tabular.mapping import parse_mapping
 from tests.pipelines.flow.flows import METER, customers_of
 from tests.pipelines.turns import Turns
 
@@ -79,6 +81,35 @@ def test_registers_that_are_sane_raise_nothing(
     case: str, intervals_s: tuple[int, ...], told: Callable[..., Said]
 ) -> None:
     assert told(case, *intervals_s, step=400) == []
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("step", [7, 1000])
+def test_files_of_interval_energies_have_no_step_between_them(
+    step: int, restarts: bool, shared_cases: Path, metering_settings: MeteringSettings, tmp_path: Path
+) -> None:
+    """A day, its afternoon corrected by a file that comes later, and the next day: each sums its energies from 0 on."""
+    mapping = parse_mapping((shared_cases / "33.toml").read_text("utf-8"), "Asia/Shanghai")
+
+    def readings(case: str, since: str, day: str = "2026-03-01") -> list[dict[str, Any]]:
+        lines = (shared_cases / case).read_text("utf-8").replace("2026-03-01", day).splitlines()
+        rows = [line for line in lines[1:] if line >= f"{day} {since}"]
+        done = replay(from_text("\n".join([lines[0], *rows]) + "\n", mapping), mapping).readings
+        return [{**row, "ts": row["ts"].isoformat()} for row in done.drop_nulls("p_kw").to_dicts()]
+
+    log = [*readings("33-first.csv", "00"), *readings("33-corrected.csv", "12")]
+    log += readings("33-first.csv", "00", "2026-03-02")
+    assert len({row["register_chain"] for row in log}) == 3
+    meters = METERS.conform(pl.DataFrame([{**METER, **CASE, "meter_id": "T-1", "interval_s": 900}]))
+    turns = Turns(MeterIndex.of(meter_versions(customers_of(), meters, metering_settings)), metering_settings, tmp_path)
+    for start in range(0, len(log), step):
+        ended = {0} if start + step >= len(log) else ()
+        turns.turn([(0, reading) for reading in log[start : start + step]], ended=ended)
+        if restarts:
+            turns.restart()
+    found = turns.final()["violations"].filter(pl.col("rule").is_in(RULES))
+    assert found.is_empty(), found
+    assert turns.final()["windows"]["energy_kwh"].sum() > 19_000
 
 
 def test_a_register_that_is_reset_each_day_went_back_and_one_that_rolls_over_did_not(

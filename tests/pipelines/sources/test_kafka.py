@@ -93,6 +93,8 @@ def test_reading_goes_on_at_the_position(
     rest = reading(topic, {f"{topic}-0": position}.get)
     assert values(first) + values(take(rest, 100 - position["offset"])) == numbers(0, 100)
     at_end = reading(topic, {f"{topic}-0": {"offset": 100}}.get)
+    (nothing,) = polled(at_end)  # tells that there is no more, for who waits for silent meters
+    assert (nothing.segment.items, nothing.segment.newest_offset) == (0, 99)
     send(kafka, topic, numbers(100, 103))
     assert values(take(at_end, 3)) == numbers(100, 103)
 
