@@ -23,6 +23,7 @@ from metering.tables import Table, warehouse
 from metering.tables.evidence import QUALITY_RESULTS, RESTATEMENTS
 from metering.tables.quality import of_failures, of_findings, summed
 from metering.tables.restate import restated, together
+from metering.tables.views import View, views
 from metering.vee.edits import in_force
 from quality import Failure, Verdict, validate
 from sinks.edits import load_edits
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 GATE_ROWS = 5_000_000
 RESTATED = (
-    "daily_curve", "meter_daily", "daily_load", "voltage_daily", "power_factor_monthly", "load_control_daily", "kpi",
+    "daily_curve", "meter_daily", "daily_load", "load_indices", "voltage_daily", "voltage_weekly", "voltage_monthly",
+    "unbalance_daily", "power_factor_monthly", "load_control_daily", "kpi",
 )  # fmt: skip
 """Tables whose values, once their time is over, are restated when they change."""
 
@@ -108,6 +110,11 @@ class Batch:
     def tables(self) -> dict[str, Table]:
         """The warehouse's tables."""
         return warehouse(self.settings.periods)
+
+    @cached_property
+    def views(self) -> dict[str, View]:
+        """The warehouse's views."""
+        return views(self.tables.values(), self.settings.periods)
 
 
 @dataclass(frozen=True, slots=True)

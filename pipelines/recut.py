@@ -154,7 +154,7 @@ class Recut:
         gone = was.filter(pl.col("state") != "withdrawn").join(now, on=_VIOLATIONS.key, how="anti")
         standing = was.join(gone, on=_VIOLATIONS.key, how="anti")
         both = standing.join(now.select(_VIOLATIONS.key), on=_VIOLATIONS.key, how="semi")
-        keys = differing(*(each.with_columns(_again()) for each in (both, now)), _VIOLATIONS.key, _TOLD)
+        keys = differing(both.with_columns(_again()), now.with_columns(_again()), _VIOLATIONS.key, _TOLD)
         known = both.filter(pl.col("state") != "withdrawn")["violation_id"].implode()
         again = pl.when(pl.col("violation_id").is_in(known)).then(_again()).otherwise("state").alias("state")
         found = _revised(both, now.with_columns(again), keys, _VIOLATIONS.key)
