@@ -25,14 +25,16 @@ from assets.curves import (
     power_factors,
     registry_customers,
     registry_meters,
-    voltages,
 )
 from assets.forecasts import accuracies, forecasts
 from assets.kpis import kpis
 from assets.lake import lake_key, lake_specs
+from assets.lists import lists
 from assets.picture import curve_picture
 from assets.reconciliations import reconciliations
-from assets.violations import storms_of, violations
+from assets.rollups import group_curves, indices
+from assets.supply import monthly_voltages, unbalances, voltages, weekly_voltages
+from assets.violations import notices_of, storms_of, violations
 from metering.errors import UserError
 from metering.tables import Table
 from metering.tables.batch import BATCH
@@ -75,7 +77,13 @@ _COUNTED = (
     Result("daily_curve", "daily_curve", curves, "load", ("meter_curve", "customers")),
     Result("demand_daily", "demand_daily", demands_of_days, "load", ("daily_curve", "meter_curve"), ("readings",)),
     Result("daily_load", "daily_load", loads, "load", ("daily_curve", "demand_daily", "batch_windows")),
+    Result("scope_curve", "scope_curve", group_curves, "load", ("daily_curve", "customers")),
+    Result("load_indices", "load_indices", indices, "load", ("daily_curve", "daily_load", "scope_curve", "customers")),
+    Result("customer_lists", "customer_lists", lists, "customers", ("daily_load", "customers")),
     Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
+    Result("voltage_weekly", "voltage_weekly", weekly_voltages, "supply", ("voltage_daily",)),
+    Result("voltage_monthly", "voltage_monthly", monthly_voltages, "supply", ("voltage_daily", "customers")),
+    Result("unbalance_daily", "unbalance_daily", unbalances, "supply", ("meters",), ("readings",)),
     Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("meter_daily", "customers")),
     Result(
         "demand_monthly",
@@ -117,6 +125,7 @@ _COUNTED = (
     ),
     Result("rule_observability", "rule_observability", observabilities, "supply", ("meters",)),
     Result("alarm_handling", "alarm_handling", alarm_handlings, "supply", ("violations", "customers")),
+    Result("notices", "notices", notices_of, "supply", (), ("notices",)),
     Result(
         "load_control",
         "load_control",
@@ -126,6 +135,9 @@ _COUNTED = (
         ("windows", "load_control_plans", "service_events"),
     ),
     Result("load_control_daily", "load_control_daily", control.dailies, "control", ("load_control",)),
+    Result(
+        "load_control_settlement", "load_control_settlement", control.settlements, "control", ("load_control_daily",)
+    ),
     Result("controllable_load", "controllable_load", control.coverages, "control", ("daily_curve", "customers")),
     Result("forecast", "forecast", forecasts, "forecast", ("daily_curve",)),
     Result("forecast_accuracy", "forecast_accuracy", accuracies, "forecast", ("forecast", "daily_curve")),
@@ -239,7 +251,9 @@ def _warehouse(days: dg.PartitionsDefinition, condition: dg.AutomationCondition[
     )
     def warehouse(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         batch = context.resources.batch
-        rows = build(batch.home, batch.tables)
+        for day, reason in batch.marts.refused().items():
+            raise dg.Failure(f"warehouse: {day} was refused: {reason}", allow_retries=False)
+        rows = build(batch.home, batch.tables, batch.views.values())
         batch.told("warehouse", len(context.partition_keys), len(context.partition_keys))
         return dg.MaterializeResult(metadata={"dagster/row_count": sum(rows.values()), **rows})
 

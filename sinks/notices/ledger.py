@@ -14,7 +14,6 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import RLock
@@ -24,58 +23,8 @@ from metering.errors import OperationError
 from metering.notices.dispatch import FAILED, FINAL, PENDING, SENDING, SENT, SUPERSEDED, Known, Notice
 from metering.notices.events import VIOLATION, Event, Feedback, read
 from metering.settings import NoticeSettings
+from sinks.notices.statements import COLUMNS, DUE, ENDED, ENDS_NOTHING, INSERT, SCHEMA, TIMES, VERSION
 
-_VERSION = 1
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS positions (
-    source TEXT NOT NULL, part TEXT NOT NULL, position TEXT NOT NULL, PRIMARY KEY (source, part)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS subjects (
-    subject TEXT PRIMARY KEY, kind TEXT NOT NULL, storm TEXT NOT NULL, value TEXT NOT NULL, severity TEXT NOT NULL,
-    episode INTEGER NOT NULL, expired INTEGER NOT NULL, acknowledged INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS subjects_of_storm ON subjects (storm) WHERE storm <> '';
-CREATE TABLE IF NOT EXISTS feedback (
-    subject TEXT PRIMARY KEY, action TEXT NOT NULL, at REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS notices (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, notice_id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL, kind TEXT NOT NULL,
-    contact TEXT NOT NULL, role TEXT NOT NULL, level INTEGER NOT NULL, channel TEXT NOT NULL, language TEXT NOT NULL,
-    event_class TEXT NOT NULL, event_state TEXT NOT NULL, severity TEXT NOT NULL, members TEXT NOT NULL,
-    customer_no TEXT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL, event_at REAL NOT NULL, taken_at REAL NOT NULL,
-    due_at REAL NOT NULL, held INTEGER NOT NULL, storm INTEGER NOT NULL, status TEXT NOT NULL,
-    attempts INTEGER NOT NULL, at REAL, detail TEXT, published INTEGER NOT NULL DEFAULT 0, lake_batch INTEGER,
-    in_lake INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX IF NOT EXISTS notices_of_subject ON notices (subject, contact, channel);
-CREATE INDEX IF NOT EXISTS notices_due ON notices (due_at) WHERE status = 'pending';
-CREATE INDEX IF NOT EXISTS notices_sending ON notices (seq) WHERE status = 'sending';
-CREATE INDEX IF NOT EXISTS notices_unpublished ON notices (seq) WHERE published = 0;
-CREATE INDEX IF NOT EXISTS notices_not_in_lake ON notices (seq) WHERE in_lake = 0;
-"""
-_TIMES = ("event_at", "taken_at", "due_at")
-_COLUMNS = [field.name for field in fields(Notice) if field.name != "seq"]
-_INSERT = (
-    f"INSERT INTO notices ({', '.join(_COLUMNS)}, at, detail) VALUES ({', '.join('?' * len(_COLUMNS))}, ?, ?) "
-    "ON CONFLICT (notice_id) DO UPDATE SET members = excluded.members, title = excluded.title, body = excluded.body, "
-    "severity = excluded.severity, customer_no = excluded.customer_no "
-    "WHERE excluded.storm AND notices.status = 'pending' AND notices.attempts = 0"
-)
-_FINAL = ", ".join(f"'{state}'" for state in FINAL)
-_DUE = """
-SELECT * FROM notices AS n WHERE status = 'pending'
-AND due_at <= ? + CASE WHEN storm AND attempts = 0 AND NOT held THEN ? ELSE 0 END
-AND channel NOT IN ({busy}) AND NOT EXISTS (
-    SELECT 1 FROM notices AS e WHERE e.subject = n.subject AND e.contact = n.contact AND e.channel = n.channel
-    AND e.seq < n.seq AND e.status IN ('pending', 'sending')
-) ORDER BY due_at, seq LIMIT 1
-"""
-_ENDS_NOTHING = """
-UPDATE notices SET status = ?, at = ?, detail = 'what it ends did not arrive'
-WHERE subject = ? AND contact = ? AND channel = ? AND status = 'pending' AND event_state IN ('cleared', 'withdrawn')
-AND NOT EXISTS (SELECT 1 FROM notices WHERE subject = ? AND contact = ? AND channel = ? AND status = 'sent')
-"""
 Row = Mapping[str, Any]
 
 
@@ -92,13 +41,13 @@ class Ledger:
             self._db.row_factory = sqlite3.Row
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
                 self._db.execute(f"PRAGMA {pragma}")
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(SCHEMA)
         except sqlite3.Error as error:
             raise OperationError(f"{path}: the ledger of notices cannot be used: {error}") from error
         found = self._one("SELECT value FROM meta WHERE name = 'version'")
-        if found is not None and int(found["value"]) > _VERSION:
+        if found is not None and int(found["value"]) > VERSION:
             raise OperationError(f"{path} was written by a newer Kilowatch: use that one, or move the file away")
-        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(_VERSION),))
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(VERSION),))
 
     def copy(self) -> Ledger:
         """A copy in memory, to try things out on."""
@@ -199,10 +148,10 @@ class Ledger:
         """Add messages; one that is there stays as it is, but for a storm's that nobody has had yet."""
         with self.transaction():
             for notice in notices:
-                values = [_stored(getattr(notice, name)) for name in _COLUMNS]
+                values = [_stored(getattr(notice, name)) for name in COLUMNS]
                 final = notice.status in FINAL
                 at = notice.taken_at.timestamp() if final else None
-                self._db.execute(_INSERT, (*values, at, detail if final else None))
+                self._db.execute(INSERT, (*values, at, detail if final else None))
 
     def end(self, ended: Iterable[tuple[str, str]], now: datetime, detail: str | None = None) -> None:
         """Messages that nobody has had yet end without being sent."""
@@ -229,7 +178,7 @@ class Ledger:
         `no_more_members` storms do not wait.
         """
         ahead_s = self._settings.storm_wait_s if no_more_members else 0.0
-        sql = _DUE.format(busy=", ".join("?" * len(busy)))
+        sql = DUE.format(busy=", ".join("?" * len(busy)))
         with self.transaction():
             row = self._one(sql, (now.timestamp(), ahead_s, *busy))
             if row is None:
@@ -242,7 +191,7 @@ class Ledger:
         if self._one("SELECT 1 FROM notices WHERE status = 'sending' LIMIT 1") is not None:
             return True
         ahead_s = self._settings.storm_wait_s if no_more_members else 0.0
-        return self._one(_DUE.format(busy=""), (now.timestamp(), ahead_s)) is not None
+        return self._one(DUE.format(busy=""), (now.timestamp(), ahead_s)) is not None
 
     def pending(self) -> list[Notice]:
         """All messages that are due, now or later, in that order."""
@@ -276,7 +225,7 @@ class Ledger:
     def unpublished(self, most: int = 1000) -> list[Row]:
         """Messages with an outcome that is not on the topic yet."""
         return self._all(
-            f"SELECT * FROM notices WHERE published = 0 AND status IN ({_FINAL}) ORDER BY seq LIMIT ?", (most,)
+            f"SELECT * FROM notices WHERE published = 0 AND status IN ({ENDED}) ORDER BY seq LIMIT ?", (most,)
         )
 
     def published(self, rows: Iterable[Row]) -> None:
@@ -294,7 +243,7 @@ class Ledger:
                 number = int(last["value"]) + 1 if last else 1
                 found = self._db.execute(
                     f"UPDATE notices SET lake_batch = ? WHERE seq IN (SELECT seq FROM notices WHERE in_lake = 0 "
-                    f"AND lake_batch IS NULL AND status IN ({_FINAL}) ORDER BY seq LIMIT ?)",
+                    f"AND lake_batch IS NULL AND status IN ({ENDED}) ORDER BY seq LIMIT ?)",
                     (number, most),
                 )
                 if not found.rowcount:
@@ -349,7 +298,7 @@ class Ledger:
             if not all(self._is_over(member, until) for member in members):
                 return set()
         marks = ", ".join("?" * len(names))
-        waits = f"(status NOT IN ({_FINAL}) OR in_lake = 0 OR at >= ?)"
+        waits = f"(status NOT IN ({ENDED}) OR in_lake = 0 OR at >= ?)"
         needed = self._one(
             f"SELECT 1 FROM notices WHERE subject IN ({marks}) AND {waits} LIMIT 1", (*names, until.timestamp())
         )
@@ -368,7 +317,7 @@ class Ledger:
             )
             if status == FAILED:  # who has not heard of it need not hear of its end
                 receiver = (notice.subject, notice.contact, notice.channel)
-                self._db.execute(_ENDS_NOTHING, (SUPERSEDED, now.timestamp(), *receiver, *receiver))
+                self._db.execute(ENDS_NOTHING, (SUPERSEDED, now.timestamp(), *receiver, *receiver))
         return status
 
     def _known(self, row: Row) -> Known:
@@ -408,8 +357,8 @@ def _stored(value: Any) -> Any:
 
 
 def _notice(row: Row) -> Notice:
-    values = {name: row[name] for name in (*_COLUMNS, "seq")}
-    values |= {name: datetime.fromtimestamp(row[name], UTC) for name in _TIMES}
+    values = {name: row[name] for name in (*COLUMNS, "seq")}
+    values |= {name: datetime.fromtimestamp(row[name], UTC) for name in TIMES}
     values |= {"held": bool(row["held"]), "storm": bool(row["storm"]), "members": tuple(json.loads(row["members"]))}
     return Notice(**values)
 
