@@ -161,16 +161,20 @@ def _demand(batch: Batch, parts: MonthParts, of_month: pl.DataFrame, start: date
     if changed.is_empty():
         return whole
     daily = batch.marts.read(DEMAND_DAILY, days_between(start, end))
-    dated = daily.join(parts.days, on=["customer_no", "date"])
-    found = [
-        of_sources(rows, parts.month, batch.settings).select(
-            "customer_no", pl.lit(contract, pl.UInt32).alias("contract"), "demand_kw"
-        )
-        for (contract,), rows in dated.filter(pl.col("contract").is_in(changed["contract"].implode()))
-        .partition_by("contract", as_dict=True)
-        .items()
-    ]
-    return pl.concat([whole, *found])
+    # of a settlement day within the month before, its days are of the contract that this month begins with
+    begins = changed.sort("first").unique("customer_no", keep="first").select("customer_no", begins="contract")
+    dated = (
+        daily.join(parts.days, on=["customer_no", "date"], how="left")
+        .join(begins, on="customer_no")
+        .with_columns(pl.coalesce("contract", "begins").alias("contract"))
+    )
+    # each contract is asked as if it were a customer
+    alone = dated.with_columns(pl.col("contract").cast(pl.String).alias("customer_no"))
+    demands = of_sources(alone, parts.month, batch.settings).select(
+        pl.col("customer_no").cast(pl.UInt32).alias("contract"), "demand_kw"
+    )
+    theirs = changed.select("customer_no", "contract").unique().join(demands, on="contract")
+    return pl.concat([whole, theirs.select(whole.columns)])
 
 
 def _slots(batch: Batch, parts: MonthParts) -> pl.DataFrame:

@@ -212,6 +212,38 @@ def test_frozen_registers_are_used_and_compared(
     assert "one_energy" not in found
 
 
+def test_each_contract_of_a_month_is_charged_by_the_demand_of_its_own_days(
+    changed: Path, batch_of: Callable[[Path], Batch], materialise: Callable[..., None]
+) -> None:
+    registry = changed / "registry" / "customers.csv"
+    head, one, two = registry.read_text("utf-8").splitlines()
+    early = one.replace(",10,1000,,", ",10,1000,500,")
+    late = one.replace(",10,1000,,", ",10,1000,450,")
+    lines = [f"{head},valid_from,valid_to", f"{early},,2026-04-03", f"{late},2026-04-04,", f"{two},,"]
+    registry.write_text("\n".join(lines) + "\n", "utf-8")
+    (changed / "kilowatch.toml").write_text(
+        "[[settlement]]\neffective_from = 2000-01-01\nclause = 'contract'\nreset_day = 25\n", "utf-8"
+    )
+    days = [date(2026, 3, 30) + timedelta(days=n) for n in range(8)]
+    materialise(batch_of(changed), days, TABLES[:-1])
+    batch = batch_of(changed)
+    daily = batch.marts.read(batch.tables["demand_daily"], days).filter(customer_no="C1", source_no=1)
+    first = daily.filter(pl.col("date") <= date(2026, 4, 3))["demand_kw"].max()  # of March's last days too
+    then = daily.filter(pl.col("date") > date(2026, 4, 3))["demand_kw"].max()
+    assert first > daily.filter(pl.col("date").is_between(date(2026, 4, 1), date(2026, 4, 3)))["demand_kw"].max()
+    month = rows(batch, "demand_monthly", date(2026, 4, 1)).filter(customer_no="C1").row(0, named=True)
+    assert (month["period_from"], month["period_to"]) == (date(2026, 3, 25), date(2026, 4, 24))
+    assert month["demand_kw"] == max(first, then)
+    assert month["overrun_kw"] == max(first - 500, then - 450)
+    charged = rows(batch, "charges_monthly", date(2026, 4, 1)).filter(customer_no="C1").filter(unit="kW")
+    expected = []
+    for demand, contract, own in ((first, 500, 3), (then, 450, 27)):
+        d, c = D(f"{demand:.2f}"), D(contract)
+        yuan = [c * 35 * own / 30, *([(d - c * D("1.05")) * 70 * own / 30] if d > c * D("1.05") else [])]
+        expected += [y.quantize(D("0.01"), ROUND_HALF_UP) for y in yuan]
+    assert sorted(charged["amount"]) == sorted(expected)
+
+
 def test_days_that_do_not_add_up_to_their_month_and_tariffs_without_a_price_are_told(
     changed: Path, batch_of: Callable[[Path], Batch], materialise: Callable[..., None]
 ) -> None:
