@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -22,15 +23,20 @@ from metering.tables import Table, warehouse
 from metering.tables.evidence import QUALITY_RESULTS, RESTATEMENTS
 from metering.tables.quality import of_failures, of_findings, summed
 from metering.tables.restate import restated, together
+from metering.tables.views import View, views
 from metering.vee.edits import in_force
 from quality import Failure, Verdict, validate
 from sinks.edits import load_edits
 from sinks.lake.reader import LakeReader
 from sinks.marts import Marts, Stage, period_end, table_partition
 
+if TYPE_CHECKING:
+    from assets.reconciliations import Differences
+
 GATE_ROWS = 5_000_000
 RESTATED = (
-    "daily_curve", "meter_daily", "daily_load", "voltage_daily", "power_factor_monthly", "load_control_daily", "kpi",
+    "daily_curve", "meter_daily", "daily_load", "load_indices", "voltage_daily", "voltage_weekly", "voltage_monthly",
+    "unbalance_daily", "power_factor_monthly", "load_control_daily", "kpi",
 )  # fmt: skip
 """Tables whose values, once their time is over, are restated when they change."""
 
@@ -74,6 +80,11 @@ class Batch:
         return self.lake.watermark(self.settings.lateness_s)
 
     @cached_property
+    def compared(self) -> dict[date, Differences]:
+        """How days of windows stand against the stream's, from when they were marked to when they are counted."""
+        return {}
+
+    @cached_property
     def edits(self) -> pl.DataFrame:
         """The edits in force (EDITS), of all times."""
         return in_force(load_edits(self.home))
@@ -99,6 +110,11 @@ class Batch:
     def tables(self) -> dict[str, Table]:
         """The warehouse's tables."""
         return warehouse(self.settings.periods)
+
+    @cached_property
+    def views(self) -> dict[str, View]:
+        """The warehouse's views."""
+        return views(self.tables.values(), self.settings.periods)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,15 @@ from assets.curves import (
     power_factors,
     registry_customers,
     registry_meters,
-    voltages,
 )
 from assets.forecasts import accuracies, forecasts
 from assets.kpis import kpis
 from assets.lake import lake_key, lake_specs
+from assets.lists import lists
 from assets.picture import curve_picture
 from assets.reconciliations import reconciliations
+from assets.rollups import group_curves, indices
+from assets.supply import monthly_voltages, unbalances, voltages, weekly_voltages
 from assets.violations import notices_of, storms_of, violations
 from metering.errors import UserError
 from metering.tables import Table
@@ -70,7 +72,13 @@ _COUNTED = (
     Result("meter_daily", "meter_daily", meter_dailies, "load", ("meter_curve",)),
     Result("daily_curve", "daily_curve", curves, "load", ("meter_curve", "customers")),
     Result("daily_load", "daily_load", loads, "load", ("daily_curve", "batch_windows"), ("readings",)),
+    Result("scope_curve", "scope_curve", group_curves, "load", ("daily_curve", "customers")),
+    Result("load_indices", "load_indices", indices, "load", ("daily_curve", "daily_load", "scope_curve", "customers")),
+    Result("customer_lists", "customer_lists", lists, "customers", ("daily_load", "customers")),
     Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
+    Result("voltage_weekly", "voltage_weekly", weekly_voltages, "supply", ("voltage_daily",)),
+    Result("voltage_monthly", "voltage_monthly", monthly_voltages, "supply", ("voltage_daily", "customers")),
+    Result("unbalance_daily", "unbalance_daily", unbalances, "supply", ("meters",), ("readings",)),
     Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("meter_daily", "customers")),
     Result("violations", "violations", violations, "supply", (), ("violations", "feedback")),
     Result("storms", "storms", storms_of, "supply", ("violations", "customers")),
@@ -211,7 +219,9 @@ def _warehouse(days: dg.PartitionsDefinition, condition: dg.AutomationCondition[
     )
     def warehouse(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         batch = context.resources.batch
-        rows = build(batch.home, batch.tables)
+        for day, reason in batch.marts.refused().items():
+            raise dg.Failure(f"warehouse: {day} was refused: {reason}", allow_retries=False)
+        rows = build(batch.home, batch.tables, batch.views.values())
         batch.told("warehouse", len(context.partition_keys), len(context.partition_keys))
         return dg.MaterializeResult(metadata={"dagster/row_count": sum(rows.values()), **rows})
 

@@ -1,4 +1,4 @@
-"""Windows, meters' and customers' curves, load indices, voltage and power factor: from readings to a customer's day.
+"""Windows, meters' and customers' curves, load indices and power factor: from readings to a customer's day.
 
 Here: which days' inputs each calculation gets, and what of a running day is due. Not here: the calculations
 (`metering`).
@@ -12,19 +12,19 @@ from datetime import date, timedelta
 import polars as pl
 
 from assets.batch import Batch, Part
-from assets.readings import copies, lots, readings, readings_at, rhythms, with_version
+from assets.readings import believed_answers, copies, lots, near_day, readings, readings_at, rhythms
+from assets.reconciliations import disputed
 from metering.calendar import day_bounds, local_date
 from metering.load.curve import daily_curve
 from metering.load.indices import CURVE, daily_load, slides
 from metering.load.registers import chain_of
 from metering.load.windows import USED, windows
 from metering.readings.plausible import believed
-from metering.readings.slots import WINDOW_US, answering, estimates, placed, weighed
+from metering.readings.slots import WINDOW_US, answering, estimates, placed
 from metering.supply.power_factor import power_factor_monthly
-from metering.supply.voltage import JUDGED_BY, voltage_daily
 from metering.tables import TIMESTAMP
 from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
-from metering.tables.lake import CHAIN, REGISTERS, VOLTAGES
+from metering.tables.lake import CHAIN, REGISTERS
 from metering.tables.schema import no_rows
 from metering.tables.warehouse import METER_DAILY
 from metering.vee.expected import SLOT, adding_up
@@ -161,6 +161,7 @@ def _beside(batch: Batch, day: date, of_day: pl.DataFrame, known: _Dailies) -> B
         history=known.before(day),
         edits=batch.edits_of(day),
         until=until,
+        told=disputed(batch, day),
     )
 
 
@@ -204,29 +205,14 @@ def _adding_up(batch: Batch, rows: pl.DataFrame, days: Sequence[date]) -> pl.Dat
 def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     registry, settings = batch.registry, batch.settings
     for lot in lots(batch, days):
-        rows = _believed(batch, lot, ("meter_id", "p_kw")) if slides(registry.meter_versions) else None
+        rows = believed_answers(batch, lot, ("meter_id", "p_kw")) if slides(registry.meter_versions) else None
         for day in lot:
             curve = batch.marts.read(batch.tables["daily_curve"], [day], CURVE)
             of_day = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *SLOT))
-            near = None if rows is None else _near(rows, day, settings.timezone)
+            near = None if rows is None else near_day(rows, day, settings.timezone)
             customers = registry.customers_on(day)
             load = daily_load(curve, of_day, near, customers, registry.meter_versions, day, settings, batch.until)
             yield Part(day_partition(day), load, day)
-
-
-def voltages(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
-    for lot in lots(batch, days):
-        rows = with_version(_believed(batch, lot, ("meter_id", *VOLTAGES)), batch.registry.meter_versions, JUDGED_BY)
-        for day in lot:
-            of_day = voltage_daily(_near(rows, day, batch.settings.timezone), day, batch.settings)
-            yield Part(day_partition(day), of_day, day)
-
-
-def _believed(batch: Batch, lot: Sequence[date], columns: Sequence[str]) -> pl.DataFrame:
-    """Readings with what they answer for, and without what is not believed of them."""
-    rows = readings(batch, lot, columns)
-    answers = weighed(rows, batch.registry.meter_versions, batch.settings.timezone)
-    return believed(answers, batch.registry.meter_versions)
 
 
 def power_factors(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
@@ -251,8 +237,3 @@ def days_of_month(month: date) -> list[date]:
 
 def last_of(days: Sequence[date], month: date) -> date:
     return max(day for day in days if day.replace(day=1) == month)
-
-
-def _near(rows: pl.DataFrame, day: date, timezone: str) -> pl.DataFrame:
-    start, end = day_bounds(day, timezone)
-    return rows.filter(pl.col("slot_end").is_between(start - timedelta(minutes=15), end))

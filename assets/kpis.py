@@ -17,7 +17,7 @@ from metering.kpi.count import daily_kpis, meter_days, monthly_kpis
 from metering.tables.alarms import ALARMS
 from metering.tables.warehouse import METER_DAILY
 from metering.vee.expected import SLOT
-from sinks.marts import CURRENT, day_partition, month_partition
+from sinks.marts import CURRENT, day_partition, month_partition, week_partition
 
 
 def kpis(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
@@ -67,7 +67,8 @@ def _meter_days(batch: Batch, day: date) -> pl.DataFrame:
 
 def _rows(batch: Batch, needs: Mapping[str, Sequence[str]], days: Sequence[date]) -> dict[str, pl.DataFrame]:
     """Those columns of the tables' rows of `days`, however the table is partitioned; it may hold others' rows too."""
-    partitions = [*map(day_partition, days), month_partition(days[0]), CURRENT]
+    weeks = sorted({*map(week_partition, days)})
+    partitions = [*map(day_partition, days), *weeks, month_partition(days[0]), CURRENT]
     return {
         name: batch.marts.scan(batch.tables[name], partitions).select(columns).collect()
         for name, columns in needs.items()

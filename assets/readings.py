@@ -14,7 +14,8 @@ import polars as pl
 from assets.batch import Batch
 from metering.calendar import day_bounds
 from metering.load.windows import latest
-from metering.readings.slots import seeming_interval_s
+from metering.readings.plausible import believed
+from metering.readings.slots import seeming_interval_s, weighed
 from metering.registry.index import MeterIndex
 from metering.tables import LAKE, TIMESTAMP
 from metering.tables.lake import WINDOW_S
@@ -50,6 +51,19 @@ def readings(batch: Batch, days: Sequence[date], columns: Sequence[str] = LAKE["
         scan = batch.lake.scan("readings", [days[0] - timedelta(days=1), *days])
         rows = scan.filter(since).with_columns(placed).select(wanted).collect()
     return counted(rows, batch.registry.meter_versions).select("meter", "version", *dict.fromkeys(("ts", *columns)))
+
+
+def believed_answers(batch: Batch, lot: Sequence[date], columns: Sequence[str]) -> pl.DataFrame:
+    """`readings` with what they answer for (`slots.weighed`), and null for what is not believed of them."""
+    rows = readings(batch, lot, columns)
+    answers = weighed(rows, batch.registry.meter_versions, batch.settings.timezone)
+    return believed(answers, batch.registry.meter_versions)
+
+
+def near_day(answers: pl.DataFrame, day: date, timezone: str) -> pl.DataFrame:
+    """Those of the local `day`, and of the 15 minutes before it."""
+    start, end = day_bounds(day, timezone)
+    return answers.filter(pl.col("slot_end").is_between(start - timedelta(minutes=15), end))
 
 
 def readings_at(batch: Batch, at: datetime, columns: Sequence[str]) -> pl.DataFrame:

@@ -42,6 +42,11 @@ def month_of(day: pl.Expr) -> pl.Expr:
     return day.dt.month_start()
 
 
+def week_of(day: date) -> date:
+    """The Monday of the ISO week that the local `day` lies in."""
+    return day - timedelta(days=day.weekday())
+
+
 def window_end(ts: pl.Expr) -> pl.Expr:
     """End (UTC instant) of the 15-min window (end - 15 min, end] that the reading at `ts` falls in."""
     return (ts - pl.duration(microseconds=1)).dt.truncate(QUARTER_HOUR).dt.offset_by(QUARTER_HOUR)

@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from pathlib import Path
 
 import polars as pl
 
+from assets.catalogue import RESULTS
 from metering.kpi.catalogue import METER_DAYS, from_days, sources
 from metering.settings import Kpi
-from metering.tables import LAKE, TIMESTAMP, Table, warehouse
+from metering.tables import LAKE, TIMESTAMP, Column, Table, warehouse
 from metering.tables.records import FIGURES, KINDS, MONEY, NAMES, Field, RecordKind
+from metering.tables.views import View, views
 from orchestration.home.settings import Settings, explained_defaults, load_settings
 from orchestration.reference_rules import NOTE, grid, rules_page
 from sinks import schemas
@@ -72,6 +75,18 @@ target = 0.5
 ```
 
 """
+_MANY = 12
+"""Tables made from more than this are not drawn: KPIs may be counted from any."""
+_LINEAGE = """### Which table from which
+
+Everything comes from the lake and the registry, by these steps; `batch_windows` and `meter_curve` stand between and are
+not in the warehouse. `kpi` may be counted from any table; `quality_results` and `restatements` are written with each.
+
+"""
+_VIEWS = """A view is asked like a table: `kilowatch query "FROM voltage_worst"`; `kilowatch query --list` shows all of
+them. "Newest" is of the data, never of a clock.
+
+"""
 _KPI_KEYS = {
     "name_zh": "name in Chinese",
     "name_en": "name in English",
@@ -124,8 +139,10 @@ def pages(settings: Settings) -> dict[str, str]:
 
 def _tables(settings: Settings) -> str:
     periods = settings.metering.periods
+    tables = warehouse(periods)
     lake = "".join(_table(table) for table in LAKE.values())
-    house = "".join(_table(table) for table in warehouse(periods).values())
+    house = "".join(_table(table, _made_from(name)) for name, table in tables.items())
+    answers = "".join(_view(view, tables) for view in views(tables.values(), periods).values())
     return (
         f"{NOTE}# Tables\n\n"
         "Times are UTC instants, labelled by the end of their interval; `date` and `month` are local dates.\n\n"
@@ -133,15 +150,54 @@ def _tables(settings: Settings) -> str:
         "`date` is the folder's name. `windows`, `violations` and `compliance` are append-only with revisions: the row "
         f"with the highest `revision` of a key is the current one.\n\n{lake}"
         "## The warehouse: `<home>/warehouse.duckdb`\n\n"
-        f"Time-of-use periods of the default settings: {', '.join(f'`{p}`' for p in periods)}.\n\n{house}"
+        f"Time-of-use periods of the default settings: {', '.join(f'`{p}`' for p in periods)}.\n\n"
+        f"{_LINEAGE}```mermaid\n{_picture()}```\n\n{house}"
+        f"## Views: first answers\n\n{_VIEWS}{answers}"
     )
 
 
-def _table(table: Table) -> str:
+def _made_from(table: str) -> str:
+    """What a table of the warehouse is computed from."""
+    result = next((result for result in RESULTS if result.table == table), None)
+    if result is None:
+        return "Made from: what every table above finds, or changes, while it is made.\n\n"
+    if len(result.deps) > _MANY:
+        return "Made from: any table of a customer and a day or month, as its rows say.\n\n"
+    names = [f"`{name}`" for name in result.deps] + [f"the lake's `{name}`" for name in result.lake]
+    return f"Made from: {', '.join(names) or 'the registry'}.\n\n"
+
+
+def _picture() -> str:
+    """The lineage as a Mermaid flowchart: lake, steps between, tables."""
+    drawn = [result for result in RESULTS if len(result.deps) <= _MANY]
+    lake = sorted({name for result in drawn for name in result.lake})
+    nodes = [f"  lake_{name}[(lake: {name})]\n" for name in lake]
+    arrows = [f"  {dep} --> {result.asset}\n" for result in drawn for dep in result.deps]
+    arrows += [f"  lake_{name} --> {result.asset}\n" for result in drawn for name in result.lake]
+    return "".join(["flowchart LR\n", *nodes, "  registry[/registry/] --> customers & meters\n", *arrows])
+
+
+def _view(view: View, tables: Iterable[str]) -> str:
+    read = [name for name in tables if re.search(rf"\b{name}\b", view.sql)]
+    listed = "every table" if view.name == "freshness" else ", ".join(f"`{name}`" for name in read)
+    rows = ([f"`{column.name}`", column.unit, column.meaning] for column in view.columns)
+    columns = grid(("column", "unit", "meaning"), rows)
+    return f"### {view.name}\n\n{view.meaning}\n\nReads: {listed}\n\n{columns}\n"
+
+
+def _table(table: Table, beside: str = "") -> str:
     key = ", ".join(f"`{name}`" for name in table.key)
-    rows = ([f"`{c.name}`", str(c.dtype), c.unit, c.meaning, c.source] for c in table.columns)
+    rows = ([f"`{c.name}`", str(c.dtype), c.unit, _with_allowed(c), c.source] for c in table.columns)
     columns = grid(("column", "type", "unit", "meaning", "source"), rows)
-    return f"### {table.name}\n\n{table.meaning}\n\nKey: {key}\n\n{columns}\n"
+    return f"### {table.name}\n\n{table.meaning}\n\nKey: {key}\n\n{beside}{columns}\n"
+
+
+def _with_allowed(column: Column) -> str:
+    return (
+        f"{column.meaning}; one of {', '.join(f'`{value}`' for value in column.allowed)}"
+        if column.allowed
+        else column.meaning
+    )
 
 
 def _kpis(settings: Settings) -> str:

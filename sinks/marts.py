@@ -1,7 +1,8 @@
 """Results of batch work as Parquet, one file a partition: `<home>/marts/<table>/<partition>/part.parquet`.
 
 Here: staging, publishing and reading those files. They are the durable record from which the warehouse is rebuilt.
-Not here: what is in them, or DuckDB. A partition is `date=YYYY-MM-DD`, `month=YYYY-MM-DD` or `current`.
+Not here: what is in them, or DuckDB. A partition is `date=YYYY-MM-DD`, `week=`, `month=` or `year=` with the first day
+of such, or `current`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from pathlib import Path
 
 import polars as pl
 
-from metering.calendar import day_bounds
+from metering.calendar import day_bounds, week_of
 from metering.tables import Table
 
 PART = "part.parquet"
 CURRENT = "current"
 AS_OF = "as_of"
+REFUSED = "refused"
 
 
 def day_partition(day: date) -> str:
@@ -31,19 +33,33 @@ def month_partition(month: date) -> str:
     return f"month={month.replace(day=1).isoformat()}"
 
 
+def week_partition(day: date) -> str:
+    """Of the ISO week, Monday to Sunday, that a local day lies in."""
+    return f"week={week_of(day).isoformat()}"
+
+
+def year_partition(day: date) -> str:
+    return f"year={day.replace(month=1, day=1).isoformat()}"
+
+
 def table_partition(day: date, table: str) -> str:
     """Of tables that several others write to, each its own part of a day."""
     return f"{day_partition(day)},table={table}"
 
 
 def period_end(partition: str, timezone: str) -> datetime:
-    """UTC instant at which the local day or month of a partition is over; of `current` it never is."""
+    """UTC instant at which the local day, week, month or year of a partition is over; of `current` it never is."""
     kind, _, first = partition.partition(",")[0].partition("=")
     if not first:
         return datetime.max.replace(tzinfo=UTC)
     start = date.fromisoformat(first)
-    last = start if kind == "date" else (start + timedelta(days=31)).replace(day=1) - timedelta(days=1)
-    return day_bounds(last, timezone)[1]
+    after = {
+        "date": start + timedelta(days=1),
+        "week": start + timedelta(days=7),
+        "month": (start + timedelta(days=31)).replace(day=1),
+        "year": (start + timedelta(days=366)).replace(month=1, day=1),
+    }
+    return day_bounds(after[kind] - timedelta(days=1), timezone)[1]
 
 
 def sync(path: Path) -> None:
@@ -92,6 +108,26 @@ class Marts:
         path = self.path(table, partition)
         told = pl.read_parquet_metadata(path).get(AS_OF) if path.exists() else None
         return datetime.fromisoformat(told) if told else None
+
+    def days(self, table: str) -> list[date]:
+        """Days of which a table is published, ascending."""
+        return sorted(date.fromisoformat(path.parent.name[5:]) for path in (self.root / table).glob(f"date=*/{PART}"))
+
+    def refuse(self, day: date, reason: str) -> None:
+        """Remember that a day must not get into the warehouse, although parts of it are published here."""
+        folder = self.root / REFUSED
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / day.isoformat()).write_text(reason, "utf-8")
+        sync(folder)
+
+    def accept(self, day: date) -> None:
+        """Forget that a day was refused."""
+        (self.root / REFUSED / day.isoformat()).unlink(missing_ok=True)
+
+    def refused(self) -> dict[date, str]:
+        """Days that are refused, ascending, with the reasons."""
+        paths = sorted((self.root / REFUSED).glob("????-??-??"))
+        return {date.fromisoformat(path.name): path.read_text("utf-8") for path in paths}
 
     def stage(self) -> Stage:
         return Stage(self)

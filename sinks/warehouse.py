@@ -6,7 +6,7 @@ Here: building, publishing and querying the DuckDB file. Not here: how its rows 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import polars as pl
 
 from metering.errors import OperationError, UserError
 from metering.tables import TIMESTAMP, Column, Table
+from metering.tables.views import View
 from sinks.locking import locked
 from sinks.marts import Marts, sync
 
@@ -38,18 +39,20 @@ def warehouse_path(home: Path) -> Path:
     return home / NAME
 
 
-def build(home: Path, tables: Mapping[str, Table], memory_limit: str = "2GB") -> dict[str, int]:
+def build(
+    home: Path, tables: Mapping[str, Table], views: Iterable[View] = (), memory_limit: str = "2GB"
+) -> dict[str, int]:
     """Build the warehouse of `home` from its marts and publish it; gives the rows of each table.
 
-    Every table of `tables` is there, empty when nothing of it has been materialised, sorted by its key, with a comment
-    on the table and on every column. Readers keep the file they opened; who opens the path next gets the new one.
-    Raises OperationError when the file cannot be built; the published one then stays as it was.
+    Every table of `tables` is there, empty when nothing of it has been materialised, sorted by its key, and `views` of
+    them, with a comment on each and on every column. Readers keep the file they opened; who opens the path next gets
+    the new one. Raises OperationError when the file cannot be built; the published one then stays as it was.
     """
     with _only_builder(home):
         building = home / BUILDING
         _remove(building)
         try:
-            rows = _fill(building, Marts(home), tables, memory_limit)
+            rows = _fill(building, Marts(home), tables, views, memory_limit)
         except duckdb.Error as error:
             _remove(building)
             raise OperationError(f"the warehouse could not be built: {_one_line(error)}") from error
@@ -75,6 +78,8 @@ def query(home: Path, sql: str, timezone: str = "UTC") -> pl.DataFrame:
             return _result(connection, sql)
     except duckdb.Error as error:
         raise UserError(_one_line(error)) from error
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise UserError(f"the result cannot be shown: {_one_line(error)}; CAST or rename that column") from error
 
 
 def _result(connection: duckdb.DuckDBPyConnection, sql: str) -> pl.DataFrame:
@@ -100,12 +105,18 @@ def _config() -> dict[str, str | bool | int | float | list[str]]:
     return {"autoinstall_known_extensions": False, "autoload_known_extensions": False, "memory_limit": "2GB"}
 
 
-def _fill(building: Path, marts: Marts, tables: Mapping[str, Table], memory_limit: str) -> dict[str, int]:
+def _fill(
+    building: Path, marts: Marts, tables: Mapping[str, Table], views: Iterable[View], memory_limit: str
+) -> dict[str, int]:
     config = _config() | {"memory_limit": memory_limit, "temp_directory": f"{building}.tmp"}
     with duckdb.connect(":memory:", config=config) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(f"ATTACH {_text(building)} AS built (STORAGE_VERSION '{STORAGE_VERSION}')")
         rows = {name: _table(connection, table, marts.files(name)) for name, table in tables.items()}
+        connection.execute("USE built")
+        for view in views:
+            _view(connection, view)
+        connection.execute("USE memory")
         connection.execute("CHECKPOINT built")
         connection.execute("DETACH built")
     return rows
@@ -115,12 +126,24 @@ def _table(connection: duckdb.DuckDBPyConnection, table: Table, files: list[Path
     name = f"built.{_name(table.name)}"
     connection.execute(f"CREATE TABLE {name} ({', '.join(_ddl(column) for column in table.columns)})")
     connection.execute(f"COMMENT ON TABLE {name} IS {_text(table.meaning)}")
-    for column in table.columns:
-        connection.execute(f"COMMENT ON COLUMN {name}.{_name(column.name)} IS {_text(column.comment)}")
+    _comment(connection, name, table.columns)
     if files:
         connection.execute(f"INSERT INTO {name} {_select(connection, table, files)}")
     counted = connection.execute(f"SELECT count(*) FROM {name}").fetchone()
     return int(counted[0]) if counted else 0
+
+
+def _view(connection: duckdb.DuckDBPyConnection, view: View) -> None:
+    """In the current catalogue, by names of tables alone, so that they hold whatever the file is called."""
+    columns = ", ".join(_name(column.name) for column in view.columns)
+    connection.execute(f"CREATE VIEW {_name(view.name)} ({columns}) AS {view.sql}")
+    connection.execute(f"COMMENT ON VIEW {_name(view.name)} IS {_text(view.meaning)}")
+    _comment(connection, _name(view.name), view.columns)
+
+
+def _comment(connection: duckdb.DuckDBPyConnection, name: str, columns: Iterable[Column]) -> None:
+    for column in columns:
+        connection.execute(f"COMMENT ON COLUMN {name}.{_name(column.name)} IS {_text(column.comment)}")
 
 
 def _ddl(column: Column) -> str:

@@ -19,7 +19,7 @@ from datetime import datetime
 import polars as pl
 
 from metering.settings import MeteringSettings
-from metering.supply.voltage import PHASES_OF_WIRING
+from metering.supply.phases import PHASES_OF_WIRING
 from metering.tables.alarms import METERING_FAULTS
 from metering.vee.estimation import reference_days
 from metering.vee.meter_curve import placed

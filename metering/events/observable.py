@@ -13,7 +13,7 @@ import polars as pl
 
 from metering.events.silence import RULE as SILENCE
 from metering.settings import MeteringSettings, Rule
-from metering.supply.voltage import PHASES_OF_WIRING
+from metering.supply.phases import PHASES_OF_WIRING
 from metering.tables.alarms import RULE_OBSERVABILITY
 
 _LIKE = ("wiring", "interval_s", "segment", "voltage_level_kv")

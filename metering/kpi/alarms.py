@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from metering.kpi.count import label
 from metering.load.curve import SCOPE
+from metering.registry.scopes import label
 from metering.settings.kpis import GROUPS
 from metering.tables.alarms import ALARM_HANDLING
 

@@ -27,10 +27,11 @@ from metering.kpi.catalogue import (
 )
 from metering.kpi.judge import judged
 from metering.load.curve import SCOPE
+from metering.registry.scopes import label
 from metering.settings import MeteringSettings
 from metering.settings.kpis import GROUPS, Kpi
+from metering.supply.phases import PHASES_OF_WIRING
 from metering.supply.power_factor import energies
-from metering.supply.voltage import PHASES_OF_WIRING
 from metering.tables import Table, warehouse
 from metering.vee.expected import QUARTER_HOUR_MIN, due_until, expected_intervals, meters_on
 
@@ -191,14 +192,6 @@ def _scopes(customers: pl.DataFrame) -> pl.DataFrame:
         for kind, label in labels.items()
     ]
     return pl.concat([pl.DataFrame({"scope": [SCOPE], "kind": [WHOLE]}), *named])
-
-
-def label(group: str, customers: pl.DataFrame) -> pl.Expr:
-    """The scope of a group, such as `voltage_level_kv:10`; null where a customer is in none."""
-    text = pl.col(group).cast(pl.String)
-    if customers.schema[group].is_float():
-        text = text.str.strip_suffix(".0")
-    return pl.when(text != "").then(pl.format(f"{group}:{{}}", text))
 
 
 def _kind() -> pl.Expr:

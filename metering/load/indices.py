@@ -48,7 +48,7 @@ def daily_load(
     """
     of_day = curve.filter(pl.col("date") == day)
     energy = _energy_by_period(of_day, customers, day, settings)
-    indices = pl.concat([_indices(of_day), _indices(scope_curve(of_day))])
+    indices = pl.concat([curve_indices(of_day), curve_indices(scope_curve(of_day))])
     rows = (
         indices.join(energy, on="customer_no", how="left")
         .join(sliding_demand(readings, meter_versions, day, settings, until), on="customer_no", how="left")
@@ -126,13 +126,19 @@ def _full_minutes(readings: pl.DataFrame, due: pl.DataFrame, after: datetime, un
     )
 
 
-def _indices(curve: pl.DataFrame) -> pl.DataFrame:
+def curve_indices(curve: pl.DataFrame, by: Sequence[str] = ("customer_no",)) -> pl.DataFrame:
+    """Indices of each curve's known points: energy, extremes with their times, mean, rates.
+
+    `curve`: columns of CURVE; of apparent power too where it has `s_kva`. A curve is what has one value of `by`.
+    """
     p, at = pl.col("p_kw"), pl.col("window_end")
     p_max, p_min = pl.col("p_max_kw"), pl.col("p_min_kw")
     loaded = pl.when(p_max > 0)
+    s = pl.col("s_kva")
+    apparent = (s.max().alias("s_max_kva"), at.get(s.arg_max(), null_on_oob=True).alias("s_max_at"))
     return (
-        curve.sort("customer_no", "window_end")
-        .group_by("customer_no", maintain_order=True)
+        curve.sort(*by, "window_end")
+        .group_by(by, maintain_order=True)
         .agg(
             *(pl.when(pl.col(e).count() > 0).then(pl.col(e).sum()).alias(e) for e in ("energy_kwh", "export_kwh")),
             p.max().alias("p_max_kw"),
@@ -140,6 +146,9 @@ def _indices(curve: pl.DataFrame) -> pl.DataFrame:
             p.min().alias("p_min_kw"),
             at.get(p.arg_min(), null_on_oob=True).alias("p_min_at"),
             p.mean().alias("p_mean_kw"),
+            pl.len().cast(pl.Int32).alias("points"),
+            p.count().cast(pl.Int32).alias("known_points"),
+            *(apparent if "s_kva" in curve.columns else ()),
         )
         .with_columns(
             loaded.then(pl.col("p_mean_kw") / p_max).alias("load_factor"),

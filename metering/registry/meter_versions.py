@@ -60,6 +60,8 @@ METER_VERSIONS = pl.Schema(
         "chain": pl.UInt32(),
         "protected_kw": pl.Float64(),
         "suspended_kva": pl.Float64(),
+        "pt_ratio": pl.Float64(),
+        "sampling": pl.String(),
     }
 )
 

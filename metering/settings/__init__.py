@@ -19,6 +19,10 @@ from metering.settings.dated import in_force as in_force
 from metering.settings.forecast import ForecastSettings as ForecastSettings
 from metering.settings.kpis import GROUPS as GROUPS
 from metering.settings.kpis import Kpi as Kpi
+from metering.settings.lists import ListCondition as ListCondition
+from metering.settings.lists import ListProfile as ListProfile
+from metering.settings.lists import ListSettings as ListSettings
+from metering.settings.load import LoadRateBands as LoadRateBands
 from metering.settings.meter_events import MeterEventCode as MeterEventCode
 from metering.settings.meter_events import MeterEventSettings as MeterEventSettings
 from metering.settings.meter_events import MeteringFaultSettings as MeteringFaultSettings
@@ -35,6 +39,9 @@ from metering.settings.rules import Override as Override
 from metering.settings.rules import Rule as Rule
 from metering.settings.rules import Rulebook as Rulebook
 from metering.settings.vee import VeeSettings as VeeSettings
+from metering.settings.voltage import TenMinuteMeans as TenMinuteMeans
+from metering.settings.voltage import UnbalanceLimits as UnbalanceLimits
 from metering.settings.voltage import VoltageClass as VoltageClass
 from metering.settings.voltage import VoltageLimits as VoltageLimits
+from metering.settings.voltage import VoltageQuality as VoltageQuality
 from metering.settings.whole import MeteringSettings as MeteringSettings

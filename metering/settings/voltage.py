@@ -1,4 +1,4 @@
-"""Limits of supply voltage.
+"""Limits of supply voltage: its deviation, its 10-min means over a week, its unbalance.
 
 Not here: what follows from them (`metering.supply.voltage`).
 """
@@ -32,3 +32,43 @@ class VoltageLimits:
     band_lower: float
     band_upper: float
     classes: tuple[VoltageClass, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenMinuteMeans:
+    """What the 10-min means of a week are judged by, fractions of Un.
+
+    At least `share` of them lie within `upper` and `lower`, and all within `outer_upper` and `outer_lower`. A mean
+    counts that stands for at least `least_coverage` of its ten minutes and is not below `interruption`; a week passes
+    of which at least `least_share` is there.
+    """
+
+    upper: float
+    lower: float
+    share: float
+    outer_upper: float
+    outer_lower: float
+    interruption: float
+    least_coverage: float
+    least_share: float
+    clause: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnbalanceLimits:
+    """Limits of negative over positive sequence [%]: of all values but the largest 5 %, and of each.
+
+    Currents are compared where the largest is at least `least_current` of rated current.
+    """
+
+    p95_pct: float
+    max_pct: float
+    least_current: float
+    clause: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoltageQuality:
+    effective_from: date
+    tenmin: TenMinuteMeans
+    unbalance: UnbalanceLimits

@@ -13,11 +13,13 @@ from metering.settings.charges import PowerFactorAdjustment, Tariff, periods_of
 from metering.settings.control import ControlSettings
 from metering.settings.forecast import ForecastSettings
 from metering.settings.kpis import Kpi
+from metering.settings.lists import ListSettings
+from metering.settings.load import LoadRateBands
 from metering.settings.meter_events import MeterEventSettings, MeteringFaultSettings
 from metering.settings.readings import PlausibilitySettings, SlotSettings
 from metering.settings.rules import AlarmSettings, Rulebook
 from metering.settings.vee import VeeSettings
-from metering.settings.voltage import VoltageLimits
+from metering.settings.voltage import VoltageLimits, VoltageQuality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +36,15 @@ class MeteringSettings:
     gap_intervals: float
     rules: Rulebook
     voltage: tuple[VoltageLimits, ...]
+    voltage_quality: tuple[VoltageQuality, ...]
     power_factor: tuple[PowerFactorAdjustment, ...]
     tariffs: tuple[Tariff, ...]
     holidays: Mapping[date, str]
     workdays: Mapping[date, str]
     kpi: dict[str, Kpi]
+    lists: ListSettings
     forecast: ForecastSettings = field(default_factory=ForecastSettings)
+    load_rate: LoadRateBands = field(default_factory=LoadRateBands)
     control: ControlSettings = field(default_factory=ControlSettings)
     vee: VeeSettings = field(default_factory=VeeSettings)
     slots: SlotSettings = field(default_factory=SlotSettings)

@@ -22,7 +22,7 @@ from metering.registry.meter_versions import meter_versions
 from metering.settings import Condition, MeteringSettings, Rule, Rulebook
 from metering.simulation.draws import uniform
 from metering.simulation.fleet import EXCHANGED, OWN_INTERVALS_S, Fleet
-from metering.supply.voltage import PHASES_OF_WIRING
+from metering.supply.phases import PHASES_OF_WIRING
 from metering.tables.lake import CURRENTS, VOLTAGES
 
 MISSING, LATE = "reading_missing", "reading_late"

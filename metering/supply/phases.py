@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
-from metering.supply.voltage import PHASES_OF_WIRING
 from metering.tables.lake import PHASES, VOLTAGES
+
+PHASES_OF_WIRING = {"3p4w": PHASES, "3p3w": ("a", "c"), "1p": ("a",)}
+"""Phases that a meter of a wiring measures; a three-wire meter reports uab as a, ucb as c, and has no b."""
 
 
 def phase_voltages(readings: pl.DataFrame, meter_versions: pl.DataFrame) -> list[pl.Series]:

@@ -11,17 +11,17 @@ from datetime import date
 import polars as pl
 
 from metering.calendar import day_bounds
-from metering.settings import MeteringSettings
+from metering.settings import MeteringSettings, in_force
+from metering.supply.en50160 import COUNTS, TENMIN_S, tenmin_counts
+from metering.supply.phases import PHASES_OF_WIRING
 from metering.tables.lake import PHASES
-from metering.tables.warehouse import VOLTAGE_DAILY
+from metering.tables.supply import VOLTAGE_DAILY
 
 JUDGED_BY = (
-    "customer_no", "wiring", "nominal_v", "u_lower_v", "u_upper_v", "u_band_lower_v", "u_band_upper_v",
-    "u_spread_limit",
+    "customer_no", "wiring", "nominal_v", "pt_ratio", "interval_s", "u_lower_v", "u_upper_v", "u_band_lower_v",
+    "u_band_upper_v", "u_spread_limit",
 )  # fmt: skip
 """Facts of a meter that `voltage_daily` looks at."""
-PHASES_OF_WIRING = {"3p4w": PHASES, "3p3w": ("a", "c"), "1p": ("a",)}
-"""Phases that a meter of a wiring measures; a three-wire meter reports uab as a, ucb as c, and has no b."""
 
 
 def monitored(u: pl.Expr) -> pl.Expr:
@@ -62,15 +62,19 @@ def voltage_daily(readings: pl.DataFrame, day: date, settings: MeteringSettings)
 
     `readings` are accepted readings, one for each (meter_id, ts), with columns of the registry's meter_versions, and
     what they answer for (`slots.weighed`: slot_end, slot_s); those of other days are left out. Each reading weighs the
-    time that it answers for [min]. Extremes are those of monitored voltages, of all readings.
+    time that it answers for [min]. Extremes are those of monitored voltages, of all readings. The day's 10-min means
+    are counted beside them, for the week that EN 50160 judges.
     """
     start, end = day_bounds(day, settings.timezone)
-    meter, limits = ("meter_id", "customer_no", "wiring"), ("nominal_v", "u_spread_limit")
-    judged = readings.filter(pl.col("slot_end") > start, pl.col("slot_end") <= end).select(
-        *meter, *limits, *(e for phase in PHASES for e in _judged(phase))
-    )
-    sums = judged.group_by(meter).agg(pl.col(limits).last(), *(e for phase in PHASES for e in _sums(phase)))
+    meter, of_version = ("meter_id", "customer_no", "wiring"), ("nominal_v", "pt_ratio", "interval_s", "u_spread_limit")
+    of_day = readings.filter(pl.col("slot_end") > start, pl.col("slot_end") <= end)
+    judged = of_day.select(*meter, *of_version, *(e for phase in PHASES for e in _judged(phase)))
+    sums = judged.group_by(meter).agg(pl.col(of_version).last(), *(e for phase in PHASES for e in _sums(phase)))
+    means = tenmin_counts(of_day, start, in_force(settings.voltage_quality, day).tenmin)
     rows = pl.concat([_rows(sums, phase) for phase in PHASES])
+    rows = rows.join(means, on=["meter_id", "phase"], how="left").with_columns(
+        pl.when(pl.col("interval_s") <= TENMIN_S).then(pl.col(name).fill_null(0)).alias(name) for name in COUNTS
+    )
     return VOLTAGE_DAILY.ordered(VOLTAGE_DAILY.conform(rows, date=day))
 
 
@@ -102,6 +106,7 @@ def _rows(sums: pl.DataFrame, phase: str) -> pl.DataFrame:
     return sums.filter(pl.col("wiring").is_in(wirings)).select(
         "meter_id",
         "customer_no",
+        "interval_s",
         pl.lit(phase).alias("phase"),
         monitored_min.alias("monitored_min"),
         over_min.alias("over_min"),
@@ -109,6 +114,11 @@ def _rows(sums: pl.DataFrame, phase: str) -> pl.DataFrame:
         qualification(monitored_min, over_min, under_min).alias("qualification_rate"),
         lowest.alias("u_min_v"),
         highest.alias("u_max_v"),
+        *(
+            value.alias(f"u_{name}_{unit}")
+            for name, u in (("min", lowest), ("max", highest))
+            for unit, value in (("pct", u / pl.col("nominal_v") * 100), ("primary_v", u * pl.col("pt_ratio")))
+        ),
         pl.when(pl.col("u_spread_limit") > 0).then(_spread_pct(lowest, highest)).alias("spread_pct"),
     )
 

@@ -22,10 +22,13 @@ from metering.tables.alarms import (
 from metering.tables.control import CONTROL
 from metering.tables.evidence import QUALITY_RESULTS, RECONCILIATION, RESTATEMENTS
 from metering.tables.kpi import KPI
-from metering.tables.lake import PHASES
+from metering.tables.lists import CUSTOMER_LISTS
 from metering.tables.notices import NOTICES
+from metering.tables.rollups import SCOPE_CURVE, load_indices_table
 from metering.tables.schema import TIMESTAMP, Column, Table
 from metering.tables.storms import STORMS
+from metering.tables.supply import SUPPLY
+from metering.tables.supply import VOLTAGE_DAILY as VOLTAGE_DAILY
 
 SEGMENTS = ("large", "sme", "important")
 WIRINGS = ("3p4w", "3p3w", "1p")
@@ -40,7 +43,6 @@ STATUS_MEANING = (
 )
 
 _PF = "Measures for power-factor tariff adjustment, 1983"
-_U = "GB/T 12325-2008"
 
 
 def _customer(scope: bool = False) -> Column:
@@ -254,49 +256,6 @@ def _daily_load(periods: Sequence[str]) -> Table:
     )
 
 
-VOLTAGE_DAILY = Table(
-    "voltage_daily",
-    "Voltage qualification of one meter's phase on one local day. Each reading weighs its interval.",
-    ("meter_id", "date", "phase"),
-    (
-        Column("meter_id", pl.String, "Meter", nullable=False),
-        _customer(),
-        _DATE,
-        Column("phase", pl.String, "Phase (three-wire: a is uab, c is ucb)", nullable=False, allowed=PHASES),
-        Column(
-            "monitored_min",
-            pl.Float64,
-            "Minutes with a voltage within the assessment band 0.70-1.20 Un",
-            "min",
-            _U,
-            nullable=False,
-            minimum=0,
-            maximum=1500,
-        ),
-        Column("over_min", pl.Float64, "Minutes above the upper limit", "min", _U, nullable=False, minimum=0),
-        Column("under_min", pl.Float64, "Minutes below the lower limit", "min", _U, nullable=False, minimum=0),
-        Column(
-            "qualification_rate",
-            pl.Float64,
-            "(1 - (over + under) / monitored) x 100; null without monitored minutes",
-            "%",
-            _U,
-            minimum=0,
-            maximum=100,
-        ),
-        Column("u_min_v", pl.Float64, "Lowest monitored voltage", "V"),
-        Column("u_max_v", pl.Float64, "Highest monitored voltage", "V"),
-        Column(
-            "spread_pct",
-            pl.Float64,
-            "For 35 kV and above: |+dev| + |-dev| of the day's extremes, of one sign the larger",
-            "%",
-            _U,
-            minimum=0,
-        ),
-    ),
-)
-
 POWER_FACTOR_MONTHLY = Table(
     "power_factor_monthly",
     "Power factor of one customer's local month and the tariff adjustment that follows from it.",
@@ -387,8 +346,9 @@ FORECAST_ACCURACY = Table(
 def warehouse(periods: Sequence[str]) -> dict[str, Table]:
     """All tables of the warehouse; `periods` are the time-of-use periods that the settings name."""
     tables = (
-        CUSTOMERS, METERS, DAILY_CURVE, METER_DAILY, _daily_load(periods), VOLTAGE_DAILY, POWER_FACTOR_MONTHLY,
-        ALARMS, STORMS, ALARM_HANDLING, METER_EVENTS_JOINED, METERING_FAULTS, REGISTER_DAILY, RULE_OBSERVABILITY, NOTICES,
-        *CONTROL, FORECAST, FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
+        CUSTOMERS, METERS, CUSTOMER_LISTS, DAILY_CURVE, METER_DAILY, _daily_load(periods), SCOPE_CURVE,
+        load_indices_table(periods), *SUPPLY, POWER_FACTOR_MONTHLY, ALARMS, STORMS, ALARM_HANDLING, METER_EVENTS_JOINED,
+        METERING_FAULTS, REGISTER_DAILY, RULE_OBSERVABILITY, NOTICES, *CONTROL, FORECAST, FORECAST_ACCURACY,
+        KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
     )  # fmt: skip
     return {t.name: t for t in tables}

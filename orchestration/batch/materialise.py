@@ -4,7 +4,7 @@ Here: preparing it, running it, and turning its failure into one line. Not here:
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -21,10 +21,15 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def materialise(
-    home: Path, first: date, last: date, progress: Callable[[str, int, int], None] | None = None
+    home: Path,
+    first: date,
+    last: date,
+    progress: Callable[[str, int, int], None] | None = None,
+    assets: Sequence[str] | None = None,
 ) -> dict[str, int]:
     """Run every asset for the local days `first` to `last`, both included; gives the rows of the warehouse's tables.
 
+    With `assets`, which `warehouse` is among, only those are run.
     `progress` is called with a table, the days done and the days in all. Raises OperationError when a check or a step
     fails: the warehouse then stays as it was.
     """
@@ -34,7 +39,11 @@ def materialise(
     tags = {RANGE_START: first.isoformat(), RANGE_END: last.isoformat()}
     with dg.DagsterInstance.get() as instance:
         result = definitions.resolve_job_def(JOB).execute_in_process(
-            instance=instance, tags=tags, raise_on_error=False, run_config=QUIET
+            instance=instance,
+            tags=tags,
+            raise_on_error=False,
+            run_config=QUIET,
+            asset_selection=[dg.AssetKey(name) for name in assets] if assets is not None else None,
         )
     if not result.success:
         raise _failure(result)

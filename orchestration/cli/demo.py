@@ -31,6 +31,7 @@ OWN = (
     "telemetry",
     "meter_events",
     "feedback",
+    "lists",
     "registry",
     "dagster",
     "labels.parquet",

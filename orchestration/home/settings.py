@@ -11,22 +11,17 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
-from datetime import UTC, date, datetime
 from functools import cache, cached_property
 from math import inf
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -35,12 +30,14 @@ import metering.kpi
 from metering.control.alarms import PLACEHOLDERS
 from metering.errors import SettingsError
 from metering.events.catalogue import rulebook
-from metering.events.lifecycle import LOOK_BACK, RUN_UP
 from metering.kpi.catalogue import problems
+from metering.registry import lists as customer_lists
 from metering.settings import (
     AlarmSettings,
     ControlSettings,
     ForecastSettings,
+    ListSettings,
+    LoadRateBands,
     MeterEventSettings,
     MeteringFaultSettings,
     MeteringSettings,
@@ -52,21 +49,19 @@ from metering.settings import (
     Tariff,
     VeeSettings,
     VoltageLimits,
+    VoltageQuality,
     periods_of,
 )
 from metering.settings.kpis import Kpi
 from metering.tables import warehouse
 from metering.tables.control import ALARM_RULES
 from metering.tables.notices import SEVERITIES
-from metering.tables.records import KINDS
 from metering.vee.validation import CHECKS, READING_CHECKS
-from orchestration.home.calendar import SpecialDays, known_country, special_days
+from orchestration.home.settings_parts import Calendar, LakePart, Retention, Topics
 from pipelines.flow.settings import StreamOptions
 
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]|24:00")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-LATE_DAYS = 30
-LEAST_LAKE_DAYS = LATE_DAYS + (LOOK_BACK + RUN_UP).days + 2  # days are local, and the first is not whole
 _SECTION = re.compile(r"\[+([a-z_.]+)\]+")
 _BOUNDS = (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"))
 OTHER_VARIABLES = frozenset({"KILOWATCH_HOME", "KILOWATCH_LOG_LEVEL", "KILOWATCH_REQUIRE_KAFKA"})
@@ -75,84 +70,6 @@ DEFAULTS = Path(__file__).with_name("defaults.toml")
 _KPI_MUST = [field.name for field in fields(Kpi) if field.default is MISSING]
 CODES = Path(metering.events.__file__).with_name("meter_events.toml")
 KPIS = Path(metering.kpi.__file__).with_name("kpis.toml")
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Topics(_Part):
-    """Names of the topics, and how missing ones are created."""
-
-    readings: str = Field(min_length=1)
-    windows: str = Field(min_length=1)
-    violations: str = Field(min_length=1)
-    compliance: str = Field(min_length=1)
-    load_control: str = Field(min_length=1)
-    rejected: str = Field(min_length=1)
-    notices: str = Field(min_length=1)
-    feedback: str = Field(min_length=1)
-    load_control_plans: str = Field(min_length=1)
-    outages: str = Field(min_length=1)
-    meter_events: str = Field(min_length=1)
-    frozen_registers: str = Field(min_length=1)
-    service_events: str = Field(min_length=1)
-    partitions: int = Field(ge=1)
-    replication_factor: int = Field(ge=1)
-
-    @property
-    def of_records(self) -> dict[str, str]:
-        """The topic of each kind of record, by the kind's table."""
-        return {name: getattr(self, name) for name in KINDS}
-
-
-class LakePart(_Part):
-    """When the lake's parts are merged, and into what."""
-
-    compact_parts: int = Field(ge=2)
-    part_mb: int = Field(ge=1)
-
-
-class Retention(_Part):
-    """How long things are kept."""
-
-    lake_days: int = Field(ge=0)
-
-    @field_validator("lake_days")
-    @classmethod
-    def _late_readings_find_their_past(cls, value: int) -> int:
-        if 0 < value < LEAST_LAKE_DAYS:
-            raise ValueError(
-                f"{value} days are too few: readings may come {LATE_DAYS} days late and are judged with what was "
-                f"before them; keep at least {LEAST_LAKE_DAYS} days, or 0 for ever"
-            )
-        return value
-
-
-class Calendar(_Part):
-    """Holidays and make-up workdays: a country's, and own ones in their place."""
-
-    country: str
-    holidays: tuple[date, ...]
-    workdays: tuple[date, ...]
-
-    @field_validator("country")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value and not known_country(value):
-            raise ValueError(f"there is no calendar of '{value}': give a code such as CN or DE-BY, or '' for none")
-        return value
-
-    @model_validator(mode="after")
-    def _one_or_the_other(self) -> Self:
-        if both := sorted({*self.holidays} & {*self.workdays}):
-            raise ValueError(f"{both[0]} is in holidays and in workdays")
-        return self
-
-    @property
-    def days(self) -> SpecialDays:
-        """Days off and make-up workdays up to the end of next year, by this machine's clock."""
-        return special_days(self.country, self.holidays, self.workdays, datetime.now(UTC).year + 1)
 
 
 class Settings(BaseSettings):
@@ -171,6 +88,8 @@ class Settings(BaseSettings):
     retention: Retention
     notify: NoticeSettings
     forecast: ForecastSettings
+    load_rate: LoadRateBands
+    lists: ListSettings
     control: ControlSettings
     vee: VeeSettings
     slots: SlotSettings
@@ -181,6 +100,7 @@ class Settings(BaseSettings):
     rules: tuple[dict[str, Any], ...] = ()
     rulesets: tuple[dict[str, Any], ...] = ()
     voltage: tuple[VoltageLimits, ...]
+    voltage_quality: tuple[VoltageQuality, ...]
     power_factor: tuple[PowerFactorAdjustment, ...]
     calendar: Calendar
     tariffs: tuple[Tariff, ...]
@@ -204,6 +124,13 @@ class Settings(BaseSettings):
     @classmethod
     def _countable(cls, value: dict[str, Kpi], info: ValidationInfo) -> dict[str, Kpi]:
         for problem in problems(value, warehouse(periods_of(info.data.get("tariffs", ())))):
+            raise ValueError(problem)
+        return value
+
+    @field_validator("lists")
+    @classmethod
+    def _usable_profiles(cls, value: ListSettings) -> ListSettings:
+        for problem in customer_lists.problems(value):
             raise ValueError(problem)
         return value
 
@@ -263,7 +190,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"alarms.{name}: a text cannot name {sorted(unknown)[0]}: {', '.join(PLACEHOLDERS)}")
         return value
 
-    @field_validator("slots", "plausibility", "alarms")
+    @field_validator("slots", "plausibility", "alarms", "load_rate")
     @classmethod
     def _not_negative(cls, value: Any) -> Any:
         for name, figure in asdict(value).items():

@@ -74,6 +74,31 @@ def test_voltage_qualification_equals_sql_from_the_file(home: Any, shared_data: 
     assert sum(day[2] + day[3] for day in found) > 0
 
 
+def test_en50160_weeks_equal_sql_from_the_file(home: Any, shared_data: Path) -> None:
+    """10-min means of at least five readings; a week passes with 756 of them."""
+    expected = duckdb.execute(f"""
+        WITH rows AS (
+            SELECT strptime("Date" || ' ' || "Time", '%d/%m/%Y %H:%M:%S') - INTERVAL 1 MICROSECOND AS ended,
+                   TRY_CAST("Voltage" AS DOUBLE) AS u, TRY_CAST("Sub_metering_3" AS DOUBLE) AS whole
+            FROM read_csv('{shared_data}/{FILE}', delim = ';', all_varchar = true, null_padding = true)
+        ), means AS (
+            SELECT time_bucket(INTERVAL 10 MINUTES, ended) AS bucket, avg(u) AS u FROM rows
+            WHERE whole IS NOT NULL GROUP BY ALL HAVING count(*) >= 5
+        )
+        SELECT CAST(date_trunc('week', bucket) AS DATE) AS week, count(*) AS n,
+       avg(CAST(u BETWEEN 207 AND 253 AS INT)) * 100 AS a,
+               avg(CAST(u BETWEEN 195.5 AND 253 AS INT)) * 100 AS b FROM means GROUP BY week ORDER BY week
+    """).fetchall()
+    with duckdb.connect(str(home.path / "warehouse.duckdb"), read_only=True) as warehouse:
+        found = warehouse.execute(
+            "SELECT week, tenmin_means, within_10_pct, within_15_pct, verdict FROM voltage_weekly ORDER BY week"
+        ).fetchall()
+    assert [row[:2] for row in found] == [row[:2] for row in expected]
+    assert [row[2:4] for row in found] == [pytest.approx(row[2:]) for row in expected]
+    whole = [("pass" if row[2] >= 95 and row[3] == 100 else "fail") for row in expected[1:4]]
+    assert [row[4] for row in found[1:4]] == whole
+
+
 def test_stream_and_batch_agree(home: Any) -> None:
     with duckdb.connect(str(home.path / "warehouse.duckdb"), read_only=True) as warehouse:
         differing = warehouse.execute("SELECT sum(stream_rows), sum(differing_rows) FROM reconciliation").fetchone()

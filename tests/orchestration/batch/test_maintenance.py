@@ -19,7 +19,8 @@ from metering.errors import SettingsError
 from metering.tables import LAKE
 from orchestration.cli import cli
 from orchestration.definitions import build_definitions
-from orchestration.home.settings import LEAST_LAKE_DAYS, load_settings
+from orchestration.home.settings import load_settings
+from orchestration.home.settings_parts import LEAST_LAKE_DAYS
 from sinks.lake.reader import LakeReader
 from sinks.marts import Marts
 
