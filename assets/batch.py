@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -28,6 +29,9 @@ from quality import Failure, Verdict, validate
 from sinks.edits import load_edits
 from sinks.lake.reader import LakeReader
 from sinks.marts import Marts, Stage, period_end, table_partition
+
+if TYPE_CHECKING:
+    from assets.reconciliations import Differences
 
 GATE_ROWS = 5_000_000
 RESTATED = (
@@ -74,6 +78,11 @@ class Batch:
     def until(self) -> datetime | None:
         """The newest watermark of the lake, as far as days have come; None for an empty lake."""
         return self.lake.watermark(self.settings.lateness_s)
+
+    @cached_property
+    def compared(self) -> dict[date, Differences]:
+        """How days of windows stand against the stream's, from when they were marked to when they are counted."""
+        return {}
 
     @cached_property
     def edits(self) -> pl.DataFrame:

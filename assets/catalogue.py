@@ -32,7 +32,7 @@ from assets.picture import curve_picture
 from assets.reconciliations import reconciliations
 from assets.rollups import group_curves, indices
 from assets.supply import monthly_voltages, unbalances, voltages, weekly_voltages
-from assets.violations import storms_of, violations
+from assets.violations import notices_of, storms_of, violations
 from metering.errors import UserError
 from metering.tables import Table
 from metering.tables.batch import BATCH
@@ -93,6 +93,7 @@ _COUNTED = (
     ),
     Result("rule_observability", "rule_observability", observabilities, "supply", ("meters",)),
     Result("alarm_handling", "alarm_handling", alarm_handlings, "supply", ("violations", "customers")),
+    Result("notices", "notices", notices_of, "supply", (), ("notices",)),
     Result(
         "load_control",
         "load_control",
@@ -102,6 +103,9 @@ _COUNTED = (
         ("windows", "load_control_plans", "service_events"),
     ),
     Result("load_control_daily", "load_control_daily", control.dailies, "control", ("load_control",)),
+    Result(
+        "load_control_settlement", "load_control_settlement", control.settlements, "control", ("load_control_daily",)
+    ),
     Result("controllable_load", "controllable_load", control.coverages, "control", ("daily_curve", "customers")),
     Result("forecast", "forecast", forecasts, "forecast", ("daily_curve",)),
     Result("forecast_accuracy", "forecast_accuracy", accuracies, "forecast", ("forecast", "daily_curve")),
@@ -215,6 +219,8 @@ def _warehouse(days: dg.PartitionsDefinition, condition: dg.AutomationCondition[
     )
     def warehouse(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         batch = context.resources.batch
+        for day, reason in batch.marts.refused().items():
+            raise dg.Failure(f"warehouse: {day} was refused: {reason}", allow_retries=False)
         rows = build(batch.home, batch.tables, batch.views.values())
         batch.told("warehouse", len(context.partition_keys), len(context.partition_keys))
         return dg.MaterializeResult(metadata={"dagster/row_count": sum(rows.values()), **rows})

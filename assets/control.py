@@ -14,16 +14,16 @@ from assets.batch import Batch, Part
 from metering.calendar import quarter_hours
 from metering.control.baseline import LOAD_COLUMNS, baselines, customer_load, reference_days
 from metering.control.coverage import control_coverage
-from metering.control.execution import control_daily, executed
-from metering.control.plans import answers, holding, targets
+from metering.control.execution import control_daily, executed, settlement
+from metering.control.plans import answers, holding, precedence, targets
 from metering.records.current import broadcast
 from metering.registry.index import MeterIndex
 from metering.tables.batch import BATCH_WINDOWS
-from metering.tables.control import LOAD_CONTROL
+from metering.tables.control import LOAD_CONTROL, LOAD_CONTROL_DAILY
 from metering.tables.records import PLANS, SERVICE, RecordKind
 from metering.vee.expected import due_until
 from sinks.lake.reader import newest
-from sinks.marts import day_partition
+from sinks.marts import CURRENT, day_partition
 
 _WINDOW = ("meter_id", "window_end", *LOAD_COLUMNS)
 
@@ -85,10 +85,17 @@ def _load(windows: pl.DataFrame, versions: pl.DataFrame) -> pl.DataFrame:
 
 
 def dailies(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
-    answered = answers_of(batch)
+    answered, plans, control = answers_of(batch), plans_of(batch), batch.settings.control
+    found = targets(plans, answered, batch.registry.meter_versions, control.default_baseline)
+    places = precedence(plans, control.settle_first)
     for day in days:
         rows = batch.marts.read(LOAD_CONTROL, [day])
-        yield Part(day_partition(day), control_daily(rows, answered, batch.until), day)
+        yield Part(day_partition(day), control_daily(rows, answered, batch.until, found, places), day)
+
+
+def settlements(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    """Of all days that there are."""
+    yield Part(CURRENT, settlement(batch.marts.scan(LOAD_CONTROL_DAILY).collect()), days[-1])
 
 
 def coverages(batch: Batch, days: Sequence[date]) -> Iterator[Part]:

@@ -13,6 +13,7 @@ import polars as pl
 
 from assets.batch import Batch, Part
 from assets.readings import believed_answers, copies, lots, near_day, readings, readings_at, rhythms
+from assets.reconciliations import disputed
 from metering.calendar import day_bounds, local_date
 from metering.load.curve import daily_curve
 from metering.load.indices import CURVE, daily_load, slides
@@ -160,6 +161,7 @@ def _beside(batch: Batch, day: date, of_day: pl.DataFrame, known: _Dailies) -> B
         history=known.before(day),
         edits=batch.edits_of(day),
         until=until,
+        told=disputed(batch, day),
     )
 
 

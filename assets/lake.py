@@ -17,6 +17,7 @@ EVENT_TIME = {
     "load_control": "window_end",
     "rejects": "ts",
     "gaps": "accepted_at",
+    "notices": "at",
     **{name: kind.time for name, kind in KINDS.items()},
 }
 """The column of each table that tells how recent its rows are."""

@@ -1,5 +1,5 @@
 """Limit violations as the warehouse shows them: the last state of each, from the whole lake, and what people said of
-them; and storms of them.
+them; storms of them; and what became of messages to people.
 
 Those that retention has taken out of the lake stay as they were last published.
 """
@@ -18,7 +18,7 @@ from metering.events.grouping import storms, with_storms
 from metering.tables import LAKE
 from metering.tables.alarms import ALARMS
 from sinks.lake.reader import current
-from sinks.marts import CURRENT
+from sinks.marts import CURRENT, day_partition
 
 
 def violations(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
@@ -53,3 +53,13 @@ def storms_of(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     members = batch.marts.scan(LAKE["violations"], [CURRENT]).collect()
     date_of = local_date(pl.col("started_at") + pl.duration(microseconds=1), batch.settings.timezone)
     yield Part(CURRENT, storms(members, batch.registry.customers_on(days[-1]), date_of), days[-1])
+
+
+def notices_of(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    """Outcomes of messages to people, by the local day that each was there."""
+    table, lake = LAKE["notices"], batch.lake
+    for day in days:
+        with lake.held():
+            taken = lake.taken_until is not None and day <= lake.taken_until
+            rows = batch.marts.read(table, [day]) if taken else lake.scan("notices", [day]).collect()
+        yield Part(day_partition(day), table.conform(rows.unique(table.key, keep="last", maintain_order=True)), day)

@@ -31,7 +31,8 @@ _RECORDS_HEAD = """# Records: what is read besides telemetry
 A record is a JSON object. With `kilowatch stream --kafka` records come from topics (compacted; missing ones are
 created; their names are settings, `[topics]`), one to a message or several by newlines; and at each start, in
 either mode, from the `*.ndjson`, `*.jsonl` and `*.json` files of the home's folders below, each read on from where
-it was left. What is there at a start comes before any reading.
+it was left. What is there at a start comes before any reading; beside topics, what comes into the folders later is
+taken within a minute, once it has not changed for 20 s (better: write it elsewhere, and move it in).
 
 Types are strict: a number where a string belongs is a reject, times are RFC 3339 with an offset or epoch
 milliseconds, money is decimal text. Fields that are not listed are left out. A bad line is rejected alone, with

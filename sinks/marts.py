@@ -22,6 +22,7 @@ from metering.tables import Table
 PART = "part.parquet"
 CURRENT = "current"
 AS_OF = "as_of"
+REFUSED = "refused"
 
 
 def day_partition(day: date) -> str:
@@ -107,6 +108,26 @@ class Marts:
         path = self.path(table, partition)
         told = pl.read_parquet_metadata(path).get(AS_OF) if path.exists() else None
         return datetime.fromisoformat(told) if told else None
+
+    def days(self, table: str) -> list[date]:
+        """Days of which a table is published, ascending."""
+        return sorted(date.fromisoformat(path.parent.name[5:]) for path in (self.root / table).glob(f"date=*/{PART}"))
+
+    def refuse(self, day: date, reason: str) -> None:
+        """Remember that a day must not get into the warehouse, although parts of it are published here."""
+        folder = self.root / REFUSED
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / day.isoformat()).write_text(reason, "utf-8")
+        sync(folder)
+
+    def accept(self, day: date) -> None:
+        """Forget that a day was refused."""
+        (self.root / REFUSED / day.isoformat()).unlink(missing_ok=True)
+
+    def refused(self) -> dict[date, str]:
+        """Days that are refused, ascending, with the reasons."""
+        paths = sorted((self.root / REFUSED).glob("????-??-??"))
+        return {date.fromisoformat(path.name): path.read_text("utf-8") for path in paths}
 
     def stage(self) -> Stage:
         return Stage(self)

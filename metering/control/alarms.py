@@ -20,7 +20,7 @@ from metering.settings.control import ControlAlarm
 from metering.tables.control import ALARM_RULES
 from metering.tables.lake import VIOLATIONS, WINDOW_S
 
-WARNING, VIOLATION, DEMAND = ALARM_RULES
+WARNING, VIOLATION, DEMAND, CAPACITY = ALARM_RULES
 RAISED, UPDATED, CLEARED, WITHDRAWN = "raised", "updated", "cleared", "withdrawn"
 
 _OPEN = {RAISED, UPDATED}
@@ -35,6 +35,8 @@ class Alarm:
     """One violation as it was told last, and the worst since. `told_kw`: the value that was told; `kind` of its plan.
 
     `until`: the end of the quarter-hour that was looked at last; `allowed_kw` is the mean power that its rest may have.
+    `of_meters`: where some main meters were silent, how many of how many were known ("1/2"), which alone come to
+    `value`. Powers of `capacity_warning` are apparent ones [kVA].
     """
 
     rule: str
@@ -48,6 +50,7 @@ class Alarm:
     limit_value: float
     told_kw: float
     allowed_kw: float | None = None
+    of_meters: str = ""
     state: str = RAISED
     revision: int = 0
     ended_at: datetime | None = None
@@ -61,7 +64,10 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """The projection of a customer's running quarter-hour `at` a time: `elapsed_s` of it are over, at `used_kw`."""
+    """The projection of a customer's running quarter-hour `at` a time: `elapsed_s` of it are over, at `used_kw`.
+
+    `of_meters`: as in `Alarm`; what some meters come to is the least that there is, and ends no warning.
+    """
 
     at: datetime
     until: datetime
@@ -69,6 +75,7 @@ class Look:
     limit_kw: float
     elapsed_s: float
     used_kw: float
+    of_meters: str = ""
 
     @property
     def allowed_kw(self) -> float | None:
@@ -95,9 +102,11 @@ def warned(
         raised = Alarm(
             rule=rule, plan_id=plan_id, customer_no=customer_no, kind=kind, started_at=look.at, at=look.at,
             until=look.until, value=look.projected_kw, limit_value=limit, told_kw=look.projected_kw,
-            allowed_kw=look.allowed_kw,
+            allowed_kw=look.allowed_kw, of_meters=look.of_meters,
         )  # fmt: skip
         return raised, True
+    if look.of_meters and not above:
+        return alarm, False
     if look.projected_kw <= limit * (1 - row.clear_margin):
         return ended(alarm, look.at), True
     worst = replace(alarm, value=max(alarm.value, look.projected_kw))
@@ -106,7 +115,7 @@ def warned(
         return worst, False
     told = replace(
         worst, state=UPDATED, revision=alarm.revision + 1, at=look.at, until=look.until, limit_value=limit,
-        told_kw=worst.value, allowed_kw=look.allowed_kw,
+        told_kw=worst.value, allowed_kw=look.allowed_kw, of_meters=look.of_meters,
     )  # fmt: skip
     return told, True
 
@@ -218,13 +227,13 @@ def _row(alarm: Alarm, account: Account, settings: MeteringSettings) -> dict[str
         "ended_at": alarm.ended_at,
         "value": alarm.value,
         "limit_value": alarm.limit_value,
-        "unit": "kW",
+        "unit": "kVA" if alarm.rule == CAPACITY else "kW",
         "severity": row.severity,
         "meter_id": account.meter_id,
         "customer_no": alarm.customer_no,
         "customer_name": account.name,
         "feeder": account.feeder,
-        "quantity": "p",
+        "quantity": "s" if alarm.rule == CAPACITY else "p",
         "nominal": alarm.limit_value,
         "percent": percent,
         "duration_s": duration.total_seconds(),
@@ -240,15 +249,20 @@ def _row(alarm: Alarm, account: Account, settings: MeteringSettings) -> dict[str
 
 
 _OVER = (
-    "{name}已{ended}，{customer}最高 {value} kW（限值 {limit} kW），{since}–{to}，历时 {minutes} 分钟。",
-    "{name} {ended}: {customer} was at up to {value} kW ({limit} kW allowed), {since} to {to}, {minutes} min.",
+    "{name}已{ended}，{customer}最高 {value} {unit}（限值 {limit} {unit}），{since}–{to}，历时 {minutes} 分钟。",
+    "{name} {ended}: {customer} was at up to {value} {unit} ({limit} {unit} allowed), {since} to {to}, {minutes} min.",
 )
 _PAST = (
-    "{name}：{customer}至 {until} 的 15 分钟平均负荷 {value} kW，超出限值 {limit} kW。建议：立即压降负荷。",
-    "{name}: {customer} was at {value} kW in the quarter-hour to {until}, above the {limit} kW allowed. Shed load now.",
+    "{name}：{customer}至 {until} 的 15 分钟平均负荷 {value} {unit}，超出限值 {limit} {unit}。建议：立即压降负荷。",
+    "{name}: {customer} was at {value} {unit} in the quarter-hour to {until}, above the {limit} {unit} allowed. "
+    "Shed load now.",
 )
 PLACEHOLDERS = ("plan", "plan_name", "name", "customer", "value", "limit", "since", "to", "until", "left", "allowed")
 """What a text of `[control.alarms]` may name, in braces."""
+_PARTLY = (
+    "（{n} 块主表中 {known} 块有数据，其余未计入。）",
+    " ({known} of {n} main meters known; the others are not counted.)",
+)
 _ENDED = {CLEARED: ("解除", "has ended"), WITHDRAWN: ("撤销", "is withdrawn")}
 
 
@@ -267,6 +281,7 @@ def _message(alarm: Alarm, account: Account, row: ControlAlarm, timezone: str, l
         "plan_name": plan_name,
         "name": (row.name_zh, row.name_en)[language],
         "customer": at_feeder if account.feeder else who,
+        "unit": "kVA" if alarm.rule == CAPACITY else "kW",
         "value": f"{alarm.value:.0f}",
         "limit": f"{alarm.limit_value:.0f}",
         "since": clock(alarm.started_at),
@@ -279,4 +294,8 @@ def _message(alarm: Alarm, account: Account, row: ControlAlarm, timezone: str, l
     }
     no_rest = alarm.rule != VIOLATION and alarm.allowed_kw is None
     text = _OVER[language] if over else _PAST[language] if no_rest else (row.text_zh, row.text_en)[language]
-    return text.format_map(values)
+    said = text.format_map(values)
+    if not alarm.of_meters or over:
+        return said
+    known, n = alarm.of_meters.split("/")
+    return said + _PARTLY[language].format(known=known, n=n)

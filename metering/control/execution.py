@@ -6,15 +6,18 @@ Here: the formulae (domain handbook, sections 10 and 13). Not here: which target
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import polars as pl
 
 from metering.calendar import local_date
 from metering.control.baseline import DECIMALS, meters_due
+from metering.control.plans import TARGETS
 from metering.settings import MeteringSettings
-from metering.tables.control import LOAD_CONTROL, LOAD_CONTROL_DAILY
+from metering.tables.control import LOAD_CONTROL, LOAD_CONTROL_DAILY, LOAD_CONTROL_SETTLEMENT
 from metering.tables.lake import WINDOW_S
+from metering.tables.schema import no_rows
 
 _HOURS = WINDOW_S / 3600
 
@@ -91,17 +94,56 @@ def finished(rows: pl.DataFrame, state: str, settings: MeteringSettings) -> pl.D
     return LOAD_CONTROL.conform(named).sort(LOAD_CONTROL.key)
 
 
-def control_daily(rows: pl.DataFrame, answers: pl.DataFrame, until: datetime | None = None) -> pl.DataFrame:
-    """LOAD_CONTROL_DAILY of LOAD_CONTROL rows, those that are withdrawn left out, and not those after `until`.
+def with_settled(rows: pl.DataFrame, places: Mapping[str, int]) -> pl.DataFrame:
+    """Rows of LOAD_CONTROL with `counted_kw`, at most what was asked for, and `settled_kw`: the part of it that counts
+    for no plan before this one. `places`: `plans.precedence`; a plan that is not there comes last.
+
+    A reduction goes to the first plan up to what that asks for, the rest to the next one: it is settled once.
+    """
+    asked = pl.col("instructed_kw").fill_null(0.0)
+    ordered = rows.with_columns(
+        pl.min_horizontal("achieved_kw", "instructed_kw").alias("counted_kw"),
+        pl.col("plan_id").replace_strict(dict(places), default=len(places), return_dtype=pl.Int64).alias("place"),
+    ).sort("customer_no", "window_end", "place", "plan_id")
+    before = (asked.cum_sum() - asked).over("customer_no", "window_end")
+    left = (pl.col("achieved_kw") - before).clip(lower_bound=0)
+    known = pl.col("achieved_kw").is_not_null() & pl.col("instructed_kw").is_not_null()
+    counted = pl.when(known).then("counted_kw").alias("counted_kw")
+    settled = pl.when(known).then(pl.min_horizontal(left, "instructed_kw")).alias("settled_kw")
+    return ordered.with_columns(counted, settled).drop("place")
+
+
+def with_offered(rows: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    """Rows of LOAD_CONTROL with `offered_kw`, the reduction that the customer has taken on: what its plan asks for,
+    before protected load is left out (`found`: TARGETS); of a cap what it comes to.
+    """
+    asked = found.select("plan_id", "customer_no", "first_us", "last_us", "reduction_kw")
+    at = pl.col("window_end").to_physical()
+    mine = rows.select(LOAD_CONTROL.key).join(asked, on=["plan_id", "customer_no"])
+    mine = mine.filter(at >= pl.col("first_us"), at <= pl.col("last_us")).unique(LOAD_CONTROL.key, keep="any")
+    joined = rows.join(mine.select(*LOAD_CONTROL.key, "reduction_kw"), on=LOAD_CONTROL.key, how="left")
+    return joined.with_columns(pl.coalesce("reduction_kw", "instructed_kw").alias("offered_kw")).drop("reduction_kw")
+
+
+def control_daily(
+    rows: pl.DataFrame,
+    answers: pl.DataFrame,
+    until: datetime | None = None,
+    found: pl.DataFrame | None = None,
+    places: Mapping[str, int] | None = None,
+) -> pl.DataFrame:
+    """LOAD_CONTROL_DAILY of LOAD_CONTROL rows, those that are withdrawn left out, and not those after `until`. `found`
+    (TARGETS) says what was asked for, `places` (`plans.precedence`) which plan a reduction counts for first.
 
     Execution rate = sum min(achieved, instructed) / sum instructed, over windows with both; compliance = windows at or
-    under the cap / windows with a verdict. What is not known is neither kept nor given.
+    under the cap / windows with a verdict; availability = windows in which the load that could be cut was at least what
+    the customer has taken on / windows with a baseline. What is not known is neither kept nor given.
     """
     rows = rows.filter(pl.col("state") == "final")
     if until is not None:
         rows = rows.filter(pl.col("window_end") <= until)
+    rows = with_offered(with_settled(rows, places or {}), no_rows(TARGETS) if found is None else found)
     both = pl.col("achieved_kw").is_not_null() & pl.col("instructed_kw").is_not_null()
-    counted = pl.min_horizontal("achieved_kw", "instructed_kw")
     based = both & pl.col("baseline_kw").is_not_null()
     available = (pl.col("baseline_kw") - pl.col("protected_kw").fill_null(0.0)).clip(lower_bound=0)
 
@@ -121,18 +163,49 @@ def control_daily(rows: pl.DataFrame, answers: pl.DataFrame, until: datetime | N
             energy(pl.col("actual_kw"), based).alias("actual_kwh"),
             energy(pl.col("instructed_kw"), both).alias("instructed_kwh"),
             energy(pl.col("achieved_kw"), both).alias("achieved_kwh"),
-            energy(counted, both).alias("counted_kwh"),
+            energy(pl.col("counted_kw"), both).alias("counted_kwh"),
+            energy(pl.col("settled_kw"), both).alias("settled_kwh"),
+            energy(pl.col("offered_kw"), pl.col("offered_kw").is_not_null()).alias("offered_kwh"),
             available.mean().round(DECIMALS).alias("available_kw"),
+            available.count().cast(pl.Int32).alias("based_windows"),
+            (available >= pl.col("offered_kw")).sum().cast(pl.Int32).alias("available_windows"),
             pl.col("baseline_days").min(),
         )
         .with_columns(
             compliance_rate=_percent("compliant_windows", "known_windows"),
             execution_rate=_percent("counted_kwh", "instructed_kwh"),
+            availability_rate=_percent("available_windows", "based_windows"),
         )
     )
     last = answers.sort("at").group_by("plan_id", "customer_no").agg(pl.col("answer", "at").last())
     told = daily.join(last, on=["plan_id", "customer_no"], how="left").rename({"at": "answered_at"})
     return LOAD_CONTROL_DAILY.conform(told).sort(LOAD_CONTROL_DAILY.key)
+
+
+def settlement(days: pl.DataFrame) -> pl.DataFrame:
+    """LOAD_CONTROL_SETTLEMENT of all rows of LOAD_CONTROL_DAILY: each customer's plan as a whole."""
+    windows = ("windows", "known_windows", "compliant_windows", "based_windows", "available_windows")
+    energies = ("offered_kwh", "instructed_kwh", "achieved_kwh", "counted_kwh", "settled_kwh")
+    whole = (
+        days.sort("plan_id", "customer_no", "date")
+        .group_by("plan_id", "customer_no", maintain_order=True)
+        .agg(
+            pl.col("kind", "level", "baseline_method", "answer", "answered_at").last(),
+            pl.col("date").min().alias("first_date"),
+            pl.col("date").max().alias("date"),
+            pl.len().cast(pl.Int32).alias("days"),
+            pl.col(windows).sum(),
+            *(pl.when(pl.col(n).count() > 0).then(pl.col(n).sum()).round(DECIMALS).alias(n) for n in energies),
+            pl.col("baseline_days").min(),
+        )
+        .with_columns(
+            compliance_rate=_percent("compliant_windows", "known_windows"),
+            execution_rate=_percent("counted_kwh", "instructed_kwh"),
+            availability_rate=_percent("available_windows", "based_windows"),
+            data_rate=_percent("known_windows", "windows"),
+        )
+    )
+    return LOAD_CONTROL_SETTLEMENT.conform(whole).sort(LOAD_CONTROL_SETTLEMENT.key)
 
 
 def _percent(numerator: str, denominator: str) -> pl.Expr:

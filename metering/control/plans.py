@@ -9,12 +9,13 @@ plan's time the whole quarter-hours count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
 from metering.readings.slots import WINDOW_US
+from metering.tables.control import KINDS, LEVELS
 from metering.tables.records import EVERY, PLAN_ANSWERS
 from metering.tables.schema import TIMESTAMP, no_rows
 
@@ -170,6 +171,24 @@ def _spans(said: Iterable[tuple[int, bool]], first: int, last: int) -> Iterator[
             since = None
     if since is not None and since <= last:
         yield since, last
+
+
+def precedence(plans: pl.DataFrame, settle_first: Sequence[str]) -> dict[str, int]:
+    """Which plan a reduction counts for first: plan_id to its place. `plans`: `load_control_plans`, each revision once;
+    `settle_first` as in the settings. Of plans that are alike the one of the lower plan_id comes first.
+    """
+    of_plan = (
+        plans.sort("revision", "issued_at")
+        .group_by("plan_id")
+        .agg(
+            pl.col("kind").last().replace_strict(KINDS, range(len(KINDS)), default=len(KINDS), return_dtype=pl.Int64),
+            pl.col("level")
+            .last()
+            .replace_strict(LEVELS, range(len(LEVELS)), default=len(LEVELS), return_dtype=pl.Int64),
+            pl.col("issued_at").min().alias("issued"),
+        )
+    )
+    return {name: place for place, name in enumerate(of_plan.sort(*settle_first, "plan_id")["plan_id"])}
 
 
 def holding(found: pl.DataFrame, windows: pl.DataFrame) -> pl.DataFrame:

@@ -55,6 +55,11 @@ _MOST = {
 """What is beyond is no power or energy of any meter, or no finite number: told by the extremes, and not counted."""
 
 
+def withdrawn() -> pl.Expr:
+    """Whether a row of `windows` says that there is no such window any more: no reading stands for any of it."""
+    return (pl.col("n") == 0) & (pl.col("covered_min") == 0).fill_null(False)
+
+
 def latest(readings: pl.DataFrame) -> pl.DataFrame:
     """One reading for each (meter, ts), the one that came last; sorted by meter and ts.
 

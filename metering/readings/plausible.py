@@ -15,6 +15,8 @@ _MOST = {
     **dict.fromkeys(LINE_VOLTAGES, "u_line_most_v"),
     **dict.fromkeys(CURRENTS, "i_most_a"),
 } | dict.fromkeys(("p_kw", "q_kvar"), "p_most_kw")
+_MAGNITUDES = (*VOLTAGES, *LINE_VOLTAGES)
+"""Root mean squares: none is negative. A current may carry the sign of its power."""
 _KINDS = {"u": ("voltage", "V"), "i": ("current", "A"), "p": ("active power", "kW"), "q": ("reactive power", "kvar")}
 """What is measured, and its unit, by the first letter of a name."""
 
@@ -30,6 +32,8 @@ def beyond(readings: pl.DataFrame, meter_versions: pl.DataFrame) -> dict[str, pl
             if limit is None:
                 limit = limits[most] = meter_versions[most].gather(version)
             over = readings[name].abs() > limit
+            if name in _MAGNITUDES:
+                over |= readings[name] < 0
             if over.any():
                 found[name] = over.fill_null(False)
     return found
@@ -48,4 +52,6 @@ def without(readings: pl.DataFrame, over: dict[str, pl.Series]) -> pl.DataFrame:
 def told(name: str, value: float) -> str:
     """What is said of a value beyond belief."""
     kind, unit = _KINDS[name[0]]
+    if name in _MAGNITUDES and value < 0:
+        return f"{kind} of {value:,.6g} {unit} is negative, which no voltage is"
     return f"{kind} of {value:,.6g} {unit} is more than the meter can have measured"

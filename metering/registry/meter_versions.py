@@ -59,6 +59,7 @@ METER_VERSIONS = pl.Schema(
         "block_us": pl.Int64(),
         "chain": pl.UInt32(),
         "protected_kw": pl.Float64(),
+        "suspended_kva": pl.Float64(),
         "pt_ratio": pl.Float64(),
         "sampling": pl.String(),
     }
@@ -77,6 +78,7 @@ _OF_CUSTOMER = (
     "contract_demand_kw",
     "pf_standard",
     "protected_kw",
+    "suspended_kva",
 )
 _VOLTAGES_OF_RATING = {"3p4w": 3.0, "3p3w": 3.0**0.5, "1p": 1.0}
 """Rated power over nominal voltage (line to line for three wires) and maximum current."""

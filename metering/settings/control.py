@@ -51,10 +51,13 @@ class ControlAlarm:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlSettings:
     """`baseline` are the methods by name, `default_baseline` that of plans that name none. `alarms` by rule:
-    load_control_warning, load_control_violation, demand_warning; `ruleset` is published with what they raise.
+    load_control_warning, load_control_violation, demand_warning, capacity_warning; `ruleset` is published with what
+    they raise. `settle_first`: of plans that ask the same customer at one time, a reduction counts first for the one
+    that comes first by these, in their order: kind (demand response before orderly usage), level (red first), issued.
     """
 
     ruleset: str = "control-2023"
     default_baseline: str = "last_5"
+    settle_first: tuple[Literal["kind", "level", "issued"], ...] = ("issued",)
     baseline: dict[str, BaselineMethod] = field(default_factory=dict)
     alarms: dict[str, ControlAlarm] = field(default_factory=dict)

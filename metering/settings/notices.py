@@ -18,6 +18,7 @@ class NoticeSettings:
     after `retry_after_s`, then after twice as long each time up to `retry_at_most_s`, `attempts` times in all. So many
     channels as `parallel` are served at a time. Outcomes go to the lake every `lake_interval_s`. With `tell_execution`
     closed quarter-hours above a plan's cap are told from `load.control.v1` too; violations tell of them already.
+    What has been over for `keep_days` is forgotten: its outcomes stay in the lake; 0: never.
 
     Severity of a plan by its level, of an outage by its kind. `restored_states` and `withdrawn_states`: how whoever
     runs the grid says that an outage is over, or will not be.
@@ -31,6 +32,7 @@ class NoticeSettings:
     retry_at_most_s: float = 900.0
     parallel: int = 4
     lake_interval_s: float = 60.0
+    keep_days: float = 90.0
     tell_execution: bool = False
     plan_severity: Mapping[str, str] = field(default_factory=dict)
     outage_severity: Mapping[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from metering.tables.schema import TIMESTAMP, Column, Table
 KINDS = ("demand_response", "orderly_usage")
 LEVELS = ("red", "orange", "yellow", "blue")
 STATES = ("live", "final", "withdrawn")
-ALARM_RULES = ("load_control_warning", "load_control_violation", "demand_warning")
+ALARM_RULES = ("load_control_warning", "load_control_violation", "demand_warning", "capacity_warning")
 """What is raised about quarter-hours; rows of `[control.alarms]` in the settings."""
 
 _LOAD_MANAGEMENT = "Measures for power load management, 2023"
@@ -82,6 +82,15 @@ LOAD_CONTROL_DAILY = Table(
         Column("achieved_kwh", pl.Float64, "Reduction: sum of max(0, baseline - actual)", "kWh", minimum=0),
         Column("counted_kwh", pl.Float64, "Reduction that counts: at most what was asked for in each window", "kWh",
                minimum=0),
+        Column("settled_kwh", pl.Float64, "Counted reduction that counts for no plan before this one (settings: "
+               "control.settle_first): what overlapping plans ask for is settled once", "kWh", minimum=0),
+        Column("offered_kwh", pl.Float64, "Reduction that the customer has taken on: what the plan asks for, before "
+               "protected load is left out", "kWh", _LOAD_MANAGEMENT, minimum=0),
+        Column("based_windows", pl.Int32, "Quarter-hours with a baseline", nullable=False, minimum=0),
+        Column("available_windows", pl.Int32, "Those in which the load that could be cut was at least what was offered",
+               nullable=False, minimum=0),
+        Column("availability_rate", pl.Float64, "Available of quarter-hours with a baseline; null: none has one", "%",
+               minimum=0, maximum=100),
         Column("execution_rate", pl.Float64, "Counted of instructed reduction; null: nothing was asked for", "%",
                minimum=0, maximum=100),
         Column("available_kw", pl.Float64, "Load that could be cut: mean of baseline less protected load", "kW",
@@ -91,6 +100,30 @@ LOAD_CONTROL_DAILY = Table(
         Column("answer", pl.String, "The customer's last answer to the plan; null: none",
                allowed=("accepted", "declined", "opted_out")),
         Column("answered_at", TIMESTAMP, "When it was given", "UTC"),
+    ),
+)  # fmt: skip
+
+LOAD_CONTROL_SETTLEMENT = Table(
+    "load_control_settlement",
+    "A customer's plan as a whole, ready to be settled: what was offered, asked for and delivered, and how much of it "
+    "counts. The sum of its days in load_control_daily.",
+    ("plan_id", "customer_no"),
+    (
+        _PLAN,
+        _CUSTOMER,
+        _KIND,
+        _LEVEL,
+        Column("first_date", pl.Date, "First local day under the plan", nullable=False),
+        Column("date", pl.Date, "Last local day under the plan so far", nullable=False),
+        Column("days", pl.Int32, "Local days", nullable=False, minimum=1),
+        *(LOAD_CONTROL_DAILY.column(name) for name in (
+            "windows", "known_windows", "compliant_windows", "compliance_rate", "offered_kwh", "instructed_kwh",
+            "achieved_kwh", "counted_kwh", "settled_kwh", "execution_rate", "based_windows", "available_windows",
+            "availability_rate",
+        )),
+        Column("data_rate", pl.Float64, "Quarter-hours with a verdict, of those that are due", "%", minimum=0,
+               maximum=100),
+        *(LOAD_CONTROL_DAILY.column(name) for name in ("baseline_method", "baseline_days", "answer", "answered_at")),
     ),
 )  # fmt: skip
 
@@ -106,5 +139,5 @@ CONTROLLABLE_LOAD = Table(
     ),
 )
 
-CONTROL = (LOAD_CONTROL, LOAD_CONTROL_DAILY, CONTROLLABLE_LOAD)
+CONTROL = (LOAD_CONTROL, LOAD_CONTROL_DAILY, LOAD_CONTROL_SETTLEMENT, CONTROLLABLE_LOAD)
 """Those that the warehouse has."""

@@ -50,7 +50,7 @@ QUALITY_RESULTS = Table(
 RESTATEMENTS = Table(
     "restatements",
     "Values that were published for a time that was over, and have changed since.",
-    ("table_name", "key", "restated_at", "column"),
+    ("table_name", "key", "restated_at", "column", "number"),
     (
         Column("table_name", pl.String, "Table", nullable=False),
         Column("key", pl.String, "Key of the row, as column=value, ...", nullable=False),
@@ -59,5 +59,13 @@ RESTATEMENTS = Table(
         Column("before", pl.String, "Value before; null: unknown, or no such row"),
         Column("after", pl.String, "Value after; null: unknown, or no such row"),
         Column("cause", pl.String, "What changed beneath it", nullable=False),
+        Column(
+            "number",
+            pl.Int32,
+            "Which restatement of the figure at that data time, from 1: an edit brings no new data",
+            nullable=False,
+            minimum=1,
+            default=1,
+        ),
     ),
 )

@@ -30,23 +30,36 @@ def reconcile(
     with a key of `left_out` do not count.
     """
     ours, theirs = (_places(side, key, left_out) for side in (stream, batch))
+    return RECONCILIATION.conform(
+        pl.DataFrame(
+            {
+                "stream_rows": [ours.select(key).n_unique()],
+                "batch_rows": [theirs.select(key).n_unique()],
+                "differing_rows": [differing(stream, batch, key, compared, tolerance, left_out).height],
+            }
+        ),
+        date=day,
+        table_name=name,
+    )
+
+
+def differing(
+    stream: pl.DataFrame,
+    batch: pl.DataFrame,
+    key: Sequence[str],
+    compared: Sequence[str],
+    tolerance: float = 1e-9,
+    left_out: pl.DataFrame | None = None,
+) -> pl.DataFrame:
+    """The keys that differ, each once, sorted; as `reconcile` counts them."""
+    ours, theirs = (_places(side, key, left_out) for side in (stream, batch))
     both = ours.join(theirs, on=key, how="full", suffix="_batch", coalesce=True)
     differs = both["row"].is_null() | both["row_batch"].is_null()
     for column in compared:  # one at a time: all of both sides at once would be twice their memory
         # gathering from a column in many pieces is slow
         values = stream[column].rechunk().gather(both["row"]), batch[column].rechunk().gather(both["row_batch"])
         differs |= _differ(*values, tolerance)
-    return RECONCILIATION.conform(
-        pl.DataFrame(
-            {
-                "stream_rows": [ours.select(key).n_unique()],
-                "batch_rows": [theirs.select(key).n_unique()],
-                "differing_rows": [both.filter(differs).select(key).n_unique()],
-            }
-        ),
-        date=day,
-        table_name=name,
-    )
+    return both.filter(differs).select(key).unique().sort(key)
 
 
 def _places(side: pl.DataFrame, key: Sequence[str], left_out: pl.DataFrame | None) -> pl.DataFrame:

@@ -39,12 +39,10 @@ def restated(table: Table, before: pl.DataFrame, after: pl.DataFrame, at: dateti
 
 
 def together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """RESTATEMENTS of several runs in order: what changed more than once at one data time, from first to last."""
+    """RESTATEMENTS of several runs in order, all of them: those of a figure at one data time are numbered on."""
     rows = pl.concat([RESTATEMENTS.empty(), *frames])
-    merged = rows.group_by(RESTATEMENTS.key, maintain_order=True).agg(
-        pl.col("before").first(), pl.col("after", "cause").last()
-    )
-    return RESTATEMENTS.conform(merged.filter(pl.col("before").ne_missing(pl.col("after"))))
+    figure = [name for name in RESTATEMENTS.key if name != "number"]
+    return RESTATEMENTS.conform(rows.with_columns(number=pl.int_range(1, pl.len() + 1).over(figure)))
 
 
 def _differ(name: str, table: Table) -> pl.Expr:

@@ -44,7 +44,7 @@ class Column:
     maximum: float | None = None
     allowed: tuple[str, ...] = ()
     optional: bool = False
-    default: str | None = None
+    default: str | float | None = None
 
     @property
     def comment(self) -> str:

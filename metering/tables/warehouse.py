@@ -23,6 +23,7 @@ from metering.tables.control import CONTROL
 from metering.tables.evidence import QUALITY_RESULTS, RECONCILIATION, RESTATEMENTS
 from metering.tables.kpi import KPI
 from metering.tables.lists import CUSTOMER_LISTS
+from metering.tables.notices import NOTICES
 from metering.tables.rollups import SCOPE_CURVE, load_indices_table
 from metering.tables.schema import TIMESTAMP, Column, Table
 from metering.tables.storms import STORMS
@@ -347,7 +348,7 @@ def warehouse(periods: Sequence[str]) -> dict[str, Table]:
     tables = (
         CUSTOMERS, METERS, CUSTOMER_LISTS, DAILY_CURVE, METER_DAILY, _daily_load(periods), SCOPE_CURVE,
         load_indices_table(periods), *SUPPLY, POWER_FACTOR_MONTHLY, ALARMS, STORMS, ALARM_HANDLING, METER_EVENTS_JOINED,
-        METERING_FAULTS, REGISTER_DAILY, RULE_OBSERVABILITY, *CONTROL, FORECAST,
-        FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
+        METERING_FAULTS, REGISTER_DAILY, RULE_OBSERVABILITY, NOTICES, *CONTROL, FORECAST, FORECAST_ACCURACY,
+        KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
     )  # fmt: skip
     return {t.name: t for t in tables}

@@ -34,15 +34,23 @@ EDITS = Table(
         Column("by", pl.String, "Role or office that answers for it", nullable=False),
         Column("at", TIMESTAMP, "When it was decided", "UTC", nullable=False),
         Column("why", pl.String, "The reason", nullable=False),
+        Column(
+            "beyond_rating",
+            pl.Boolean,
+            "Whether who answers for it knows that the meter cannot have made it",
+            nullable=False,
+            default=False,
+        ),
         Column("number", pl.Int64, "Place in the home's log of edits, from 0", nullable=False, minimum=0),
     ),
 )
 VALUES = ("energy_kwh", "export_kwh", "import_kvarh", "export_kvarh")
 SIGNATURE = "# sha256: "
 _MUST = ("meter_id", "window_end", "energy_kwh", "by", "at", "why")
-_QUARTER_US = 900_000_000
 _HOURS = 0.25
 EDITED = "edited"
+BEYOND_RATING = "beyond_rating"
+_YES_OR_NO = {"": False, "no": False, "false": False, "yes": True, "true": True}
 
 
 def digest(body: bytes) -> str:
@@ -61,7 +69,8 @@ def parse(content: bytes, name: str, number: int = 0) -> pl.DataFrame:
     """EDITS of a correction file (CSV, UTF-8, signed by its last line), numbered from `number` on.
 
     Columns: meter_id; window_end and at (RFC 3339 with offset); energy_kwh [kWh], and where they are to change too
-    export_kwh, import_kvarh, export_kvarh; by (a role or an office); why. Raises UserError naming the line and the
+    export_kwh, import_kvarh, export_kvarh; by (a role or an office); why; where they are beyond what the meter can have
+    made beyond_rating (yes), which its reason then says too. Raises UserError naming the line and the
     column: a file with one error in it is refused whole.
     """
     body, told = _body(content)
@@ -159,7 +168,28 @@ def _row(name: str, header: tuple[str, ...] | list[str], record: dict[str, objec
             f"{name}, line {line}, column window_end: '{given['window_end']}' is not the end of a quarter-hour"
         )
     row |= dict(_values(name, line, given))
+    consent = given.get(BEYOND_RATING, "").lower()
+    if consent not in _YES_OR_NO:
+        raise UserError(f"{name}, line {line}, column {BEYOND_RATING}: '{given[BEYOND_RATING]}' is neither yes nor no")
+    if row.setdefault(BEYOND_RATING, _YES_OR_NO[consent]):
+        row["why"] = f"{row['why']} (beyond the meter's rating, knowingly)"
     return row
+
+
+def beyond_rating(edits: pl.DataFrame, most_kw: pl.Series) -> Iterator[tuple[int, str]]:
+    """Line, and what is wrong with it, of edits whose energies no meter of that rating (`most_kw`, row by row) can have
+    made in a quarter-hour [kWh, kvarh], and that do not say so.
+    """
+    rows = edits.with_columns((most_kw * _HOURS).alias("most")).filter(~pl.col(BEYOND_RATING))
+    for row in rows.iter_rows(named=True):
+        for name in VALUES:
+            if row[name] is not None and row[name] > row["most"]:
+                unit = name.partition("_")[2].replace("kwh", "kWh")
+                yield (
+                    row["line"],
+                    f"column {name}: {row[name]:,.10g} {unit} is more than meter {row['meter_id']} can have made in a "
+                    f"quarter-hour ({row['most']:,.4g}): put it right, or say yes in its column {BEYOND_RATING}",
+                )
 
 
 def _values(name: str, line: object, given: dict[str, str]) -> Iterator[tuple[str, float | None]]:

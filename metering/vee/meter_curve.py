@@ -7,7 +7,7 @@ sums over a customer's meters (`metering.load.curve`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
 import polars as pl
@@ -60,7 +60,7 @@ class Beside:
     `start`: what meters read at the moment when the day starts (START); `windows` (BATCH_WINDOWS) of days around it, of
     those meters at least that `reaching` names; `earlier` (START): what these read when the first of those days
     started; `history` (METER_DAILY) of the days before it; `edits` (EDITS); `until`, the newest watermark (None: the
-    day is over).
+    day is over); `told` (FINDINGS): what other checks say of the day.
     """
 
     start: pl.DataFrame
@@ -69,6 +69,7 @@ class Beside:
     history: pl.DataFrame
     edits: pl.DataFrame
     until: datetime | None = None
+    told: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=FINDINGS))
 
     @classmethod
     def nothing(cls, until: datetime | None = None) -> Beside:
@@ -130,7 +131,7 @@ def meter_curve(
         min_history_days=settings.vee.min_history_days,
         alike=_alike(beside.history["date"].unique().to_list(), day, settings),
     )
-    findings = findings_of_day(found, settings.vee)
+    findings = pl.concat([findings_of_day(found, settings.vee).select(FINDINGS.names()), beside.told])
     curve = METER_CURVE.conform(finite(edits.applied(_judged(points, findings), beside.edits)), date=day)
     return METER_CURVE.ordered(curve), findings
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "edit": ("edit", "Put values right by hand, from a signed correction file"),
     "lists": ("lists", "Show customer lists, and approve of what the rules propose"),
     "whatif": ("whatif", "Replay the lake under other rules: which alarms appear, vanish, move"),
+    "recut": ("recut", "Cut results anew after the registry or settings of the past were put right"),
     "compact": ("compact", "Merge the lake's small parts, and take out days past keeping"),
     "ui": ("ui", "Open the Dagster UI with its daemon, on loopback"),
     "query": ("query", "Read the warehouse with SQL"),

@@ -75,6 +75,7 @@ def edit(home: Path, corrections: Path) -> None:
 def _window_ends(name: str, edits: pl.DataFrame, meter_versions: pl.DataFrame) -> list[datetime]:
     """Ends of the quarter-hours of meters that the registry knows then; refuses others."""
     from metering.registry.index import MeterIndex
+    from metering.vee.edits import beyond_rating
 
     index = MeterIndex.of(meter_versions)
     code = index.code(edits["meter_id"])
@@ -85,6 +86,8 @@ def _window_ends(name: str, edits: pl.DataFrame, meter_versions: pl.DataFrame) -
         raise UserError(
             f"{name}, line {row['line']}, column window_end: meter {row['meter_id']} is not valid at that time"
         )
+    for line, problem in beyond_rating(edits, meter_versions["step_most_kw"].gather(version)):
+        raise UserError(f"{name}, line {line}, {problem}, and sign the file again")
     return edits["window_end"].to_list()
 
 

@@ -37,6 +37,7 @@ _AT_ONCE = 100
 _POLL_S = 0.2
 _PUBLISH_EVERY_S = 0.5
 _LOOK_EVERY_S = 0.05
+_FORGET_EVERY_S = 86_400.0
 _SILENCE_S = 60.0
 
 
@@ -150,7 +151,7 @@ class _Outcomes:
             from sinks.kafka.topics import TopicSink
 
             self._sink = TopicSink(kafka, topics=[settings.topics.notices])
-        self._published = self._in_lake = time.monotonic()
+        self._published = self._in_lake = self._forgot = time.monotonic()
         self._problem: str | None = None
 
     def tell(self, last: bool = False) -> None:
@@ -167,6 +168,9 @@ class _Outcomes:
 
                 self._in_lake = now
                 to_lake(self._ledger, self._home, self._settings.timezone)
+            if last or now - self._forgot > _FORGET_EVERY_S:
+                self._forgot = now
+                self._ledger.forget(_now())
         except (OperationError, OSError) as error:
             if str(error) != self._problem:
                 log.warning("outcomes are kept, and told later", problem=str(error))

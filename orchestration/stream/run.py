@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -113,13 +113,12 @@ def _stream(
     registry = RegistryWatch(home, settings)
     with _owned(home, settings, place) as owner:
         keep_timezone(home, settings.timezone)
-        names = settings.topics
-        results = (names.windows, names.violations, names.compliance, names.load_control, names.rejected)
+        results = result_topics(settings)
         sinks = Sinks(
             lake=LakeReader(home),
             commits=CommitLog(home, owner, finish=place.process == 0, salvage=anew),
-            topics=ResultTopics(*results) if kafka else None,
-            publisher=partial(_publisher, kafka, results, owner) if kafka else None,
+            topics=results if kafka else None,
+            publisher=partial(publisher, kafka, astuple(results), owner) if kafka else None,
         )
         figures = StreamSettings.of(settings.metering, settings.stream)
         if place.process == 0:
@@ -216,7 +215,13 @@ def _reported(run: Run, report: Path | None) -> Iterator[None]:
         update(None, always=True)
 
 
-def _publisher(kafka: dict[str, str], topics: Sequence[str], owner: Owner, process: int) -> Publisher:
+def result_topics(settings: Settings) -> ResultTopics:
+    names = settings.topics
+    return ResultTopics(names.windows, names.violations, names.compliance, names.load_control, names.rejected)
+
+
+def publisher(kafka: dict[str, str], topics: Sequence[str], owner: Owner, process: int) -> Publisher:
+    """Where results of a process of the home's owner go."""
     from sinks.kafka.transactions import TransactionalSink, transactional_id
 
     return TransactionalSink(kafka, transactional_id(owner.identity, process), topics, owner.check, _kafka_trouble)

@@ -52,7 +52,7 @@ class StreamOptions:
     silent_days: Annotated[float, Field(ge=1)] = 7
     """a meter not heard for so long leaves memory; it is read back when it speaks again"""
     live_days: Annotated[float, Field(ge=0)] = 1
-    """while nothing comes of a partition whose newest reading is no older, the clock tells what is due; 0: never"""
+    """partitions whose newest reading is no older are live: while nothing comes the clock tells what is due; 0: none"""
     batch_rows: Annotated[int, Field(ge=1)] = 100_000
     """largest micro-batch; under backlog bigger is cheaper"""
     poll_ms: Annotated[int, Field(ge=1)] = 50

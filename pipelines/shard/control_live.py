@@ -1,8 +1,8 @@
 """Running quarter-hours: what customers are heading for, minute by minute.
 
 Here: the frame LIVE, and looks at the readings of the few customers that are under a plan or near their contract
-demand, one reading after the other in the order of the log. Not here: what is warned of (`control_warnings`), windows
-that have closed (`control`).
+demand or capacity, one reading after the other in the order of the log. Not here: what is warned of
+(`control_warnings`), windows that have closed (`control`).
 
 A customer is looked at once a minute of its own time: when all of its meters that have spoken in the window have come
 so far. Each meter goes on as at its last reading; the customer is their sum.
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import hypot
 
 import polars as pl
 
@@ -50,10 +51,12 @@ _LOOKS = pl.Schema(
         "as_of": TIMESTAMP,
         "actual_kw": pl.Float64(),
         "projected_kw": pl.Float64(),
+        "actual_kva": pl.Float64(),
+        "projected_kva": pl.Float64(),
         "meters": pl.Int32(),
     }
 )
-_READINGS = ("meter", "version", "slot_us", "end_us", "p_kw")
+_READINGS = ("meter", "version", "slot_us", "end_us", "p_kw", "q_kvar")
 
 
 @dataclass(slots=True)
@@ -88,12 +91,14 @@ def step(
 
 
 def _of_interest(before: State, turn: Turn, force: InForce, context: Context) -> pl.DataFrame:
-    """Readings of open windows of customers that are under a plan then, or may pass their contract demand."""
+    """Readings of open windows of customers that are under a plan then, or may pass contract demand or capacity."""
     nothing = no_rows(pl.Schema({**{n: OPEN.schema[n] for n in _READINGS}, "customer_no": pl.String()}))
     rows = turn.rows.filter(~pl.col("late"), ~pl.col("closed")) if turn.late or turn.closed else turn.rows
     if rows.is_empty():
         return nothing
-    near = (rows["p_kw"] > force.demand_kw.gather(rows["version"])).fill_null(False)
+    demand_kw, capacity_kva = (limit.gather(rows["version"]) for limit in (force.demand_kw, force.capacity_kva))
+    squared = rows["p_kw"] ** 2 + rows["q_kvar"].fill_null(0.0) ** 2
+    near = (rows["p_kw"] > demand_kw).fill_null(False) | (squared > capacity_kva**2).fill_null(False)
     planned = force.planned.gather(rows["meter"])
     known = before.frame(WARNINGS)
     if not (near.any() or planned.any() or known.height):
@@ -129,24 +134,31 @@ def handled(customers: pl.Series, state: State, force: InForce, context: Context
 
 @dataclass(slots=True)
 class _Tally:
-    """A meter's readings of one window: power by slot (its end), the interval, and up to when it has come."""
+    """A meter's readings of one window: active and reactive power by slot (its end), the interval, and up to when it
+    has come. Reactive power that is not known counts as none: what is apparent is at least what is active.
+    """
 
     interval_us: int
-    power: dict[int, float] = field(default_factory=dict)
+    power: dict[int, tuple[float, float]] = field(default_factory=dict)
     newest_us: int = 0
 
-    def add(self, slot_us: int, p_kw: float) -> None:
-        self.power[slot_us] = p_kw
+    def add(self, slot_us: int, p_kw: float, q_kvar: float | None) -> None:
+        self.power[slot_us] = p_kw, q_kvar or 0.0
         self.newest_us = max(self.newest_us, slot_us)
 
-    def until(self, at_us: int, end_us: int) -> tuple[float, float] | None:
-        """Mean power up to `at_us`, and at the window's end if it goes on as it is; None: nothing came by then."""
-        slots = [us for us in self.power if us <= at_us]
+    def until(self, at_us: int, end_us: int) -> tuple[float, ...] | None:
+        """Mean active power up to `at_us`, and at the window's end if it goes on as it is; reactive power likewise.
+        None: nothing came by then.
+        """
+        slots = sorted(us for us in self.power if us <= at_us)
         if not slots:
             return None
-        elapsed_us = max(slots) - (end_us - WINDOW_US)
-        mean = sum(self.power[us] for us in sorted(slots)) / len(slots)
-        return mean, (mean * elapsed_us + self.power[max(slots)] * (WINDOW_US - elapsed_us)) / WINDOW_US
+        elapsed_us = slots[-1] - (end_us - WINDOW_US)
+        found: list[float] = []
+        for kind, last in enumerate(self.power[slots[-1]]):
+            mean = sum(self.power[us][kind] for us in slots) / len(slots)
+            found += [mean, (mean * elapsed_us + last * (WINDOW_US - elapsed_us)) / WINDOW_US]
+        return tuple(found)
 
 
 def _looks(
@@ -159,10 +171,10 @@ def _looks(
     def take(readings: pl.DataFrame) -> Iterator[tuple[str, int]]:
         intervals = (interval_s.gather(readings["version"]).cast(pl.Int64) * 1_000_000).alias("interval_us")
         frame = readings.with_columns(intervals)
-        columns = ("customer_no", "end_us", "meter", "interval_us", "slot_us", "p_kw")
-        for customer, end_us, meter, interval_us, slot_us, p_kw in frame.select(columns).iter_rows():
+        columns = ("customer_no", "end_us", "meter", "interval_us", "slot_us", "p_kw", "q_kvar")
+        for customer, end_us, meter, interval_us, slot_us, p_kw, q_kvar in frame.select(columns).iter_rows():
             of_window = tallies.setdefault((customer, end_us), {})
-            of_window.setdefault(meter, _Tally(interval_us)).add(slot_us, p_kw)
+            of_window.setdefault(meter, _Tally(interval_us)).add(slot_us, p_kw, q_kvar)
             yield customer, end_us
 
     for _ in take(_open_readings(before, rows, anyway, force, context)):
@@ -179,8 +191,10 @@ def _looks(
         known = [value for tally in tallies[key].values() if (value := tally.until(at_us, end_us)) is not None]
         if known:
             looked[key] = here
-            mean, heading = (round(sum(values), DECIMALS) for values in zip(*known, strict=True))
-            found.append((customer, time_of(end_us), time_of(at_us), mean, heading, len(known)))
+            mean_kw, heading_kw, mean_kvar, heading_kvar = (sum(values) for values in zip(*known, strict=True))
+            powers = mean_kw, heading_kw, hypot(mean_kw, mean_kvar), hypot(heading_kw, heading_kvar)
+            rounded = (round(power, DECIMALS) for power in powers)
+            found.append((customer, time_of(end_us), time_of(at_us), *rounded, len(known)))
 
     for key in [key for key in tallies if key[0] in anyway]:
         look(key, again=True)

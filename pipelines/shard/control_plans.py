@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 import polars as pl
 
 from metering.calendar import day_of
-from metering.control.alarms import DEMAND, Account
+from metering.control.alarms import CAPACITY, DEMAND, Account
 from metering.control.baseline import BASELINE_SCHEMA, baselines, control_days, customer_load, reference_days
 from metering.control.plans import answers, targets
 from metering.registry.index import MeterIndex
@@ -28,8 +28,9 @@ from sinks.lake.reader import newest
 @dataclass(frozen=True, eq=False)
 class InForce:
     """What is asked of whom. `members`: customer_no and meter (code) of main meters; `planned`, by meter code: whether
-    its customer has a target at some time; `demand_kw`, by version: power of a meter from which on its customer may
-    pass its contract demand (null: never). `of_day`: baselines that have been asked for, by local day.
+    its customer has a target at some time; `demand_kw` and `capacity_kva`, by version: power of a meter from which
+    on its customer may pass its contract demand, or the capacity that it has in use (null: never). `of_day`: baselines
+    that have been asked for, by local day.
     """
 
     index: MeterIndex
@@ -39,6 +40,7 @@ class InForce:
     members: pl.DataFrame
     planned: pl.Series
     demand_kw: pl.Series
+    capacity_kva: pl.Series
     of_day: dict[date, pl.DataFrame] = field(default_factory=dict)
 
     @cached_property
@@ -158,18 +160,22 @@ def _made(inputs: _Inputs) -> InForce:
     theirs = members.join(found.select("customer_no").unique(), on="customer_no", how="semi")["meter"]
     nobody = pl.repeat(False, len(inputs.index.first), dtype=pl.Boolean, eager=True).alias("planned")
     planned = nobody.scatter(theirs, True) if len(theirs) else nobody
-    return InForce(
-        inputs.index, settings, inputs.plans, found, members, planned, _demand_kw(versions, members, settings)
-    )
+    demand_kw, capacity_kva = (_share(rule, versions, members, settings) for rule in LIMITS)
+    return InForce(inputs.index, settings, inputs.plans, found, members, planned, demand_kw, capacity_kva)
 
 
-def _demand_kw(versions: pl.DataFrame, members: pl.DataFrame, settings: MeteringSettings) -> pl.Series:
-    """One of a customer's k meters is above a k-th of the demand when their sum is above it."""
-    alarm = settings.control.alarms.get(DEMAND)
+LIMITS = {
+    DEMAND: pl.col("contract_demand_kw"),
+    CAPACITY: pl.col("contract_capacity_kva") - pl.col("suspended_kva").fill_null(0.0),
+}
+"""What a customer is warned of that is heading above it: contract demand [kW], capacity less the suspended [kVA]."""
+
+
+def _share(rule: str, versions: pl.DataFrame, members: pl.DataFrame, settings: MeteringSettings) -> pl.Series:
+    """One of a customer's k meters is above a k-th of the limit when their sum is above it."""
+    alarm = settings.control.alarms.get(rule)
     meters = members.group_by("customer_no").agg(pl.len().alias("meters"))
-    joined = versions.select("customer_no", "contract_demand_kw", "role").join(
-        meters, on="customer_no", how="left", maintain_order="left"
-    )
+    joined = versions.join(meters, on="customer_no", how="left", maintain_order="left")
     start = alarm.start if alarm is not None and alarm.start > 0 else None
-    share = pl.col("contract_demand_kw") * pl.lit(start, pl.Float64) / pl.col("meters")
-    return joined.select(pl.when(pl.col("role") == "main").then(share).alias("demand_kw")).to_series()
+    share = LIMITS[rule] * pl.lit(start, pl.Float64) / pl.col("meters")
+    return joined.select(pl.when(pl.col("role") == "main").then(share).alias(rule)).to_series()

@@ -1,4 +1,4 @@
-"""Warnings of what customers are heading for: of a plan's cap, and of their contract demand.
+"""Warnings of what customers are heading for: of a plan's cap, of their contract demand, of their capacity.
 
 Here: the frame WARNINGS, and how a turn's looks move it on. Not here: the looks (`control_live`), when a warning is
 raised and cleared (`metering.control.alarms`).
@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from metering.control.alarms import CLEARED, DEMAND, WARNING, Alarm, Look, ended, warned
+from metering.control.alarms import CAPACITY, CLEARED, DEMAND, WARNING, Alarm, Look, ended, warned
 from metering.control.baseline import meters_due
 from metering.readings.slots import WINDOW_US
 from metering.tables.schema import TIMESTAMP
-from pipelines.shard.control_plans import InForce
+from pipelines.shard.control_plans import LIMITS, InForce
 from pipelines.shard.meters import Turn
 from pipelines.shard.state import Frame, State
 from pipelines.shard.store import Context, LakePast
@@ -26,7 +26,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 WARNINGS = Frame(
     "control_warnings",
-    1,
+    2,
     pl.Schema(
         {
             "meter": pl.UInt32(),
@@ -41,6 +41,7 @@ WARNINGS = Frame(
             "limit_value": pl.Float64(),
             "told_kw": pl.Float64(),
             "allowed_kw": pl.Float64(),
+            "of_meters": pl.String(),
             "state": pl.String(),
             "revision": pl.Int32(),
             "ended_at": TIMESTAMP,
@@ -48,8 +49,8 @@ WARNINGS = Frame(
     ),
     stays=pl.col("state") != WATCHED,
 )
-"""Warnings that are open; and customers near their contract demand, `watched` up to the end of the window `until`, with
-so many meters as `revision` says."""
+"""Warnings that are open; and customers near their contract demand or capacity, `watched` up to the end of the window
+`until`, with so many meters as `revision` says."""
 
 
 def time_of(us: int) -> datetime:
@@ -70,30 +71,38 @@ def step(
         return state, []
     told: list[Alarm] = []
     settings = context.settings.control.alarms
-    demand = _contract_demand(looks, force)
+    limits = {rule: _limits(rule, looks, force) for rule in LIMITS if rule in settings}
     of_look: dict[int, list[dict[str, object]]] = {}
     for row in live.iter_rows(named=True):
         of_look.setdefault(row["look"], []).append(row)
     watched = dict(_watched(state))
     due = meters_due(looks, context.meter_versions)["meters_due"]
-    for number, (customer, end, at, mean, heading, meters) in enumerate(looks.iter_rows()):
-        if DEMAND in settings and customer in demand:
+    for number, (customer, end, at, mean, heading, mean_kva, heading_kva, meters) in enumerate(looks.iter_rows()):
+        if any(of_rule[number] is not None for of_rule in limits.values()):
             watched[customer] = (at, end, meters)
-        if meters < due[number]:
-            continue  # what is not known neither raises nor clears
+        some = f"{meters}/{due[number]}" if meters < due[number] else ""
         elapsed_s = (at - end).total_seconds() + WINDOW_US / 1e6
         for row in of_look.get(number, ()):
             cap = row["cap_kw"]
             if isinstance(cap, float) and WARNING in settings:
-                seen = Look(at=at, until=end, projected_kw=heading, limit_kw=cap, elapsed_s=elapsed_s, used_kw=mean)
+                seen = Look(
+                    at=at, until=end, projected_kw=heading, limit_kw=cap, elapsed_s=elapsed_s, used_kw=mean,
+                    of_meters=some,
+                )  # fmt: skip
                 key = (WARNING, str(row["plan_id"]), customer)
                 alarm, tell = warned(alarms.get(key), seen, settings[WARNING], *key, str(row["kind"]))
                 _put(alarms, key, alarm, told, tell)
-        limit = demand.get(customer)
-        if limit is not None and DEMAND in settings:
-            seen = Look(at=at, until=end, projected_kw=heading, limit_kw=limit, elapsed_s=elapsed_s, used_kw=mean)
-            key = (DEMAND, "", customer)
-            alarm, tell = warned(alarms.get(key), seen, settings[DEMAND], *key)
+        for rule, of_rule in limits.items():
+            limit = of_rule[number]
+            if limit is None:
+                continue
+            powers = (mean_kva, heading_kva) if rule == CAPACITY else (mean, heading)
+            seen = Look(
+                at=at, until=end, projected_kw=powers[1], limit_kw=limit, elapsed_s=elapsed_s, used_kw=powers[0],
+                of_meters=some,
+            )  # fmt: skip
+            key = (rule, "", customer)
+            alarm, tell = warned(alarms.get(key), seen, settings[rule], *key)
             _put(alarms, key, alarm, told, tell)
     for key, alarm in list(alarms.items()):
         if key[0] == WARNING and (over := _over(alarm, turn, force)) is not None:
@@ -122,10 +131,15 @@ def _over(alarm: Alarm, turn: Turn, force: InForce) -> datetime | None:
     return time_of(last) if over else None
 
 
-def _contract_demand(looks: pl.DataFrame, force: InForce) -> dict[str, float]:
-    versions = force.index.meter_versions.filter(pl.col("role") == "main", pl.col("contract_demand_kw").is_not_null())
-    theirs = versions.join(looks.select("customer_no").unique(), on="customer_no", how="semi").sort("valid_from")
-    return dict(theirs.select("customer_no", "contract_demand_kw").iter_rows())
+def _limits(rule: str, looks: pl.DataFrame, force: InForce) -> list[float | None]:
+    """A customer's limit in the window of each look, as the registry has it then; null: none."""
+    versions = force.index.meter_versions.filter(pl.col("role") == "main")
+    theirs = versions.select("customer_no", "valid_from", "valid_to", limit=LIMITS[rule])
+    at = pl.col("window_end")
+    joined = looks.with_row_index("look").select("look", "customer_no", "window_end").join(theirs, on="customer_no")
+    valid = joined.filter(pl.col("valid_from") < at, (pl.col("valid_to") >= at).fill_null(True))
+    of_look = dict(valid.sort("valid_from").select("look", "limit").iter_rows())
+    return [of_look.get(number) for number in range(looks.height)]
 
 
 def _alarms(state: State) -> dict[_Key, Alarm]:
@@ -155,7 +169,7 @@ def _kept(alarms: dict[_Key, Alarm], watched: dict[str, _Watch], force: InForce,
 
 def recalled(state: State, past: LakePast, context: Context) -> State:
     """A state made anew, with the warnings that the lake says are open."""
-    rows = past.open_violations([WARNING, DEMAND])
+    rows = past.open_violations([WARNING, *LIMITS])
     known = rows.with_columns(context.index.code(rows["meter_id"])).filter(pl.col("meter").is_not_null())
     plan = pl.col("violation_id").str.split("/").list.first()
     frame = known.with_columns(
@@ -164,5 +178,6 @@ def recalled(state: State, past: LakePast, context: Context) -> State:
         until="at",
         told_kw="value",
         allowed_kw=pl.lit(None, pl.Float64),
+        of_meters=pl.lit(""),
     )
     return state.having({WARNINGS: frame.select(WARNINGS.schema.names()).cast(WARNINGS.schema)})

@@ -210,14 +210,14 @@ def without_enough(
 def of_lake(
     first: pl.DataFrame, context: Context, readings: int, blocks: int, earlier: pl.DataFrame | None = None
 ) -> pl.DataFrame:
-    """What the lake knows of meters, from so long before the readings in `first` on that there are enough: from a day
-    before, and else from as long as steps are told over.
+    """What the lake knows of meters, from so long before the readings in `first` on that there are enough: from an hour
+    or a day before, and else from as long as steps are told over.
     """
     found = one_a_slot([], context)
     theirs = pl.col("meter").is_in(first["meter"].implode())
     coming = [] if earlier is None else [earlier.filter(theirs)]
     earliest = pl.select(pl.min_horizontal(_reach(first, context, blocks).min(), first["slot_us"].min())).item()
-    for days in (1.0, context.settings.plausibility.step_days):
+    for days in (1 / 24, 1.0, context.settings.plausibility.step_days):
         since = EPOCH + timedelta(microseconds=max(0, earliest - int(days * 86_400_000_000)))
         found = one_a_slot([context.past.readings_since(first["meter"], since), *coming], context)
         if without_enough(before_first(found, first), first, context, readings, blocks).is_empty():

@@ -144,6 +144,10 @@ def dates_of(rows: pl.DataFrame, meter_versions: pl.DataFrame, timezone: str) ->
     return local_dates(slot_us.cast(TIMESTAMP), timezone)
 
 
+_ASKED_BEFORE = timedelta(hours=6)
+"""So much earlier than what is asked for readings are looked up: several ask within a turn, some from earlier on."""
+
+
 def _after(since: datetime, rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(pl.col("slot_us").cast(TIMESTAMP) > since)
 
@@ -171,6 +175,7 @@ class LakePast:
         self._settings = settings
         self._pending = pending
         self._told: dict[str, tuple[pl.DataFrame, pl.DataFrame]] = {}
+        self._told_since = pl.Series(dtype=pl.UInt32), datetime.max.replace(tzinfo=UTC), pl.DataFrame()
 
     def readings(self, wanted: pl.DataFrame) -> pl.DataFrame:
         starts = wanted.select("meter", end_us=self._block_starts(wanted))
@@ -188,9 +193,15 @@ class LakePast:
         return blocks_at(blocks["end_us"], version, self._index.meter_versions, self._settings.timezone)[0]
 
     def readings_since(self, meters: pl.Series, since: datetime) -> pl.DataFrame:
-        days = self._days_since("readings", since)
-        rows = self._of("readings", meters, days, pl.col("ts") > since, self._of_held)
-        return _after(since, self._held(self._coded(rows, "ts")))
+        asked, first, rows = self._told_since
+        if since < first or not meters.is_in(asked.implode()).all():
+            days = self._days_since("readings", since - _ASKED_BEFORE)
+            first = since - _ASKED_BEFORE if days != self._dates("readings") else EPOCH  # or all that there is
+            found = self._of("readings", meters, days, pl.col("ts") > first, self._of_held)
+            asked, rows = meters.unique(), _after(first, self._held(self._coded(found, "ts")))
+            self._told_since = asked, first, rows
+        theirs = rows if meters.n_unique() == len(asked) else rows.filter(pl.col("meter").is_in(meters.implode()))
+        return _after(since, theirs)
 
     def all_since(self, since: datetime, sources: Sequence[tuple[str, int]]) -> pl.DataFrame:
         """All readings (as held) of slots after `since` that came from some sources and partitions."""
@@ -287,11 +298,14 @@ class LakePast:
         return pl.concat([kept, *coming])
 
     def and_then(self, rows: pl.DataFrame, results: Mapping[str, pl.DataFrame]) -> LakePast:
+        pending = [*self._pending, self.tables_of(rows, results)]
+        return LakePast(self._lake, self._naming, self._settings, pending)
+
+    def tables_of(self, rows: pl.DataFrame, results: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+        """Results, and the readings that they followed from, as rows of the lake's tables."""
         meter_id = self._index.names.gather(rows["meter"]).alias("meter_id")
         date = dates_of(rows, self._index.meter_versions, self._settings.timezone)
-        readings = READINGS.conform(rows.with_columns(meter_id, date))
-        pending = [*self._pending, {**results, "readings": readings}]
-        return LakePast(self._lake, self._naming, self._settings, pending)
+        return {**results, "readings": READINGS.conform(rows.with_columns(meter_id, date))}
 
     def not_taken(self, accepted: pl.DataFrame, source: str, partition: int) -> pl.DataFrame:
         """Those of `accepted` whose place in the source does not stand in the readings yet, in order of time."""

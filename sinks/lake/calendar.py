@@ -20,7 +20,8 @@ def check_timezone(home: Path, timezone: str) -> None:
     if path.exists() and (kept := path.read_text("ascii").strip()) != timezone:
         raise UserError(
             f"the days in this home are those of {kept}, and timezone is {timezone} now: set it back in kilowatch.toml "
-            "(or KILOWATCH_TIMEZONE), or stream the telemetry into a new home"
+            "(or KILOWATCH_TIMEZONE), or stream the telemetry into a new home (`kilowatch recut` cannot change it: "
+            "days are the lake's folders)"
         )
 
 

@@ -14,68 +14,17 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
 from metering.errors import OperationError
 from metering.notices.dispatch import FAILED, FINAL, PENDING, SENDING, SENT, SUPERSEDED, Known, Notice
-from metering.notices.events import Event, Feedback, read
+from metering.notices.events import VIOLATION, Event, Feedback, read
 from metering.settings import NoticeSettings
+from sinks.notices.statements import COLUMNS, DUE, ENDED, ENDS_NOTHING, INSERT, SCHEMA, TIMES, VERSION
 
-_VERSION = 1
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS positions (
-    source TEXT NOT NULL, part TEXT NOT NULL, position TEXT NOT NULL, PRIMARY KEY (source, part)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS subjects (
-    subject TEXT PRIMARY KEY, kind TEXT NOT NULL, storm TEXT NOT NULL, value TEXT NOT NULL, severity TEXT NOT NULL,
-    episode INTEGER NOT NULL, expired INTEGER NOT NULL, acknowledged INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS subjects_of_storm ON subjects (storm) WHERE storm <> '';
-CREATE TABLE IF NOT EXISTS feedback (
-    subject TEXT PRIMARY KEY, action TEXT NOT NULL, at REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS notices (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, notice_id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL, kind TEXT NOT NULL,
-    contact TEXT NOT NULL, role TEXT NOT NULL, level INTEGER NOT NULL, channel TEXT NOT NULL, language TEXT NOT NULL,
-    event_class TEXT NOT NULL, event_state TEXT NOT NULL, severity TEXT NOT NULL, members TEXT NOT NULL,
-    customer_no TEXT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL, event_at REAL NOT NULL, taken_at REAL NOT NULL,
-    due_at REAL NOT NULL, held INTEGER NOT NULL, storm INTEGER NOT NULL, status TEXT NOT NULL,
-    attempts INTEGER NOT NULL, at REAL, detail TEXT, published INTEGER NOT NULL DEFAULT 0, lake_batch INTEGER,
-    in_lake INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX IF NOT EXISTS notices_of_subject ON notices (subject, contact, channel);
-CREATE INDEX IF NOT EXISTS notices_due ON notices (due_at) WHERE status = 'pending';
-CREATE INDEX IF NOT EXISTS notices_sending ON notices (seq) WHERE status = 'sending';
-CREATE INDEX IF NOT EXISTS notices_unpublished ON notices (seq) WHERE published = 0;
-CREATE INDEX IF NOT EXISTS notices_not_in_lake ON notices (seq) WHERE in_lake = 0;
-"""
-_TIMES = ("event_at", "taken_at", "due_at")
-_COLUMNS = [field.name for field in fields(Notice) if field.name != "seq"]
-_INSERT = (
-    f"INSERT INTO notices ({', '.join(_COLUMNS)}, at, detail) VALUES ({', '.join('?' * len(_COLUMNS))}, ?, ?) "
-    "ON CONFLICT (notice_id) DO UPDATE SET members = excluded.members, title = excluded.title, body = excluded.body, "
-    "severity = excluded.severity, customer_no = excluded.customer_no "
-    "WHERE excluded.storm AND notices.status = 'pending' AND notices.attempts = 0"
-)
-_FINAL = ", ".join(f"'{state}'" for state in FINAL)
-_DUE = """
-SELECT * FROM notices AS n WHERE status = 'pending'
-AND due_at <= ? + CASE WHEN storm AND attempts = 0 AND NOT held THEN ? ELSE 0 END
-AND channel NOT IN ({busy}) AND NOT EXISTS (
-    SELECT 1 FROM notices AS e WHERE e.subject = n.subject AND e.contact = n.contact AND e.channel = n.channel
-    AND e.seq < n.seq AND e.status IN ('pending', 'sending')
-) ORDER BY due_at, seq LIMIT 1
-"""
-_ENDS_NOTHING = """
-UPDATE notices SET status = ?, at = ?, detail = 'what it ends did not arrive'
-WHERE subject = ? AND contact = ? AND channel = ? AND status = 'pending' AND event_state IN ('cleared', 'withdrawn')
-AND NOT EXISTS (SELECT 1 FROM notices WHERE subject = ? AND contact = ? AND channel = ? AND status = 'sent')
-"""
 Row = Mapping[str, Any]
 
 
@@ -92,13 +41,13 @@ class Ledger:
             self._db.row_factory = sqlite3.Row
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
                 self._db.execute(f"PRAGMA {pragma}")
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(SCHEMA)
         except sqlite3.Error as error:
             raise OperationError(f"{path}: the ledger of notices cannot be used: {error}") from error
         found = self._one("SELECT value FROM meta WHERE name = 'version'")
-        if found is not None and int(found["value"]) > _VERSION:
+        if found is not None and int(found["value"]) > VERSION:
             raise OperationError(f"{path} was written by a newer Kilowatch: use that one, or move the file away")
-        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(_VERSION),))
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(VERSION),))
 
     def copy(self) -> Ledger:
         """A copy in memory, to try things out on."""
@@ -131,12 +80,17 @@ class Ledger:
                 raise
 
     def first_start(self, now: datetime) -> datetime:
-        """When this ledger was first used: now, or then."""
+        """When this ledger was first used: now, or then; or so late that what it has forgotten is too old."""
         with self.transaction():
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('first_start', ?)", (now.isoformat(),))
             row = self._one("SELECT value FROM meta WHERE name = 'first_start'")
+            forgotten = self._one("SELECT value FROM meta WHERE name = 'forgotten_until'")
         assert row is not None
-        return datetime.fromisoformat(row["value"])
+        first = datetime.fromisoformat(row["value"])
+        if forgotten is None:
+            return first
+        expires = timedelta(minutes=self._settings.expire_after_min)
+        return max(first, datetime.fromisoformat(forgotten["value"]) + expires)  # what it was is not told anew
 
     # --- what was read ---
 
@@ -194,10 +148,10 @@ class Ledger:
         """Add messages; one that is there stays as it is, but for a storm's that nobody has had yet."""
         with self.transaction():
             for notice in notices:
-                values = [_stored(getattr(notice, name)) for name in _COLUMNS]
+                values = [_stored(getattr(notice, name)) for name in COLUMNS]
                 final = notice.status in FINAL
                 at = notice.taken_at.timestamp() if final else None
-                self._db.execute(_INSERT, (*values, at, detail if final else None))
+                self._db.execute(INSERT, (*values, at, detail if final else None))
 
     def end(self, ended: Iterable[tuple[str, str]], now: datetime, detail: str | None = None) -> None:
         """Messages that nobody has had yet end without being sent."""
@@ -224,7 +178,7 @@ class Ledger:
         `no_more_members` storms do not wait.
         """
         ahead_s = self._settings.storm_wait_s if no_more_members else 0.0
-        sql = _DUE.format(busy=", ".join("?" * len(busy)))
+        sql = DUE.format(busy=", ".join("?" * len(busy)))
         with self.transaction():
             row = self._one(sql, (now.timestamp(), ahead_s, *busy))
             if row is None:
@@ -237,7 +191,7 @@ class Ledger:
         if self._one("SELECT 1 FROM notices WHERE status = 'sending' LIMIT 1") is not None:
             return True
         ahead_s = self._settings.storm_wait_s if no_more_members else 0.0
-        return self._one(_DUE.format(busy=""), (now.timestamp(), ahead_s)) is not None
+        return self._one(DUE.format(busy=""), (now.timestamp(), ahead_s)) is not None
 
     def pending(self) -> list[Notice]:
         """All messages that are due, now or later, in that order."""
@@ -271,7 +225,7 @@ class Ledger:
     def unpublished(self, most: int = 1000) -> list[Row]:
         """Messages with an outcome that is not on the topic yet."""
         return self._all(
-            f"SELECT * FROM notices WHERE published = 0 AND status IN ({_FINAL}) ORDER BY seq LIMIT ?", (most,)
+            f"SELECT * FROM notices WHERE published = 0 AND status IN ({ENDED}) ORDER BY seq LIMIT ?", (most,)
         )
 
     def published(self, rows: Iterable[Row]) -> None:
@@ -289,7 +243,7 @@ class Ledger:
                 number = int(last["value"]) + 1 if last else 1
                 found = self._db.execute(
                     f"UPDATE notices SET lake_batch = ? WHERE seq IN (SELECT seq FROM notices WHERE in_lake = 0 "
-                    f"AND lake_batch IS NULL AND status IN ({_FINAL}) ORDER BY seq LIMIT ?)",
+                    f"AND lake_batch IS NULL AND status IN ({ENDED}) ORDER BY seq LIMIT ?)",
                     (number, most),
                 )
                 if not found.rowcount:
@@ -301,6 +255,60 @@ class Ledger:
         """A batch is in the lake."""
         self._run("UPDATE notices SET in_lake = 1 WHERE lake_batch = ?", (batch,))
 
+    # --- what is over ---
+
+    def forget(self, now: datetime) -> int:
+        """Delete what has been over for `keep_days`, with all of its storm; how many subjects these were.
+
+        It can never be told again: it is closed, or its time has passed, none of its messages is due, and their
+        outcomes are in the lake.
+        """
+        if self._settings.keep_days <= 0:
+            return 0
+        until = now - timedelta(days=self._settings.keep_days)
+        forgotten, last, storms = 0, "", set[str]()
+        while rows := self._all("SELECT * FROM subjects WHERE subject > ? ORDER BY subject LIMIT 500", (last,)):
+            last = rows[-1]["subject"]
+            with self.transaction():
+                gone: set[str] = set()
+                for row in rows:
+                    if row["storm"] not in storms:
+                        gone |= self._forgettable(row, until)
+                    storms |= {row["storm"]} - {""}  # looked at once, with all of its members
+                for subject in gone:
+                    for table in ("subjects", "notices", "feedback"):
+                        self._db.execute(f"DELETE FROM {table} WHERE subject = ?", (subject,))
+            forgotten += len(gone)
+        with self.transaction():
+            self._db.execute(
+                "DELETE FROM feedback WHERE at < ? AND subject NOT IN (SELECT subject FROM subjects)",
+                (until.timestamp(),),
+            )
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('forgotten_until', ?)", (until.isoformat(),))
+        return forgotten
+
+    def _forgettable(self, row: Row, until: datetime) -> set[str]:
+        """The subject, or its storm and all of that, if none of it is of any use after `until`."""
+        if not self._is_over(row, until):
+            return set()
+        members, names = [row], {str(row["subject"])}
+        if row["storm"]:
+            members = self._all("SELECT * FROM subjects WHERE storm = ?", (row["storm"],))
+            names = {str(row["storm"]), *(str(member["subject"]) for member in members)}
+            if not all(self._is_over(member, until) for member in members):
+                return set()
+        marks = ", ".join("?" * len(names))
+        waits = f"(status NOT IN ({ENDED}) OR in_lake = 0 OR at >= ?)"
+        needed = self._one(
+            f"SELECT 1 FROM notices WHERE subject IN ({marks}) AND {waits} LIMIT 1", (*names, until.timestamp())
+        )
+        return set() if needed is not None else names
+
+    def _is_over(self, row: Row, until: datetime) -> bool:
+        event = self._known(row).event
+        passed = not event.is_open or (event.ended_at is not None and event.kind != VIOLATION)
+        return passed and max(event.at, event.fresh_at) < until
+
     def _settle(self, notice: Notice, status: str, now: datetime, problem: str | None) -> str:
         with self.transaction():
             self._db.execute(
@@ -309,7 +317,7 @@ class Ledger:
             )
             if status == FAILED:  # who has not heard of it need not hear of its end
                 receiver = (notice.subject, notice.contact, notice.channel)
-                self._db.execute(_ENDS_NOTHING, (SUPERSEDED, now.timestamp(), *receiver, *receiver))
+                self._db.execute(ENDS_NOTHING, (SUPERSEDED, now.timestamp(), *receiver, *receiver))
         return status
 
     def _known(self, row: Row) -> Known:
@@ -349,8 +357,8 @@ def _stored(value: Any) -> Any:
 
 
 def _notice(row: Row) -> Notice:
-    values = {name: row[name] for name in (*_COLUMNS, "seq")}
-    values |= {name: datetime.fromtimestamp(row[name], UTC) for name in _TIMES}
+    values = {name: row[name] for name in (*COLUMNS, "seq")}
+    values |= {name: datetime.fromtimestamp(row[name], UTC) for name in TIMES}
     values |= {"held": bool(row["held"]), "storm": bool(row["storm"]), "members": tuple(json.loads(row["members"]))}
     return Notice(**values)
 

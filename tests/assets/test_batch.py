@@ -15,7 +15,7 @@ import pytest
 import assets.batch
 from assets.batch import Batch, Part, gated
 from assets.picture import curve_picture
-from assets.violations import storms_of, violations
+from assets.violations import notices_of, storms_of, violations
 from metering.tables import LAKE
 from metering.tables.alarms import ALARMS
 from metering.vee.findings import FINDINGS
@@ -150,6 +150,28 @@ def test_losses_of_one_feeder_are_a_storm_and_a_lone_one_is_none(empty: Batch) -
     assert now["storm_id"].to_list() == [*["F1/loss/2026-03-01T02:00:00Z"] * 3, None]
     storm = empty.marts.scan(empty.tables["storms"]).select("storm_id", "members", "customers", "kva").collect()
     assert storm.rows() == [("F1/loss/2026-03-01T02:00:00Z", 3, 2, 1400.0)]
+
+
+def test_what_became_of_messages_is_in_the_warehouse_and_stays_there_when_the_lake_has_it_no_more(empty: Batch) -> None:
+    at = datetime(2026, 3, 1, 1, tzinfo=UTC)
+    words = dict.fromkeys(("channel", "contact", "role", "title", "body"), "调度台")
+    row = {"event_class": "outage", "event_state": "raised", "severity": "critical", "language": "zh", "level": 0,
+           "state": "sent", "members": 3, "attempts": 1, "event_at": at, "taken_at": at, "at": at, **words}  # fmt: skip
+    for day, names in ((D1, ("n1", "n2")), (D2, ("n3",))):
+        rows = LAKE["notices"].conform(pl.DataFrame([{**row, "notice_id": name} for name in names]))
+        folder = empty.home / "lake" / "notices" / f"date={day}"
+        folder.mkdir(parents=True)
+        rows.drop("date").write_parquet(folder / "0.parquet")
+    table = empty.tables["notices"]
+    for taken in (False, True):
+        if taken:
+            (empty.home / "lake" / "notices" / f"date={D1}" / "0.parquet").unlink()
+            (empty.home / "lake" / "taken_until").write_text(str(D1))
+        outcome = gated(empty, table, [D1, D2], notices_of(empty, [D1, D2]))
+        assert outcome.verdict.failures == ()
+        outcome.stage.publish()
+        told = empty.marts.read(table, [D1, D2]).select("notice_id", "date", "title").sort("notice_id")
+        assert told.rows() == [("n1", D1, "调度台"), ("n2", D1, "调度台"), ("n3", D2, "调度台")]
 
 
 def test_violations_that_retention_took_out_of_the_lake_stay_as_they_were_published(empty: Batch) -> None:

@@ -21,7 +21,7 @@ DAY = date(2026, 3, 11)  # a Wednesday
 MIDNIGHT = datetime(2026, 3, 10, 16, tzinfo=UTC)
 TABLES = (
     "windows", "meter_curve", "meter_daily", "daily_curve", "daily_load", "voltage_daily", "load_control",
-    "load_control_daily", "controllable_load", "kpi",
+    "load_control_daily", "load_control_settlement", "controllable_load", "kpi",
 )  # fmt: skip
 
 
@@ -82,6 +82,12 @@ def test_a_day_is_settled(batch: Batch) -> None:
     ]
     assert rows["execution_rate"].to_list() == pytest.approx([58.75, 87.5])
     assert rows["baseline_days"].to_list() == [2, 2]
+    assert rows["settled_kwh"].to_list() == [117.5, 20.0], "what P-1 comes first for is not settled twice"
+    assert rows["offered_kwh"].to_list() == [200.0, 40.0]
+    assert rows["availability_rate"].to_list() == [100.0, 100.0]
+    whole = batch.marts.scan(batch.tables["load_control_settlement"]).collect()
+    shared = [name for name in whole.columns if name in rows.columns]
+    assert whole.select(shared).equals(rows.select(shared))
 
 
 def test_both_kpis_are_counted(batch: Batch) -> None:

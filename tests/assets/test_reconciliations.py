@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from assets.batch import Batch
-from assets.reconciliations import WINDOWS, reconciliations
+from assets.reconciliations import WINDOWS, disputed, reconciliations
 from metering.calendar import day_bounds
 from metering.registry.index import MeterIndex
 from metering.supply.compliance import DAYS_SCHEMA, advance, contributions
@@ -108,15 +108,61 @@ def test_differences_are_counted_by_key(
     assert result(batch)["windows"] == counts
 
 
-def test_compliance_of_the_day_is_held_to_its_closed_windows(batch: Batch) -> None:
+def _compliance_of(batch: Batch) -> pl.DataFrame:
+    """What the stream says of the closed windows' day."""
     meter_versions = batch.registry.meter_versions
     rows = closed(batch)
     index = MeterIndex.of(meter_versions)
     placed = rows.with_columns(meter=index.code(rows["meter_id"]))
     placed = placed.with_columns(version=index.version(placed["meter"], placed["window_end"]))
     empty = pl.DataFrame(schema=DAYS_SCHEMA)
-    _, told = advance(empty, contributions(placed, batch.settings), empty, meter_versions, batch.settings.timezone)
+    return advance(empty, contributions(placed, batch.settings), empty, meter_versions, batch.settings.timezone)[1]
+
+
+def test_compliance_of_the_day_is_held_to_its_closed_windows(batch: Batch) -> None:
+    told = _compliance_of(batch)
     write(batch, "compliance", LAKE["compliance"].conform(told))
     assert result(batch)["compliance"] == (2, 2, 0)
     write(batch, "compliance", told.with_columns(day_over_min=pl.col("day_over_min") + 1))
     assert result(batch)["compliance"] == (2, 2, 2)
+
+
+def test_one_differing_meter_marks_its_own_windows_and_does_not_hold_the_day_back(batch: Batch) -> None:
+    good = closed(batch)
+    theirs = pl.col("meter_id") == "M1"
+    write(batch, "windows", good.with_columns(n_expected=pl.when(theirs).then(3).otherwise("n_expected")))
+    write(batch, "compliance", _compliance_of(batch))
+    marked = disputed(batch, DAY)
+    assert set(marked["meter_id"]) == {"M1"}
+    assert marked["window_end"].to_list() == good.filter(theirs)["window_end"].to_list()
+    assert set(marked["severity"]) == {"warning"}
+    assert "kilowatch recut" in marked["detail"][0]
+    (part,) = reconciliations(batch, [DAY])
+    assert not part.problem
+    assert part.rows.filter(table_name="windows")["differing_rows"].item() == 95
+    assert not batch.marts.refused()
+
+
+def test_a_day_of_which_all_meters_differ_is_refused_by_name_until_they_are_alike(batch: Batch) -> None:
+    write(batch, "windows", closed(batch).with_columns(n_expected=3))
+    assert disputed(batch, DAY).is_empty()
+    (part,) = reconciliations(batch, [DAY])
+    assert "meters M1, M2" in part.problem
+    assert "kilowatch recut" in part.problem
+    assert batch.marts.refused() == {DAY: part.problem}
+    write(batch, "windows", closed(batch))
+    write(batch, "compliance", _compliance_of(batch))
+    (part,) = reconciliations(batch, [DAY])
+    assert not part.problem
+    assert not batch.marts.refused()
+
+
+def test_windows_that_are_taken_back_are_no_windows(batch: Batch) -> None:
+    good = closed(batch)
+    write(batch, "windows", good)
+    gone = LAKE["windows"].conform(
+        good.head(3).select("window_end", "customer_no", "date", meter_id=pl.lit("M9")),
+        n=0, n_expected=0, covered_min=0.0, revision=1,
+    )  # fmt: skip
+    write(batch, "windows", gone, "1.parquet")
+    assert result(batch)["windows"] == (190, 190, 0)

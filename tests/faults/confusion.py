@@ -21,6 +21,7 @@ from pathlib import Path
 import polars as pl
 
 from metering.events.catalogue import default_rules
+from metering.events.silence import RULE as SILENCE
 from orchestration.home.fleet_files import simulate_fleet
 from orchestration.home.settings import load_settings
 from sinks.lake.reader import LakeReader, current
@@ -32,8 +33,8 @@ START = date(2026, 3, 2)
 RUNS = ("920,30,900,1", "920,30,900,2", "920,30,900,3", "920,4,300,4", "300,3,60,5")
 LATE, TWICE, JITTER, ABSURD = 0.02, 0.01, 0.3, 0.0005
 NAME = ("meter_id", "kind", "phase")
-RULES = [rule.id for rule in default_rules().rules if rule.fault]
-"""Those of one reading. Silence and registers are told by what comes late and what goes wrong with a register."""
+RULES = [*(rule.id for rule in default_rules().rules if rule.fault), SILENCE]
+"""Those of one reading, and silence. Registers are told by what goes wrong with a register."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,12 @@ def run(home: Path, customers: int, days: int, interval_s: int, seed: int) -> Fo
     _disturb(simulated.telemetry, simulated.labels, interval_s, seed)
     command = [KILOWATCH, "stream", "--source", home / "telemetry", "--home", home]
     subprocess.run(command, check=True, capture_output=True)
-    labels = simulated.labels.filter(pl.col("kind").is_in(RULES))
+    labels = simulated.labels.filter(pl.col("kind").is_in(RULES)).with_columns(pl.col("phase").fill_null("total"))
     raised = current(LakeReader(home).scan("violations"), ("violation_id",)).collect()
     raised = raised.filter(pl.col("state") != "withdrawn", pl.col("rule").is_in(RULES)).rename({"rule": "kind"})
+    slots = pl.duration(seconds=pl.col("value") * interval_s)  # what is never sent ends where the meter speaks again
+    gap_end = pl.when(pl.col("kind") == SILENCE).then(pl.col("started_at") + slots)
+    raised = raised.with_columns(pl.coalesce("ended_at", gap_end).alias("ended_at"))
     return Found(simulated.readings, simulated.meters, labels, raised, _pairs(labels, raised, interval_s))
 
 

@@ -146,7 +146,7 @@ def test_a_gap_that_has_ended_asks_for_the_day_that_it_reached_out_of_once(watch
 def test_new_parts_lead_to_the_whole_graph_for_their_days_and_no_others(watch: Watch, tmp_path: Path) -> None:
     assert watch.requested() == {}
     watch.notice()
-    everything = {*(result.asset for result in RESULTS), "warehouse"} - {"violations"}  # the lake holds none yet
+    everything = {*(result.asset for result in RESULTS), "warehouse"} - {"violations", "notices"}  # the lake holds none
     assert watch.requested() == dict.fromkeys(everything, 2)
     assert watch.requested() == {}
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from metering.calendar import quarter_hours
 from metering.control.baseline import LOAD_SCHEMA, baselines, customer_load
 from metering.control.coverage import control_coverage
-from metering.control.execution import control_daily, executed, judged, projected
-from metering.control.plans import ANSWERS, TARGETS, holding, targets
+from metering.control.execution import control_daily, executed, judged, projected, settlement
+from metering.control.plans import ANSWERS, TARGETS, holding, precedence, targets
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
 from metering.tables.control import LOAD_CONTROL
@@ -234,6 +234,76 @@ def test_a_day_is_settled_from_its_quarter_hours() -> None:
     assert day["execution_rate"] == 75.0
     assert (day["baseline_kwh"], day["actual_kwh"], day["available_kw"]) == (750.0, 600.0, 900.0)
     assert (day["baseline_days"], day["answer"], day["answered_at"]) == (4, "accepted", at)
+
+
+def overlapping(*plans: tuple[str, float | None, float | None], customer: str = "C1") -> pl.DataFrame:
+    """One quarter-hour of each plan: what was instructed and achieved [kW]."""
+    (end,) = quarter_hours(DAY, TZ)["window_end"].to_list()[40:41]
+    return LOAD_CONTROL.conform(
+        pl.DataFrame(
+            plans, schema={"plan_id": pl.String, "instructed_kw": pl.Float64, "achieved_kw": pl.Float64}, orient="row"
+        ).with_columns(pl.when(pl.col("instructed_kw").is_not_null()).then(1000.0).alias("baseline_kw")),
+        customer_no=customer, window_end=end, kind="demand_response", state="final", baseline_method="last_5",
+        baseline_days=5, meters=1, meters_due=1, plan_revision=1, revision=0, date=DAY, as_of=end, compliant=True,
+        protected_kw=700.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("plans", "settled"),
+    [
+        ((("B", 200.0, 500.0), ("A", 200.0, 500.0)), {"B": 200.0, "A": 200.0}),
+        ((("B", 200.0, 300.0), ("A", 200.0, 300.0)), {"B": 200.0, "A": 100.0}),
+        ((("B", 200.0, 150.0), ("A", 200.0, 150.0)), {"B": 150.0, "A": 0.0}),
+        ((("B", None, None), ("A", 200.0, 150.0)), {"B": None, "A": 150.0}),
+        ((("B", 200.0, 350.0), ("A", 100.0, 350.0), ("stranger", 100.0, 350.0)), {"B": 200, "A": 100, "stranger": 50}),
+    ],
+)
+def test_what_overlapping_plans_ask_for_is_settled_once(
+    plans: tuple[tuple[str, float | None, float | None], ...], settled: dict[str, float | None]
+) -> None:
+    rows = pl.concat([overlapping(*plans), overlapping(("A", 200.0, 150.0), customer="C2")])
+    days = control_daily(rows.reverse(), no_rows(ANSWERS), places={"B": 0, "A": 1})
+    mine = days.filter(pl.col("customer_no") == "C1")
+    found = dict(mine.select("plan_id", pl.col("settled_kwh") * 4).iter_rows())
+    assert found == settled
+    own = {plan: None if asked is None else min(asked, got) * 0.25 for plan, asked, got in plans}  # type: ignore[type-var]
+    assert dict(mine.select("plan_id", "counted_kwh").iter_rows()) == own, "execution is each plan's own"
+    assert days.filter(pl.col("customer_no") == "C2")["settled_kwh"].to_list() == [37.5]
+
+
+def test_which_plan_a_reduction_counts_for_first_is_a_setting() -> None:
+    at = datetime(2026, 3, 17, 9, tzinfo=UTC)
+    plans = pl.DataFrame(
+        [
+            ("old", 1, at, "orderly_usage", "blue"), ("old", 2, at + timedelta(hours=9), "orderly_usage", "orange"),
+            ("new", 1, at + timedelta(hours=1), "demand_response", None),
+            ("red", 1, at + timedelta(hours=2), "orderly_usage", "red"),
+        ],
+        schema={"plan_id": pl.String, "revision": pl.Int32, "issued_at": pl.Datetime("us", "UTC"), "kind": pl.String,
+                "level": pl.String},
+        orient="row",
+    )  # fmt: skip
+    for first, wanted in (
+        (["issued"], ["old", "new", "red"]), (["kind", "issued"], ["new", "old", "red"]),
+        (["level"], ["red", "old", "new"]),
+    ):  # fmt: skip
+        assert list(precedence(plans, first)) == wanted
+
+
+def test_a_plan_is_settled_as_the_sum_of_its_days() -> None:
+    first = overlapping(("A", 200.0, 150.0), ("B", 300.0, None))
+    second = first.with_columns(pl.col("window_end", "as_of", "date").dt.offset_by("1d"))
+    asked = {"plan_id": "A", "customer_no": "C1", "first_us": 0, "last_us": 2**60, "reduction_kw": 400.0}
+    targets = pl.concat([no_rows(TARGETS), pl.DataFrame([asked])], how="diagonal_relaxed")
+    days = pl.concat([control_daily(rows, no_rows(ANSWERS), found=targets) for rows in (first, second)])
+    by_plan = {row["plan_id"]: row for row in settlement(days).to_dicts()}
+    plan = by_plan["A"]
+    assert (plan["first_date"], plan["date"], plan["days"], plan["windows"]) == (DAY, DAY + timedelta(days=1), 2, 2)
+    assert (plan["offered_kwh"], plan["instructed_kwh"], plan["settled_kwh"]) == (200.0, 100.0, 75.0)
+    assert (plan["execution_rate"], plan["data_rate"]) == (75.0, 100.0)
+    assert plan["availability_rate"] == 0.0, "300 kW of 400 could be cut"
+    assert (by_plan["B"]["availability_rate"], by_plan["B"]["settled_kwh"]) == (100.0, None)
 
 
 def test_coverage_is_the_peak_of_the_equipped_of_the_peak_of_all(make_curve: Builder, make_customers: Builder) -> None:

@@ -125,7 +125,7 @@ def _measured(reading: Row, measure: str, phase: str) -> float | None:
         return None if None in sides else _negative_sequence(*sides)
     if p is not None and measure in ("p_kw", "p_export_kw"):
         return p if measure == "p_kw" else -p
-    if p is None or q is None or measure == "missing":
+    if p is None or q is None or measure in ("missing", "clock_ahead"):
         return None
     s = float((p * p + q * q) ** 0.5)
     if measure == "s_kva" or s == 0:

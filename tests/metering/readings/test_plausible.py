@@ -75,3 +75,12 @@ def test_rules_say_nothing_to_what_is_not_believed(metering_settings: MeteringSe
     said = judge.judge(rows, versions, metering_settings, pl.Series([over_voltage, capacity], dtype=pl.UInt32))
     assert said.filter(code=over_voltage)["value"].to_list() == [270.0, 220.0]
     assert said.filter(code=capacity)["value"].to_list() == [10.0, 10.0]
+
+
+def test_a_negative_voltage_is_none(metering_settings: MeteringSettings, versions_of: Versions) -> None:
+    rows = _readings(ua_v=[-230.0, -0.0, 230.0], ubc_v=[-1.0, 0.0, None], ia_a=[-5.0, 5.0, None])
+    found = believed(rows, versions_of(metering_settings))
+    assert found["ua_v"].to_list() == [None, -0.0, 230.0]
+    assert found["ubc_v"].to_list() == [None, 0.0, None]
+    assert found["ia_a"].to_list() == [-5.0, 5.0, None]
+    assert told("ua_v", -230.0) == "voltage of -230 V is negative, which no voltage is"

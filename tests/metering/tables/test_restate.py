@@ -49,9 +49,15 @@ def test_a_row_of_one_side_only_differs_from_nothing() -> None:
     assert {key for key, *_ in found} == {"customer_no=A, date=2026-03-02, point=2"}
 
 
-def test_what_changes_twice_at_one_data_time_is_told_from_first_to_last_and_back_again_is_nothing() -> None:
+def test_what_changes_twice_at_one_data_time_is_told_twice_and_back_again_too() -> None:
     first = restated(DAILY_CURVE, curve([1.0]), curve([2.0]), AT, "a")
     second = restated(DAILY_CURVE, curve([2.0]), curve([3.0]), AT, "b")
-    back = restated(DAILY_CURVE, curve([2.0]), curve([1.0]), AT, "c")
-    assert together([first, second]).select("before", "after", "cause").rows() == [("1.0", "3.0", "b")]
-    assert together([first, back]).is_empty()
+    back = restated(DAILY_CURVE, curve([3.0]), curve([1.0]), AT, "c")
+    rows = together([together([together([first]), second]), back])
+    assert rows.select("number", "before", "after", "cause").rows() == [
+        (1, "1.0", "2.0", "a"),
+        (2, "2.0", "3.0", "b"),
+        (3, "3.0", "1.0", "c"),
+    ]
+    assert rows.select(RESTATEMENTS.key).is_unique().all()
+    assert together([]).is_empty()

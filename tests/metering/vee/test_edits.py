@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from metering.errors import UserError
 from metering.tables.batch import METER_CURVE
-from metering.vee.edits import EDITS, applied, in_force, parse, signed
+from metering.vee.edits import EDITS, applied, beyond_rating, in_force, parse, signed
 
 HEADER = "meter_id,window_end,energy_kwh,by,at,why"
 LINE = '371502048813,2026-03-02T10:15:00+08:00,50,metering office,2026-03-05T09:00:00+08:00,"fuse blown, read on site"'
@@ -99,3 +99,25 @@ def test_the_last_edit_is_the_last_layer_and_says_who_when_and_why() -> None:
     said = "by metering office on 2026-03-05T01:00Z: fuse blown, read on site (was estimated)"
     assert edited["reason"] == said
     assert other == curve.row(1, named=True)
+
+
+def test_more_than_the_meter_can_have_made_needs_to_be_said_and_is_in_the_reason() -> None:
+    header = f"{HEADER},export_kwh,import_kvarh,beyond_rating"
+    lines = [
+        f"{LINE},250,,", LINE.replace(",50,", ",1e9,").replace("10:15", "10:30") + ",0,,no",
+        LINE.replace(",50,", ",1e9,").replace("10:15", "10:45") + ",0,,Yes", LINE.replace("10:15", "11:00") + ",0,251,",
+    ]  # fmt: skip
+    edits = parse(file_of(*lines, header=header), "c.csv")
+    found = dict(beyond_rating(edits, pl.Series([1000.0] * 4)))
+    assert [*found] == [3, 5]
+    assert found[3].startswith("column energy_kwh: 1,000,000,000 kWh is more than meter 371502048813 can have made")
+    assert "column import_kvarh: 251 kvarh" in found[5]
+    assert "beyond_rating" in found[5]
+    assert [row.endswith("(beyond the meter's rating, knowingly)") for row in edits["why"]] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    with pytest.raises(UserError, match="line 2, column beyond_rating: 'perhaps' is neither yes nor no"):
+        parse(file_of(f"{LINE},0,,perhaps", header=header), "c.csv")

@@ -27,7 +27,7 @@ from pipelines.flow.worker import Sinks, Worker
 from pipelines.shard.store import Context
 from pipelines.sources.files import FileSource
 from pipelines.sources.poll import Batch, Segment
-from pipelines.sources.records import WithRecords
+from pipelines.sources.records import RecordFiles, WithRecords
 from sinks.lake.commits import CommitLog
 from sinks.lake.owner import take
 from sinks.lake.reader import LakeReader
@@ -147,6 +147,40 @@ def test_files_that_grow_and_new_ones_are_read_on_and_a_changed_one_is_refused(h
     (home / "feedback" / "0.ndjson").write_text("{}\n", "utf-8")
     with pytest.raises(UserError, match="is not the file that was read before"):
         stream(home, source(home))
+
+
+def test_beside_topics_files_are_taken_that_come_later_once_they_stand_still(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.sources.records.LOOK_EVERY_S", 0.0)
+    files = RecordFiles(home, 10**6, 0, lambda _: None)
+    taken: list[tuple[str, int]] = []
+
+    def looked() -> list[tuple[str, int]]:
+        """Files and their rows, of what is new."""
+        files.look()
+        while (batch := files.poll()) is not None:
+            for segment in batch.segments:
+                taken.append((segment.source, segment.items))
+                last[segment.shard] = segment.after
+        new, taken[:] = [*taken], []
+        return new
+
+    last: dict[str, Any] = {}
+    assert sum(items for _, items in looked()) == 4 * 42 + 5 + 1
+    write(home / "service" / "new.ndjson", {"event_id": "1"})
+    write(home / "feedback" / "2.ndjson", feedback(900))
+    write(home / "outages" / "first.ndjson", {"outage_id": "o"}, {"outage_id": "p"})
+    assert looked() == []
+    write(home / "service" / "new.ndjson", {"event_id": "2"})
+    (home / "feedback" / "1.ndjson").write_text("{}\n", "utf-8")
+    assert sorted(looked()) == [("../feedback/2.ndjson", 1), ("../outages/first.ndjson", 2)]
+    assert looked() == [("../service/new.ndjson", 2)], "and not the one that was written anew"
+    assert looked() == []
+    again = RecordFiles(home, 10**6, 0, {k: v for k, v in last.items() if k != "../feedback"}.get)
+    assert (batch := again.poll()) is not None
+    assert {segment.shard for segment in batch.segments} == {"../feedback"}, "positions are those of all files"
+    assert again.poll() is None
 
 
 def test_a_folder_of_telemetry_may_be_called_as_one_of_records(home: Path, stream: Stream) -> None:

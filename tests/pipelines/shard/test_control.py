@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -38,7 +39,11 @@ Log = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def index(metering_settings: MeteringSettings) -> MeterIndex:
-    customers = [{**CUSTOMER, "customer_no": no, "contract_demand_kw": 900.0} for no in ("C1", "C2")]
+    return _index({"contract_demand_kw": 900.0}, metering_settings)
+
+
+def _index(customer: dict[str, Any], metering_settings: MeteringSettings) -> MeterIndex:
+    customers = [{**CUSTOMER, "customer_no": no, **customer} for no in ("C1", "C2")]
     meters = [
         {**METER, "meter_id": name, "customer_no": customer, "interval_s": 60 * step}
         for name, (customer, step) in METERS_OF.items()
@@ -240,7 +245,9 @@ def test_a_customer_without_all_of_its_meters_has_rows_but_no_verdict(make_turns
     turns.turn([(0, _reading("330300000001", 10 + n / 12, 900.0)) for n in range(1, 12)])
     rows = turns.final()["load_control"]
     assert rows.select("customer_no", "meters", "meters_due", "compliant").unique().rows() == [("C1", 1, 2, None)]
-    assert turns.final()["violations"].filter(pl.col("rule").str.starts_with("load_control")).is_empty()
+    rows = turns.final()["violations"].filter(pl.col("rule").str.starts_with("load_control"))
+    assert rows["rule"].to_list() == ["load_control_warning"], "the one that is known is above the cap by itself"
+    assert rows["message_zh"].str.ends_with("（2 块主表中 1 块有数据，其余未计入。）").all()
 
 
 def test_several_workers_speak_once_for_a_customer(make_turns: Callable[[], Turns]) -> None:
@@ -258,3 +265,49 @@ def test_several_workers_speak_once_for_a_customer(make_turns: Callable[[], Turn
     first.turn([(0, _reading("330300000001", 10.75 + n / 12, 300.0)) for n in range(6)])
     rows = first.final()["load_control"].filter(pl.col("window_end") <= MIDNIGHT + timedelta(hours=10.5))
     assert rows.select("meters", "actual_kw", "compliant").unique().rows() == [(2, 600.0, True)]
+
+
+def test_projected_apparent_power_above_the_capacity_in_use_is_told(
+    metering_settings: MeteringSettings, tmp_path: Path
+) -> None:
+    """1,000 kVA of contract, 400 of them suspended; the power factor makes the difference."""
+    registry = _index({"contract_capacity_kva": 1000.0, "suspended_kva": 400.0}, metering_settings)
+    turns = Turns(registry, metering_settings, tmp_path)
+    told = []
+    for n, (p_kw, q_kvar) in enumerate(((500.0, 100.0), (595.0, None), (550.0, 200.0)), 1):
+        reading = {**_reading("330300000003", 9 + n / 12, p_kw), "q_kvar": q_kvar}
+        told += turns.turn([(0, reading)]).violations.to_dicts()
+    assert told == []
+    told = turns.turn([(0, {**_reading("330300000003", 9 + 4 / 12, 550.0), "q_kvar": 300.0})]).violations.to_dicts()
+    (row,) = [each for each in told if each["rule"] == "capacity_warning"]
+    assert (row["state"], row["limit_value"], row["unit"], row["quantity"]) == ("raised", 600.0, "kVA", "s")
+    assert row["message_zh"] == (
+        "Rolling mill预计 09:30 止 15 分钟平均视在功率 626 kVA，将超出运行容量 600 kVA。"
+        "建议：余下 10 分钟平均压到 587 kVA 以内。"
+    )
+    turns.restart()
+    over = turns.turn(
+        [(0, {**_reading("330300000003", 9 + n / 12, 100.0), "q_kvar": 0.0}) for n in (5, 6, 7)]
+    ).violations
+    assert over.filter(pl.col("rule") == "capacity_warning")["state"].to_list() == ["cleared"]
+
+
+def test_a_silent_main_meter_does_not_silence_its_customer(make_turns: Callable[[], Turns]) -> None:
+    """What the other one draws alone is above the contract demand; what is less does not end the warning."""
+    turns = make_turns()
+    quiet = turns.turn([(0, _reading("330300000001", 9 + n / 12, 850.0)) for n in (1, 2)]).violations
+    assert quiet.is_empty()
+    warnings = pl.col("rule") == "demand_warning"
+    more = turns.turn([(0, _reading("330300000001", 9 + n / 12, 1000.0)) for n in (3, 4, 5)]).violations
+    (told,) = more.filter(warnings).to_dicts()
+    assert (told["rule"], told["state"], told["customer_no"]) == ("demand_warning", "raised", "C1")
+    assert told["message_zh"].endswith("（2 块主表中 1 块有数据，其余未计入。）")
+    turns.restart()
+    lower = [(0, _reading("330300000001", 9 + n / 12, 300.0)) for n in (6, 7, 8)]
+    assert turns.turn(lower).violations.filter(warnings).is_empty()
+    both = [_reading("330300000001", 9.5 + n / 12, 300.0) for n in (3, 4, 5, 6)]
+    both += [_reading("330300000002", hour, 90.0) for hour in (9.75, 10.0)]
+    cleared = turns.turn([(0, reading) for reading in sorted(both, key=lambda reading: reading["ts"])]).violations
+    cleared = cleared.filter(warnings)
+    assert cleared["state"].to_list() == ["cleared"]
+    assert "主表" not in cleared["message_zh"].item()

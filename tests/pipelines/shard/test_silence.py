@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -14,11 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metering.events.catalogue import rulebook
+from metering.events.grouping import storms, with_storms
 from metering.registry.index import MeterIndex
+from metering.registry.meter_versions import meter_versions
 from metering.settings import MeteringSettings
+from metering.tables.warehouse import METERS as METER_ROWS
 from pipelines.shard.chunks import NEVER
 from pipelines.shard.silence import MISSING
+from tests.pipelines.flow.flows import METER, customers_of
 from tests.pipelines.turns import Turns
 
 START = datetime(2026, 3, 1, 16, tzinfo=UTC)
@@ -32,16 +34,11 @@ END_S = 70 * 900
 Made = Callable[..., Turns]
 
 
-def told_of(figures: MeteringSettings) -> MeteringSettings:
-    """With the rule switched on."""
-    return replace(figures, rules=rulebook([{"id": "reading_missing", "start": 1}], ()))
-
-
 @pytest.fixture(scope="module")
 def made(make_index: Callable[..., MeterIndex], metering_settings: MeteringSettings, tmp_path_factory: Any) -> Made:
     index = make_index(*METERS, **{name: {"interval_s": s} for name, s in METERS.items()})
     nowhere: Path = tmp_path_factory.mktemp("home")
-    return lambda **given: Turns(index, told_of(metering_settings), nowhere, **given)
+    return lambda **given: Turns(index, metering_settings, nowhere, **given)
 
 
 def reading(meter: str, slot: int) -> dict[str, Any]:
@@ -131,10 +128,26 @@ def test_a_meter_that_the_registry_ends_is_not_missed(
     make_index: Callable[..., MeterIndex], metering_settings: MeteringSettings, tmp_path: Path
 ) -> None:
     index = make_index(A, B, **{A: {"interval_s": 60, "valid_to": date(2026, 3, 2)}, B: {"interval_s": 900}})
-    turns = Turns(index, told_of(metering_settings), tmp_path)
+    turns = Turns(index, metering_settings, tmp_path)
     turns.turn([(0, reading(B, 96)), (0, reading(A, 1440))])
     turns.turn([(0, reading(B, n)) for n in range(97, 101)], ended={0})
     assert told(turns) == []
+
+
+def test_a_concentrator_that_falls_silent_is_one_storm(metering_settings: MeteringSettings, tmp_path: Path) -> None:
+    names = [f"3101000002{n:02d}" for n in range(20)]
+    customers = customers_of().with_columns(feeder=pl.lit("10 kV 东一线"))
+    meters = METER_ROWS.conform(pl.DataFrame([{**METER, "meter_id": name, "interval_s": 60} for name in names]))
+    index = MeterIndex.of(meter_versions(customers, meters, metering_settings))
+    turns = Turns(index, metering_settings, tmp_path)
+    at = int(START.timestamp() * 1000)
+    turns.turn([(0, {"meter_id": name, "ts": at + 1000 * n, "p_kw": 1.0}) for n, name in enumerate(names)])
+    turns.turn([], caught_up={0: at_us(600)})
+    alarms = turns.final()["violations"]
+    assert (alarms.height, alarms["storm_id"].n_unique(), alarms["storm_id"].null_count()) == (20, 1, 0)
+    grouped = with_storms(alarms, metering_settings.alarms)
+    assert grouped["storm_id"].n_unique() == 1
+    assert storms(grouped, customers, pl.col("started_at").dt.date())["members"].to_list() == [20]
 
 
 # --- against the account --------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import json
 import random
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from metering.events.catalogue import rulebook
 from metering.registry.index import MeterIndex
 from metering.settings import MeteringSettings
-from pipelines.shard import compliance, control_live, control_warnings, events, windows
+from pipelines.shard import clock, compliance, control_live, control_warnings, events, windows
 from pipelines.shard.advance import FRAMES
 from pipelines.shard.state import (
     METERS,
@@ -46,9 +44,7 @@ Named = dict[str, pl.DataFrame]
 
 @pytest.fixture
 def make_turns(make_index: MakeIndex, metering_settings: MeteringSettings, tmp_path: Path) -> MakeTurns:
-    rules = rulebook([{"id": "reading_missing", "start": 1}], ())
-    figures = replace(metering_settings, rules=rules)
-    return lambda *names, **given: Turns(make_index(*names), figures, tmp_path, **{"kept": 3, **given})
+    return lambda *names, **given: Turns(make_index(*names), metering_settings, tmp_path, **{"kept": 3, **given})
 
 
 def _readings(minutes: Iterable[int], partitions: dict[str, int], seed: int = 0, **values: Any) -> list[Sent]:
@@ -78,6 +74,15 @@ def full(make_turns: MakeTurns) -> Turns:
     turns.turn(_readings(range(80, 140), {C: 0, B: 1}, seed=1))
     turns.turn(_readings(range(140, 200), {C: 0}, seed=2))
     turns.turn(_readings([81, 141], {A: 1}, seed=3))
+    known = turns.state.meters(turns.index).select("meter", "shard")
+    ahead = {
+        "ts": START + timedelta(hours=5),
+        "logged_at": START + timedelta(hours=4),
+        "log_offset": 0,
+        "source_row": 0,
+    }
+    fast = known.filter(turns.index.names == C).with_columns(**{k: pl.lit(v) for k, v in ahead.items()})
+    turns.state, _ = clock.step(turns.state, fast.cast(clock.STAMPS_SCHEMA), turns.context)
     for frame in FRAMES:
         if frame in (control_live.LIVE, control_warnings.WARNINGS):
             continue

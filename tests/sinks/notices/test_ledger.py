@@ -205,3 +205,40 @@ def test_outcomes_that_were_merged_before_they_were_ticked_off_do_not_come_twice
     part.rename(part.with_name("merged-1.parquet"))
     assert to_lake(ledger, tmp_path, ZONE) == 2
     assert LakeReader(tmp_path).scan("notices").select(pl.len()).collect().item() == 2
+
+
+def _happens(ledger: Ledger, name: str, state: str, days: float, storm: str = "", status: str = "sent") -> None:
+    at = NOW - timedelta(days=days)
+    told = violation(state, violation_id=name, storm_id=storm or None, at=at.isoformat(), started_at=at.isoformat())
+    event = read("violation", told, SETTINGS)
+    assert isinstance(event, Event)
+    ledger.remember(Known(event=event, severity="warning"))
+    subject = storm or name
+    ledger.add([_notice(f"{name}/{status}", subject=subject, status=status, taken_at=at)])
+
+
+def _in_lake(ledger: Ledger) -> None:
+    while (batch := ledger.lake_batch()) is not None:
+        ledger.in_lake(batch[0])
+
+
+def test_what_has_long_been_over_is_forgotten_and_nothing_else_is(ledger: Ledger) -> None:
+    ledger.first_start(NOW - timedelta(days=500))
+    for name, state, days, storm, status in (
+        ("old", "cleared", 91, "", "sent"), ("open", "updated", 91, "", "sent"), ("new", "cleared", 89, "", "sent"),
+        ("due", "cleared", 91, "", "pending"), ("s1", "cleared", 99, "S", "sent"), ("s2", "cleared", 95, "S", "failed"),
+        ("t1", "cleared", 99, "T", "sent"), ("t2", "raised", 99, "T", "sent"),
+    ):  # fmt: skip
+        _happens(ledger, name, state, days, storm, status)
+    ledger.acknowledge(Feedback("old", "acknowledged", NOW - timedelta(days=91)))
+    ledger.acknowledge(Feedback("never heard of", "handled", NOW - timedelta(days=400)))
+    assert ledger.forget(NOW) == 0, "nothing is in the lake"
+    _in_lake(ledger)
+    assert ledger.forget(NOW) == 4  # old, and the storm S with its members
+    names = ("old", "open", "new", "due", "s1", "s2", "t1", "t2")
+    assert [name for name in names if ledger.known(name)] == ["open", "new", "due", "t1", "t2"]
+    assert ledger.notices("S") == ledger.notices("old") == []
+    assert len(ledger.notices("T")) == 2
+    assert not ledger.is_acknowledged("old", "never heard of")
+    assert ledger.first_start(NOW) == NOW - timedelta(days=90) + timedelta(minutes=SETTINGS.expire_after_min)
+    assert ledger.forget(NOW) == 0
