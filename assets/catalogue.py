@@ -74,7 +74,7 @@ _COUNTED = (
     Result("daily_load", "daily_load", loads, "load", ("daily_curve", "batch_windows"), ("readings",)),
     Result("scope_curve", "scope_curve", group_curves, "load", ("daily_curve", "customers")),
     Result("load_indices", "load_indices", indices, "load", ("daily_curve", "daily_load", "scope_curve", "customers")),
-    Result("customer_lists", "customer_lists", lists, "registry", ("daily_load", "customers")),
+    Result("customer_lists", "customer_lists", lists, "customers", ("daily_load", "customers")),
     Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
     Result("voltage_weekly", "voltage_weekly", weekly_voltages, "supply", ("voltage_daily",)),
     Result("voltage_monthly", "voltage_monthly", monthly_voltages, "supply", ("voltage_daily", "customers")),
