@@ -200,6 +200,31 @@ def test_demand_equals_sql_from_the_csv(from_file: Path, oracle: duckdb.DuckDBPy
         assert (got[1], got[3], got[4]) == pytest.approx((wanted[1], *wanted[3:]), rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["month", "year"])
+def test_load_indices_equal_sql_from_the_csv(from_file: Path, oracle: duckdb.DuckDBPyConnection, kind: str) -> None:
+    expected = oracle.execute(f"""
+        WITH points AS (
+            SELECT date_trunc('{kind}', day)::DATE AS period, ended, day, 4 * kwh AS p,
+                   4 * sqrt(kwh * kwh + (lag - lead_) * (lag - lead_)) AS s FROM csv
+        ), days AS (
+            SELECT period, day, avg(p) / max(p) AS factor, max(p) - min(p) AS valley FROM points GROUP BY period, day
+        )
+        SELECT period, sum(p) / 4, max(p), avg(p) / max(p), sum(p) / 4 / max(p), max(p) - min(p), max(s) / 1000,
+               (SELECT avg(factor) FROM days d WHERE d.period = points.period),
+               (SELECT max(valley) FROM days d WHERE d.period = points.period)
+        FROM points GROUP BY period ORDER BY period
+    """).fetchall()
+    with duckdb.connect(_warehouse(from_file), read_only=True) as warehouse:
+        found = warehouse.execute(
+            "SELECT period, energy_kwh, p_max_kw, load_factor, utilisation_hours, peak_valley_kw, max_load_rate, "
+            "daily_load_factor_mean, daily_peak_valley_max_kw FROM load_indices "
+            "WHERE period_kind = ? AND scope = 'industry:steel' ORDER BY period",
+            [kind],
+        ).fetchall()
+    assert [row[0] for row in found] == [row[0] for row in expected]
+    assert [row[1:] for row in found] == [pytest.approx(row[1:], rel=1e-6) for row in expected]
+
+
 def test_stream_and_batch_agree_every_day(from_file: Path) -> None:
     with duckdb.connect(_warehouse(from_file), read_only=True) as warehouse:
         days = warehouse.execute(
