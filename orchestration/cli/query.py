@@ -71,7 +71,7 @@ def command(
     frame = query(home, sql or _CONTENTS, settings.timezone, then)
     try:
         if style == "table":
-            _show_contents(frame) if contents else _show(frame)
+            _show_contents(frame) if contents else show(frame)
         else:
             _write(_encoded(frame, style), style, out)
         sys.stdout.flush()
@@ -140,8 +140,8 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\r", "").replace("\n", "<br>")
 
 
-def _show(frame: pl.DataFrame) -> None:
-    """As a table where it fits, else a block for each row."""
+def show(frame: pl.DataFrame) -> None:
+    """Print rows as a table where it fits the terminal, else a block for each."""
     from rich.console import Console
 
     console = Console()
