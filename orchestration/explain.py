@@ -22,6 +22,7 @@ from metering.events.feedback import with_feedback, with_raising
 from metering.events.grouping import with_storms
 from metering.explain.as_known import as_known
 from metering.explain.reach import ALWAYS, Reach, reach_of, within
+from metering.kpi.catalogue import METER_DAYS
 from metering.tables import LAKE, TIMESTAMP, Column, Table, warehouse
 from metering.tables.batch import BATCH
 from metering.tables.evidence import RESTATEMENTS
@@ -56,6 +57,9 @@ _SETTINGS = {
     "forecast_accuracy": ("forecast",),
 }
 """Sections of the settings that a step goes by."""
+_JUDGED_BY = {"violations": ("readings",), "metering_faults": ("readings",)}
+"""What the stream judged, where a table only takes over what it said."""
+_METER_DAYS = ("meter_daily", "voltage_daily", "rule_observability")
 _AMOUNTS = ("kWh", "kvarh", "min", "h", "yuan", "kVAh")
 _KNOWN_BY_REVISION = ("windows", "violations", "compliance", "load_control")
 _SHOWN_STEPS = 12
@@ -70,16 +74,19 @@ def explain(
     left. `as_of`: a data time; then everything is as it was known there. Raises UserError where there is no such table,
     column or row.
     """
-    return _Walk(home, settings, as_of).explained(name, key, column)
+    return Walk(home, settings, as_of).explained(name, key, column)
 
 
-class _Walk:
+class Walk:
+    """Explains figures of a home as it is now; what was read for a row is kept for its other columns."""
+
     def __init__(self, home: Path, settings: Settings, as_of: datetime | None) -> None:
         self.settings, self.as_of = settings, as_of
         self.marts, self.lake, self.home = Marts(home), LakeReader(home), home
         self.tables = {**BATCH, **warehouse(settings.metering.periods)}
         self.results = {result.asset: result for result in RESULTS}
         self.restatements = self.marts.scan(RESTATEMENTS).collect()
+        self._read: tuple[Reach | None, dict[str, pl.DataFrame]] = None, {}
 
     def explained(self, name: str, key: Sequence[str], column: str) -> dict[str, Any]:
         table = self._table(name)
@@ -88,6 +95,8 @@ class _Walk:
         row = self._row(table, key)
         customers, meters = (self.marts.scan(self.tables[n]).collect() for n in ("customers", "meters"))
         reach = reach_of(row, table, customers, meters, self.settings.timezone)
+        if reach != self._read[0]:
+            self._read = reach, {}
         told = table.column(column)
         result = next((r for r in RESULTS if r.table == name), None)
         found: dict[str, Any] = {
@@ -102,10 +111,16 @@ class _Walk:
             "as_of": self.as_of,
             "settings": self._in_force(result.asset if result else name, reach),
             "restated": self._restated(table, row, column),
-            "inputs": list(self._inputs(result.deps, result.lake, told, reach)) if result else [],
         }
+        deps, lake = (result.deps, (*result.lake, *_JUDGED_BY.get(name, ()))) if result else ((), ())
         if name == "kpi" and (kpi := self.settings.kpi.get(str(row["kpi_id"]))):
             found["settings"]["kpi"] = {str(row["kpi_id"]): _plain(kpi)}
+            deps = _METER_DAYS if kpi.source == METER_DAYS.name else (kpi.source,)
+        if rule := self.settings.metering.rules.by_id.get(str(row.get("rule") or "")):
+            found["settings"]["rules"] = _plain(rule)
+        if alarm := self.settings.metering.control.alarms.get(str(row.get("rule") or "")):
+            found["settings"]["control"] = _plain(alarm)
+        found["inputs"] = list(self._inputs(deps, lake, told, reach))
         found["edits"] = self._edits(reach)
         return found
 
@@ -169,7 +184,7 @@ class _Walk:
                 continue
             seen.add(asset)
             table = self.tables[result.table] if asset != "batch_windows" else BATCH["windows"]
-            rows = self._known(table, self.marts.scan(table).filter(within(table, reach)).collect())
+            rows = self._rows_of(asset, table, reach)
             yield {"table": asset, **_summary(table, rows, told)}
             next_deps += result.deps
             next_lake += result.lake
@@ -179,8 +194,16 @@ class _Walk:
         for name in dict.fromkeys(next_lake):
             yield self._of_lake(name, told, reach)
 
-    def _of_lake(self, name: str, told: Column, reach: Reach) -> dict[str, Any]:
-        table = LAKE[name]
+    def _rows_of(self, asset: str, table: Table, reach: Reach) -> pl.DataFrame:
+        kept = self._read[1]
+        if asset not in kept:
+            kept[asset] = self._known(table, self.marts.scan(table).filter(within(table, reach)).collect())
+        return kept[asset]
+
+    def _lake_rows(self, name: str, reach: Reach) -> pl.DataFrame:
+        table, kept = LAKE[name], self._read[1]
+        if (place := f"lake {name}") in kept:
+            return kept[place]
         days = [day for day in self.lake.dates(name) if reach.start <= ALWAYS[0] or reach.first <= day <= reach.last]
         with self.lake.held():
             rows = self.lake.scan(name, days).filter(within(table, reach))
@@ -188,9 +211,13 @@ class _Walk:
             if self.as_of is not None and known:
                 at = pl.coalesce([pl.col(n) for n in ("logged_at", "ts", *known) if n in table.names])
                 rows = rows.filter(at <= self.as_of)
-            found = rows.collect()
+            kept[place] = rows.collect()
+        return kept[place]
+
+    def _of_lake(self, name: str, told: Column, reach: Reach) -> dict[str, Any]:
+        table, found = LAKE[name], self._lake_rows(name, reach)
         if name in _KNOWN_BY_REVISION:
-            late = {"rows_with_late_readings": int((found["revision"] > 0).sum())}
+            late = {"revised_rows": int((found["revision"] > 0).sum())}
             found = current(found.lazy(), table.key).collect()
             return {"table": f"lake {name}", **late, **_summary(table, found, told)}
         if name != "readings":

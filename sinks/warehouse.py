@@ -7,7 +7,7 @@ Here: building, publishing and querying the DuckDB file. Not here: how its rows 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,14 +103,18 @@ def _opened(path: Path, then: Then | None) -> Iterator[duckdb.DuckDBPyConnection
         return
     with duckdb.connect(":memory:", config=_config()) as connection:
         connection.execute(f"ATTACH {_text(str(path))} AS published (READ_ONLY)")
+        there = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
         for name, where in then.rows.items():
+            if name not in there:  # the warehouse is older than the table
+                continue
             if name in then.frames:
                 connection.register(f"{name} then", then.frames[name].to_arrow())
                 connection.execute(f"CREATE VIEW {_name(name)} AS FROM {_name(f'{name} then')}")
             else:
                 connection.execute(f"CREATE VIEW {_name(name)} AS FROM published.{_name(name)} WHERE {where}")
         for view in then.views:
-            _view(connection, view)
+            with suppress(duckdb.CatalogException):
+                _view(connection, view)
         yield connection
 
 

@@ -58,9 +58,11 @@ def as_known(table: Table, rows: pl.DataFrame, restatements: pl.DataFrame, at: d
 
 def _typed(name: str, table: Table, column: str) -> pl.Expr:
     kind = table.column(column).dtype
+    if kind == pl.Date:
+        return pl.col(name).str.to_date("%Y-%m-%d", strict=False)
     if kind == pl.Boolean:
         return pl.col(name) == "true"
-    if kind.is_temporal() and kind != pl.Date:
+    if kind.is_temporal():
         return pl.col(name).str.to_datetime("%Y-%m-%d %H:%M:%S%.f%z", time_unit="us", strict=False)
     return pl.col(name).cast(kind, strict=False)
 

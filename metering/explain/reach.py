@@ -65,7 +65,7 @@ def reach_of(
     else:
         mine = frozenset(meters.filter(pl.col("customer_no").is_in(list(theirs)))["meter_id"])
     start, end = _time(row, timezone)
-    if back := HISTORY_DAYS.get(table.name):
+    if (back := HISTORY_DAYS.get(table.name)) and start > ALWAYS[0]:
         start -= timedelta(days=back)
     return Reach(theirs, mine, start, end, {n: row[n] for n in _IDENTITIES if row.get(n)}, timezone)
 
@@ -142,7 +142,7 @@ def _at(table: Table, reach: Reach) -> pl.Expr:
         ended = pl.col("ended_at") if "ended_at" in names else pl.lit(None, TIMESTAMP)
         return (pl.col("started_at") <= reach.end) & (ended.is_null() | (ended > reach.start))
     for name in _STAMPS:
-        if name in names:
+        if name in names and table.column(name).dtype == TIMESTAMP:
             return (pl.col(name) > reach.start) & (pl.col(name) <= reach.end)
     if "date" in names:
         return pl.col("date").is_between(reach.first, reach.last)
@@ -177,7 +177,7 @@ def over_sql(table: Table, timezone: str, at: datetime) -> str:
 def _ends_by(table: Table) -> tuple[str, str]:
     """The column that a row's time ends by, and how long after it; "" where there is none."""
     for name in ("window_end", "target", "started_at"):
-        if name in table.names:
+        if name in table.names and table.column(name).dtype == TIMESTAMP:
             return name, ""
     for name, step in {"date": "1d", "week": "1w", "month": "1mo"}.items():
         if name in table.names and table.column(name).dtype == pl.Date:

@@ -106,8 +106,8 @@ def _step(step: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
     yield f"From {step['table']}: {step['rows']:,} rows"
     for name, figure in step["figures"].items():
         yield f"  {name}: " + ", ".join(f"{kind} {_shown(value, zone)}" for kind, value in figure.items())
-    if late := step.get("rows_with_late_readings"):
-        yield f"  {late:,} revisions that late readings made"
+    if late := step.get("revised_rows"):
+        yield f"  {late:,} rows that were revised"
     for status in step.get("statuses", ()):
         yield f"  {_pairs(status, zone)}"
     for place in step.get("places", ()):
