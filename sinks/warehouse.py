@@ -6,8 +6,9 @@ Here: building, publishing and querying the DuckDB file. Not here: how its rows 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -62,8 +63,20 @@ def build(
         return rows
 
 
-def query(home: Path, sql: str, timezone: str = "UTC") -> pl.DataFrame:
-    """The result of one SQL query on the published warehouse, read-only; times are shown in `timezone`.
+@dataclass(frozen=True)
+class Then:
+    """The warehouse at an earlier time: of each table SQL that says which rows there were, `frames` of those that were
+    otherwise, and the views of them.
+    """
+
+    rows: Mapping[str, str]
+    frames: Mapping[str, pl.DataFrame]
+    views: Sequence[View]
+
+
+def query(home: Path, sql: str, timezone: str = "UTC", then: Then | None = None) -> pl.DataFrame:
+    """The result of one SQL query on the published warehouse, read-only; times are shown in `timezone`. `then`: on it
+    as it was.
 
     Raises UserError when there is no warehouse yet, or the SQL is wrong or yields no table.
     """
@@ -71,7 +84,7 @@ def query(home: Path, sql: str, timezone: str = "UTC") -> pl.DataFrame:
     if not path.exists():
         raise UserError(f"no warehouse at {path} yet: run `kilowatch materialize --from DATE --to DATE` first")
     try:
-        with duckdb.connect(str(path), read_only=True, config=_config()) as connection:
+        with _opened(path, then) as connection:
             connection.execute("SET TimeZone = ?", [timezone])
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
@@ -80,6 +93,29 @@ def query(home: Path, sql: str, timezone: str = "UTC") -> pl.DataFrame:
         raise UserError(_one_line(error)) from error
     except (pl.exceptions.PolarsError, ValueError) as error:
         raise UserError(f"the result cannot be shown: {_one_line(error)}; CAST or rename that column") from error
+
+
+@contextmanager
+def _opened(path: Path, then: Then | None) -> Iterator[duckdb.DuckDBPyConnection]:
+    if then is None:
+        with duckdb.connect(str(path), read_only=True, config=_config()) as connection:
+            yield connection
+        return
+    with duckdb.connect(":memory:", config=_config()) as connection:
+        connection.execute(f"ATTACH {_text(str(path))} AS published (READ_ONLY)")
+        there = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+        for name, where in then.rows.items():
+            if name not in there:  # the warehouse is older than the table
+                continue
+            if name in then.frames:
+                connection.register(f"{name} then", then.frames[name].to_arrow())
+                connection.execute(f"CREATE VIEW {_name(name)} AS FROM {_name(f'{name} then')}")
+            else:
+                connection.execute(f"CREATE VIEW {_name(name)} AS FROM published.{_name(name)} WHERE {where}")
+        for view in then.views:
+            with suppress(duckdb.CatalogException):
+                _view(connection, view)
+        yield connection
 
 
 def _result(connection: duckdb.DuckDBPyConnection, sql: str) -> pl.DataFrame:
