@@ -26,7 +26,7 @@ def _bytes(home: Home) -> dict[str, bytes]:
         buffer = BytesIO()
         rows = final(home, table)
         rows = rows.filter(pl.col("rule") != SILENCE) if table == "violations" else rows
-        rows.rechunk().write_ipc(buffer)
+        rows.write_ipc(buffer, compat_level=pl.CompatLevel.oldest())  # without the texts of rows that were left out
         found[table] = buffer.getvalue()
     return found
 
