@@ -111,15 +111,18 @@ def _renumbered(rows: pl.DataFrame, first: int | pl.Series, base: int | pl.Serie
     return rows.with_columns(offset.alias("source_offset"), (offset + base).alias("log_offset"))
 
 
-def stamps_of(accepted: pl.DataFrame, rejects: pl.DataFrame, index: MeterIndex, always: bool) -> list[pl.DataFrame]:
-    """STAMPS_SCHEMA of readings, and of rejects whose time had not come, in their places; nothing where there are no
-    such rejects, unless `always`.
+def stamps_of(
+    accepted: Sequence[pl.DataFrame], rejects: Sequence[pl.DataFrame], index: MeterIndex, always: bool
+) -> pl.DataFrame | None:
+    """STAMPS_SCHEMA of readings, and of rejects whose time had not come, in their places; None where there are no such
+    rejects, unless `always`.
     """
-    early = rejects.filter(pl.col("reason") == "future_time")
-    if early.is_empty() and not always:
-        return []
-    early = early.with_columns(index.code(early["meter_id"])).drop_nulls("meter")
-    return [rows.select(STAMPS_SCHEMA.names()).cast(STAMPS_SCHEMA) for rows in (accepted, early) if rows.height]
+    early = [rows for frame in rejects if (rows := frame.filter(pl.col("reason") == "future_time")).height]
+    if not early and not always:
+        return None
+    coded = [rows.with_columns(index.code(rows["meter_id"])).drop_nulls("meter") for rows in early]
+    stamps = [rows.select(STAMPS_SCHEMA.names()).cast(STAMPS_SCHEMA) for rows in (*accepted, *coded)]
+    return pl.concat([pl.DataFrame(schema=STAMPS_SCHEMA), *stamps])
 
 
 def tables_of(

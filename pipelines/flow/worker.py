@@ -236,23 +236,23 @@ class Worker:
         past = context.past
         assert isinstance(past, LakePast)
         accepted, rejects = [], [*records.rejects]
-        stamps: list[pl.DataFrame] = []
+        timely: list[pl.DataFrame] = []
         for part in readings:
             own = self._accepted(part, numbers, past)
             if not self._neighbours.none:
                 self._neighbours.refuse_apart(part.batch, self._new(own), self._naming)
             accepted.append(own)
             if not isinstance(part.batch.content, Refused):
-                refused_here = part.decoded.rejects
-                if refused_here.height:
-                    rejects.append(refused_here := placed(refused_here, part.batch, numbers))
-                stamps += stamps_of(own, refused_here, part.index, watched)
+                timely.append(own)
+                if part.decoded.rejects.height:
+                    rejects.append(placed(part.decoded.rejects, part.batch, numbers))
             self._count(part, own.height)
         rows = accepted[0] if len(accepted) == 1 else pl.concat(accepted or [_NO_READINGS], how="diagonal")
         ended = {numbers[segment.shard] for segment in segments if segment.end}
         taken = rows.select(*context.arriving_columns, "shard")
         whole = self._looks.after(segments, shards)
-        self._state, results = advance(state, taken, context, ended, whole, pl.concat(stamps) if stamps else None)
+        stamps = stamps_of(timely, rejects, self._naming.index, watched)
+        self._state, results = advance(state, taken, context, ended, whole, stamps)
         refused = pl.concat(rejects) if rejects else REJECTS.empty()
         gaps = [segment for segment in segments if segment.gap is not None]
         tables = tables_of(rows, refused, results, gaps, self._naming.index, self._settings.metering.timezone)

@@ -88,11 +88,14 @@ def make_worker(tmp_path: Path, owner: Owner, index: MeterIndex, metering_settin
     return make
 
 
-def batch(first: int, count: int, gap: tuple[int, int] | None = None) -> Batch:
-    """So many minutes of one meter, a message each, that begin at offset and minute `first`."""
+def batch(first: int, count: int, gap: tuple[int, int] | None = None, ahead_min: int = 0) -> Batch:
+    """So many minutes of one meter, a message each, that begin at offset and minute `first`; its clock is fast by so
+    much.
+    """
     offsets = list(range(first, first + count))
     at = [START + timedelta(minutes=offset) for offset in offsets]
-    values = [json.dumps({"meter_id": "M1", "ts": ts.isoformat(), "p_kw": 100.0}).encode() for ts in at]
+    stamps = [(ts + timedelta(minutes=ahead_min)).isoformat() for ts in at]
+    values = [json.dumps({"meter_id": "M1", "ts": stamp, "p_kw": 100.0}).encode() for stamp in stamps]
     content = Messages(values, offsets, [int(ts.timestamp() * 1000) for ts in at], [b"M1"] * count)
     end = first + count
     return Batch(content, (Segment("t-0", "t", 0, count, {"offset": end}, newest_offset=end - 1, gap=gap),))
@@ -284,3 +287,12 @@ def test_what_is_sent_from_long_ago_is_looked_at_when_no_more_of_it_comes(make_w
     assert found is not None
     assert found.tables["violations"]["value"].to_list() == [19.0]
     assert quick.look() is None
+
+
+def test_a_clock_is_judged_by_all_that_a_turn_reads(make_worker: MakeWorker) -> None:
+    """Of several batches, only one of which has rejects."""
+    worker = make_worker(Brokers())
+    told = worker.advance(worker.decode([batch(0, 2), batch(2, 3, ahead_min=20), batch(5, 2)]))
+    rows = told.tables["violations"].filter(pl.col("rule") == "clock_drift").select("state", "value", "started_at")
+    assert rows.rows() == [(state, 20.0, START + timedelta(minutes=1)) for state in ("raised", "cleared")]
+    assert told.tables["rejects"]["reason"].to_list() == ["future_time"] * 3
