@@ -112,24 +112,32 @@ def _fill(
     with duckdb.connect(":memory:", config=config) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(f"ATTACH {_text(building)} AS built (STORAGE_VERSION '{STORAGE_VERSION}')")
-        rows = {name: _table(connection, table, marts.files(name)) for name, table in tables.items()}
         connection.execute("USE built")
+        connection.execute("BEGIN")  # a commit for each comment would cost more than the rows
+        for table in tables.values():
+            _create(connection, table)
         for view in views:
             _view(connection, view)
+        connection.execute("COMMIT")
+        rows = {name: _insert(connection, table, marts.files(name)) for name, table in tables.items()}
         connection.execute("USE memory")
         connection.execute("CHECKPOINT built")
         connection.execute("DETACH built")
     return rows
 
 
-def _table(connection: duckdb.DuckDBPyConnection, table: Table, files: list[Path]) -> int:
-    name = f"built.{_name(table.name)}"
+def _create(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    name = _name(table.name)
     connection.execute(f"CREATE TABLE {name} ({', '.join(_ddl(column) for column in table.columns)})")
     connection.execute(f"COMMENT ON TABLE {name} IS {_text(table.meaning)}")
     _comment(connection, name, table.columns)
-    if files:
-        connection.execute(f"INSERT INTO {name} {_select(connection, table, files)}")
-    counted = connection.execute(f"SELECT count(*) FROM {name}").fetchone()
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: Table, files: list[Path]) -> int:
+    if not files:
+        return 0
+    connection.execute(f"INSERT INTO {_name(table.name)} {_select(connection, table, files)}")
+    counted = connection.execute(f"SELECT count(*) FROM {_name(table.name)}").fetchone()
     return int(counted[0]) if counted else 0
 
 
@@ -147,7 +155,8 @@ def _comment(connection: duckdb.DuckDBPyConnection, name: str, columns: Iterable
 
 
 def _ddl(column: Column) -> str:
-    kind = _SQL_TYPES[column.dtype() if isinstance(column.dtype, type) else column.dtype]
+    dtype = column.dtype() if isinstance(column.dtype, type) else column.dtype
+    kind = f"DECIMAL({dtype.precision}, {dtype.scale})" if isinstance(dtype, pl.Decimal) else _SQL_TYPES[dtype]
     return f"{_name(column.name)} {kind}{'' if column.nullable else ' NOT NULL'}"
 
 

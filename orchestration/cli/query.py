@@ -60,7 +60,7 @@ def command(home: Path, style: str | None, out: Path | None, contents: bool, sql
     frame = query(home, sql or _CONTENTS, load_settings(home).timezone)
     try:
         if style == "table":
-            _show_contents(frame) if contents else _show(frame)
+            _show_contents(frame) if contents else show(frame)
         else:
             _write(_encoded(frame, style), style, out)
         sys.stdout.flush()
@@ -111,8 +111,8 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\r", "").replace("\n", "<br>")
 
 
-def _show(frame: pl.DataFrame) -> None:
-    """As a table where it fits, else a block for each row."""
+def show(frame: pl.DataFrame) -> None:
+    """Print rows as a table where it fits the terminal, else a block for each."""
     from rich.console import Console
 
     console = Console()
