@@ -37,7 +37,7 @@ hypothesis.settings.register_profile(
     "kilowatch",
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
-    derandomize=not os.environ.get("KILOWATCH_EXPLORE"),
+    derandomize=not os.environ.pop("KILOWATCH_EXPLORE", None),  # it is no setting
 )
 hypothesis.settings.load_profile("kilowatch")
 

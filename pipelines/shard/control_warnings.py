@@ -77,10 +77,13 @@ def step(
         of_look.setdefault(row["look"], []).append(row)
     watched = dict(_watched(state))
     due = meters_due(looks, context.meter_versions)["meters_due"]
+    together = _in_one_log(looks, state, force, context)
     for number, (customer, end, at, mean, heading, mean_kva, heading_kva, meters) in enumerate(looks.iter_rows()):
         if any(of_rule[number] is not None for of_rule in limits.values()):
             watched[customer] = (at, end, meters)
         some = f"{meters}/{due[number]}" if meters < due[number] else ""
+        if some and customer not in together:
+            continue
         elapsed_s = (at - end).total_seconds() + WINDOW_US / 1e6
         for row in of_look.get(number, ()):
             cap = row["cap_kw"]
@@ -110,6 +113,22 @@ def step(
             del alarms[key]
     kept = _kept(alarms, watched, force, context)
     return state if kept.equals(state.frame(WARNINGS)) else state.having({WARNINGS: kept}), told
+
+
+def _in_one_log(looks: pl.DataFrame, state: State, force: InForce, context: Context) -> set[str]:
+    """Customers all of whose main meters are heard in one shard, so that the order of its log says which are silent. Of
+    others a meter may only not have been read yet.
+    """
+    theirs = force.members.join(looks.select("customer_no").unique(), on="customer_no", how="semi")
+    shard = state.meters(context.index)["shard"].gather(theirs["meter"])
+    if len(state.shards.names) <= 2:  # one, and that of none
+        return set(theirs["customer_no"])
+    counted = (
+        theirs.select("customer_no", shard)
+        .group_by("customer_no")
+        .agg(pl.all().n_unique().alias("n"), pl.all().min().alias("least"))
+    )
+    return set(counted.filter(pl.col("n") == 1, pl.col("least") > 0)["customer_no"])
 
 
 def _put(alarms: dict[_Key, Alarm], key: _Key, alarm: Alarm | None, told: list[Alarm], tell: bool) -> None:

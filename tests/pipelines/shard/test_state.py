@@ -216,7 +216,9 @@ def test_another_order_of_the_registry_changes_codes_and_nothing_else(full: Turn
     more = _readings(range(200, 230), {A: 1, B: 1, C: 0}, seed=4)
     full.turn(more)
     after_old = full.state
-    new = make_index("0 comes first", A, "330100000001B", B, C, "Z")
+    # further main meters would change what is due of their customer, and which meter it goes by
+    names = ("0 comes first", A, "330100000001B", B, C, "Z")
+    new = make_index(*names, **{name: {"role": "main" if name in (A, B, C) else "check"} for name in names})
     full.state = before
     full.under(new)
     _equal(_by_name(full.state, new), _by_name(before, old))
