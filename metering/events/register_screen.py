@@ -14,6 +14,7 @@ from metering.events.registers import (
     OF_VERSION,
     SEED_SCHEMA,
     US_PER_HOUR,
+    counted_kw,
     most_of,
     net_of,
     of_versions,
@@ -34,8 +35,7 @@ def screened(rows: pl.DataFrame, meter_versions: pl.DataFrame, settings: Meterin
     same = ~first & (pl.col("chain") == pl.col("chain").shift(1))
     passed_us = pl.col("slot_us") - pl.col("slot_us").shift(1)
     goes_on = same & (passed_us <= pl.col("interval_s").cast(pl.Int64) * 1_500_000)
-    p_kw = pl.when(pl.col("p_kw").abs() <= pl.col("p_most_kw")).then("p_kw")
-    here = (p_kw * passed_us / (US_PER_HOUR / 1_000_000)).round().cast(pl.Int64, strict=False)
+    here = (counted_kw() * passed_us / (US_PER_HOUR / 1_000_000)).round().cast(pl.Int64, strict=False)
     since_us = pl.col("stamp_us") - pl.col("stamp_us").shift(1)
     longest_us = int(settings.plausibility.step_days * 24 * US_PER_HOUR)
     most = most_of(since_us)

@@ -232,7 +232,7 @@ def _blocks(told: pl.DataFrame) -> pl.DataFrame:
         | (passed_us > pl.col("interval_s").cast(pl.Int64) * 1_500_000)
         | (pl.col("chain") != pl.col("chain").shift(1))
     )
-    p_kw = pl.when(pl.col("p_kw").abs() <= pl.col("p_most_kw")).then("p_kw")
+    p_kw = counted_kw()
     here = (p_kw * passed_us / (US_PER_HOUR / 1_000_000)).round().cast(pl.Int64, strict=False)
     before_ends = (pl.col("slot_us") == pl.col("end_us")).shift(1) & ~missing
 
@@ -301,6 +301,12 @@ def net_of(edge_us: str, edge: str, kwh: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
     no_export = pl.col(f"{edge}_export_kwh").is_null() & pl.col("export_kwh").is_null()
     net = drawn - pl.when(no_export).then(0.0).otherwise(fed)
     return net, apart(net, kwh, pl.col("step_tolerance"), pl.col("step_count_kwh"))
+
+
+def counted_kw() -> pl.Expr:
+    """Power that registers count [kW], where it is believed: without an export register, what is drawn."""
+    drawn = pl.when(pl.col("export_kwh").is_null()).then(pl.col("p_kw").clip(lower_bound=0)).otherwise("p_kw")
+    return pl.when(pl.col("p_kw").abs() <= pl.col("p_most_kw")).then(drawn)
 
 
 def _against_power(blocks: pl.DataFrame) -> pl.DataFrame:

@@ -18,6 +18,7 @@ SCOPE = "*"
 """Customer number of the whole scope."""
 
 _VALUES = ("p_kw", "q_kvar", "energy_kwh", "export_kwh")
+_QUARTER = pl.duration(minutes=15)
 _RANK = {VALIDATED: 0, EDITED: 1, RAW: 2, ESTIMATED: 3, MISSING: 4}
 """From best to worst: a sum is as good as the worst of what it is made of."""
 
@@ -36,7 +37,28 @@ def daily_curve(points: pl.DataFrame, customers: pl.DataFrame, day: date) -> pl.
     several = pl.col("meter_id").n_unique().over("customer_no") > 1
     alone = rows.filter(~several).select(_SUMMED)
     summed = _summed(rows.filter(several))
-    return DAILY_CURVE.ordered(DAILY_CURVE.conform(pl.concat([alone, summed]), date=day))
+    return DAILY_CURVE.ordered(DAILY_CURVE.conform(_without_holes(pl.concat([alone, summed])), date=day))
+
+
+def _without_holes(rows: pl.DataFrame) -> pl.DataFrame:
+    """With the quarter-hours between a customer's first and last of which no meter is valid, as `missing`."""
+    span = rows.group_by("customer_no").agg(pl.col("point").min().alias("first"), pl.col("point").max().alias("last"))
+    whole = span.select("customer_no", pl.int_ranges("first", pl.col("last") + 1).alias("point")).explode("point")
+    holes = whole.with_columns(pl.col("point").cast(rows.schema["point"])).join(
+        rows.select("customer_no", "point"), on=("customer_no", "point"), how="anti"
+    )
+    if holes.is_empty():
+        return rows
+    near = rows.select("customer_no", "point", "window_end").sort("point")
+    before = holes.sort("point").join_asof(
+        near.with_columns(known="point"), on="point", by="customer_no", strategy="backward", check_sortedness=False
+    )
+    said = before.with_columns(
+        (pl.col("window_end") + (pl.col("point") - pl.col("known")).cast(pl.Int64) * _QUARTER).alias("window_end"),
+        status=pl.lit(MISSING), rule=pl.lit(MISSING), reason=pl.lit("no meter of the customer is valid then"),
+    )  # fmt: skip
+    nothing = [pl.lit(None, pl.Float64).alias(name) for name in _VALUES]
+    return pl.concat([rows, said.with_columns(nothing).select(rows.columns)])
 
 
 def scope_curve(curve: pl.DataFrame) -> pl.DataFrame:

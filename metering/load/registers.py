@@ -44,6 +44,13 @@ def apart(net: pl.Expr, powered: pl.Expr, tolerance: pl.Expr, count: pl.Expr) ->
     return (net - powered).abs() > pl.max_horizontal(powered.abs() * tolerance, count)
 
 
+def uncounted(no_export: pl.Expr, net: pl.Expr, powered: pl.Expr, lowest: pl.Expr) -> pl.Expr:
+    """Whether a meter without an export register has counted more than the integral of its power because that was
+    negative at times: what is fed back it does not count.
+    """
+    return no_export & ((net > powered) & (lowest < 0)).fill_null(False)
+
+
 def within_chain(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFrame:
     """`rows` (each register as `<name>_start`, `version`, `version_start`) without registers of another version of the
     meter at the start: no energy leads over the seam.
@@ -71,14 +78,15 @@ def seams(readings: pl.DataFrame) -> pl.Series | None:
     return None if chain.null_count() == len(chain) else chain.ne_missing(chain.shift(1))
 
 
-def register_energy(rows: pl.DataFrame, powered: pl.Expr) -> pl.DataFrame:
+def register_energy(rows: pl.DataFrame, powered: pl.Expr, lowest: pl.Expr) -> pl.DataFrame:
     """`rows` with what the registers say of the time between two readings: `registered` [kWh], import less export,
     `import_kvarh`, `export_kvarh`, and `reason`, why a step is not counted.
 
     `rows`: each register as `<name>_start` and `<name>_end`, `stamp_us_start` and `_end`, and of the meter's version
     `register_modulus`, `step_most_kw`, `step_tolerance`, `step_count_kwh`. `powered`: the integral of power over the
     same time [kWh], null where that is not known for all of it: registers are to be near it. A meter without an export
-    register reports none at either edge; one that lost an edge does not know.
+    register reports none at either edge; one that lost an edge does not know. Where it fed energy back (`lowest` power
+    below 0) it counts no less for that.
     """
     hours = (pl.col("stamp_us_end") - pl.col("stamp_us_start")) / 3_600_000_000
     modulus = pl.col("register_modulus")
@@ -90,7 +98,7 @@ def register_energy(rows: pl.DataFrame, powered: pl.Expr) -> pl.DataFrame:
     net = pl.col("import_kwh_step") - pl.when(no_export).then(0.0).otherwise("export_kwh_step")
     stepped = rows.with_columns(steps).with_columns(net.alias("net"), powered.alias("integral"))
     far = apart(pl.col("net"), pl.col("integral"), pl.col("step_tolerance"), pl.col("step_count_kwh"))
-    far = far.fill_null(False)
+    far = far.fill_null(False) & ~uncounted(no_export, pl.col("net"), pl.col("integral"), lowest)
     failed = pl.any_horizontal(
         far,
         *(

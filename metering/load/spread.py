@@ -68,7 +68,7 @@ def _with_energy(rows: pl.DataFrame, meter_versions: pl.DataFrame) -> pl.DataFra
     rows = rows.with_columns(meter_versions[name].gather(rows["version"]) for name in _OF_SLOT)
     hours = (pl.col("stop_us") - pl.col("start_us")) / _HOUR_US
     powered = pl.when(pl.col("p_kw").abs() <= MOST_KW).then(pl.col("p_kw") * hours)
-    rows = register_energy(within_chain(rows, meter_versions), powered)
+    rows = register_energy(within_chain(rows, meter_versions), powered, pl.col("p_low"))
     return rows.with_columns(
         pl.coalesce("registered", powered).alias("energy_kwh"),
         pl.col("registered").is_null().alias("is_powered"),

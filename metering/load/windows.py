@@ -276,7 +276,7 @@ def _with_energy(grouped: pl.DataFrame) -> pl.DataFrame:
         (pl.col("n") * pl.col("interval_s") / 60).alias("covered_min"),
     )
     whole = pl.col("p_n") == pl.col("n_expected")
-    registered = register_energy(named, pl.when(whole).then("powered"))
+    registered = register_energy(named, pl.when(whole).then("powered"), pl.col("p_min_kw"))
     return registered.with_columns(
         pl.coalesce("registered", "powered").alias("energy_kwh"),
         pl.when(pl.col("registered").is_not_null())

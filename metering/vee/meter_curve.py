@@ -302,13 +302,16 @@ def _measured(
     near: pl.DataFrame, meters: pl.DataFrame, points: pl.DataFrame, settings: MeteringSettings
 ) -> pl.DataFrame:
     """What reference days are made of: quarter-hours with power, all of whose readings are there."""
-    of_day = points.select(near_columns := ["meter_id", "window_end", "p_mean_kw", "q_mean_kvar", "covered_min"])
-    rows = pl.concat([near.select(near_columns), of_day]).unique(["meter_id", "window_end"], keep="last")
-    whole = (pl.col("covered_min") >= QUARTER_HOUR_MIN - _TOLERANCE_MIN) & pl.col("p_mean_kw").is_not_null()
+    near_columns = ("meter_id", "window_end", "p_mean_kw", "q_mean_kvar", "covered_min", "energy_kwh", "energy_basis")
+    rows = pl.concat([near.select(near_columns), points.select(near_columns)])
+    rows = rows.unique(["meter_id", "window_end"], keep="last")
+    registered = pl.when(pl.col("energy_basis") == "registers").then(pl.col("energy_kwh") * 60 / QUARTER_HOUR_MIN)
+    power = pl.coalesce("p_mean_kw", registered)  # of a meter with registers alone these tell its power
+    whole = (pl.col("covered_min") >= QUARTER_HOUR_MIN - _TOLERANCE_MIN) & power.is_not_null()
     return (
         rows.filter(whole)
         .join(meters, on="meter_id")
-        .select("meter", *placed(settings), pl.col("p_mean_kw").alias("p_kw"), pl.col("q_mean_kvar").alias("q_kvar"))
+        .select("meter", *placed(settings), power.alias("p_kw"), pl.col("q_mean_kvar").alias("q_kvar"))
     )
 
 

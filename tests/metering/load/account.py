@@ -122,8 +122,10 @@ def _more(of: Any, one: float | None, other: float | None) -> float | None:
     return of(known) if known else None
 
 
-def step(before: Answer, after: Answer, powered: float | None) -> float | None:
-    """What the import register counted, if the meter can have; `powered`: kWh by power, where that is whole."""
+def step(before: Answer, after: Answer, powered: float | None, lowest_kw: float | None) -> float | None:
+    """What the import register counted, if the meter can have; `powered`: kWh by power, where that is whole. It
+    does not count what is fed back (power below 0).
+    """
     a, b, version = before.last["import_kwh"], after.last["import_kwh"], after.version
     if before.version is not version or a is None or b is None or not (0 <= a < version.modulus > b >= 0):
         return None
@@ -131,7 +133,8 @@ def step(before: Answer, after: Answer, powered: float | None) -> float | None:
     hours = (after.last["ts"] - before.last["ts"]) / timedelta(hours=1)
     if (b < a and on > version.modulus / 10) or on > 1.2 * version.rated_kw * hours:
         return None
-    if powered is not None and abs(on - powered) > max(0.2 * abs(powered), version.count_kwh):
+    fed_back = lowest_kw is not None and lowest_kw < 0 and powered is not None and on > powered
+    if powered is not None and not fed_back and abs(on - powered) > max(0.2 * abs(powered), version.count_kwh):
         return None
     return on
 
@@ -195,7 +198,7 @@ def _whole(
     powered = sum(a.last["p_kw"] for a in known) * (version.interval / timedelta(hours=1)) if known else None
     first, last = by_end.get((version, end - QUARTER)), by_end.get((version, end))
     if first is not None and last is not None:
-        window.kwh = step(first, last, powered if len(known) == QUARTER // version.interval else None)
+        window.kwh = step(first, last, powered if len(known) == QUARTER // version.interval else None, window.lowest_kw)
         window.basis = None if window.kwh is None else "registers"
     if window.kwh is None and powered is not None:
         window.kwh, window.basis = powered, "power"
@@ -208,7 +211,7 @@ def _shared(window: Window, parts: Sequence[tuple[Answer, timedelta]], each: Seq
         p = answer.last["p_kw"]
         powered = None if p is None else p * (length / timedelta(hours=1))
         before = next((a for a in each if a.version is answer.version and a.end == answer.start), None)
-        used = None if before is None else step(before, answer, powered)
+        used = None if before is None else step(before, answer, powered, answer.lowest_kw)
         by_power |= used is None and powered is not None
         used = powered if used is None else used
         spread |= piece < length

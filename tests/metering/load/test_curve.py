@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -42,6 +42,27 @@ def test_every_customer_with_a_meter_has_every_quarter_hour(
     assert curve["status"].unique().to_list() == ["missing"]
     assert curve.select("p_kw", "q_kvar", "energy_kwh").null_count().row(0) == (192,) * 3
     assert curve.filter(pl.col("customer_no") == "A")["reason"].unique().to_list() == ["no power for at least 1440 min"]
+
+
+def test_between_two_meters_of_a_customer_the_day_has_no_hole(
+    make_meter_curve: Builder, customers: pl.DataFrame, make_meter_versions: Builder, make_windows: Builder
+) -> None:
+    meters = ("old", "new")
+    midnight = datetime(2026, 6, 30, 16, tzinfo=UTC)
+    old = pl.col("meter_id") == "old"
+    versions = make_meter_versions(customers, {meter: {"customer_no": "A"} for meter in meters}).with_columns(
+        pl.when(old).then(pl.lit(midnight + timedelta(hours=10))).otherwise("valid_to").alias("valid_to"),
+        pl.when(old).then("valid_from").otherwise(pl.lit(midnight + timedelta(hours=12))).alias("valid_from"),
+    )
+    made = [make_windows(meter, "A", DAY, [8.0] * 96) for meter in meters]
+    curve = daily_curve(make_meter_curve(pl.concat(made), versions, DAY), customers, DAY)
+    assert curve["point"].to_list() == list(range(1, 97))
+    ends = curve["window_end"]
+    assert (ends.diff().drop_nulls() == timedelta(minutes=15)).all()
+    missing = curve.filter(pl.col("status") == "missing")
+    assert missing["point"].to_list() == list(range(41, 49))
+    assert missing["reason"].unique().to_list() == ["no meter of the customer is valid then"]
+    assert missing["energy_kwh"].null_count() == 8
 
 
 def test_no_meters_no_rows(make_meter_curve: Builder, customers: pl.DataFrame, meter_versions: pl.DataFrame) -> None:

@@ -235,6 +235,31 @@ def test_zero_has_no_sign(meter_versions: Frame) -> None:
     assert math.copysign(1, got["q_export_kvarh"]) == 1.0
 
 
+def test_a_meter_that_only_counts_what_is_drawn_is_not_implausible_for_what_is_fed_back(meter_versions: Frame) -> None:
+    def energy(powers: list[float], used: float, **more: float) -> Row:
+        edge = {"minute": 0, "p_kw": 0.0, "import_kwh": 100.0, **more}
+        rows = [edge, *({"minute": n, "p_kw": p} for n, p in enumerate(powers, 1))]
+        return _one([*rows[:-1], {**rows[-1], "import_kwh": 100.0 + used, **more}], meter_versions)
+
+    mixed = [1200.0] * 8 + [-1000.0] * 7
+    assert (energy(mixed, 160.0)["energy_kwh"], energy(mixed, 160.0)["reason"]) == (160.0, None)
+    assert energy([-600.0] * 15, 0.0)["energy_kwh"] == 0.0
+    assert energy(mixed, 160.0, export_kwh=5.0)["energy_basis"] == "power"  # a meter that counts both
+    assert energy([120.0] * 15, 100.0)["energy_basis"] == "power"
+
+
+def test_a_reading_of_nothing_but_zeros_tells_nothing(meter_versions: Frame) -> None:
+    zeros = {"p_kw": 0.0, "q_kvar": 0.0, "import_kwh": 0.0, "ua_v": 0.0, "ub_v": 0.0, "uc_v": 0.0}
+    well = {"p_kw": 400.0, "q_kvar": 50.0, "import_kwh": 5000.0, "ua_v": 220.0, "ub_v": 220.0, "uc_v": 220.0}
+    rows = [{"minute": 0, "meter": 3, **well}, {"minute": 15, "meter": 3, **zeros}]
+    window = _one(rows, meter_versions)
+    assert (window["energy_kwh"], window["energy_basis"], window["p_mean_kw"]) == (None, None, None)
+    assert window["u_monitored_min"] == 0
+    assert "nothing but zeros" in window["reason"]
+    dark = {**zeros, "import_kwh": 5000.0}  # a power failure is none of that
+    assert _one([rows[0], {"minute": 15, "meter": 3, **dark}], meter_versions)["energy_kwh"] == 0.0
+
+
 def test_a_span_of_many_years_keeps_order(meter_versions: Frame) -> None:
     rows = [{"minute": m, "p_kw": float(i)} for i, m in enumerate((60 * 24 * 365 * 50, 15, 15))]
     got = windows(latest(_frame(rows)), meter_versions, ZONE)
@@ -295,7 +320,9 @@ with r as (  -- the later of two readings of one time
 ), d as (
   select *, step(ie0, ie1) as ie, step(ee0, ee1) as ee, step(iq0, iq1) as iq, step(eq0, eq1) as eq from edges
 ), net as (  -- 20 kWh are one count of the register: 0.01 kWh x 2000
-  select *, case when abs(kwh - whole_kwh) > greatest(0.2 * abs(whole_kwh), 20) then null else kwh end as registered
+  select *, case when abs(kwh - whole_kwh) > greatest(0.2 * abs(whole_kwh), 20)
+      and not coalesce(ee0 is null and ee1 is null and kwh > whole_kwh and p_min < 0, false)
+    then null else kwh end as registered
   from (select *, ie - case when ee0 is null and ee1 is null then 0 else ee end as kwh from d)
 )
 select meter, w, n, n_expected::int, p_mean, p_max, p_min, q_mean,

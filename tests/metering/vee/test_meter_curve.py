@@ -199,3 +199,21 @@ def test_power_agrees_with_what_the_registers_counted_and_estimates_of_others_ar
     assert marked == sorted(given_ones)
     assert set(curve.filter(pl.col("status") == "estimated")["rule"]) <= {"given_estimate"}
     assert set(curve.filter(pl.col("status") != "estimated")["status"]) <= {"validated"}
+
+
+def test_a_long_gap_of_a_meter_with_registers_alone_follows_its_reference_days(
+    metering_settings: MeteringSettings, versions: pl.DataFrame, make_windows: Builder
+) -> None:
+    load: list[float | None] = [100.0 + 200.0 * (k // 24 % 2) for k in range(96)]
+
+    def day(n: int, p_kw: list[float | None]) -> pl.DataFrame:
+        made = make_windows("a1", "A", DAY - timedelta(days=n), p_kw, energy_basis="registers")
+        return made.with_columns(p_mean_kw=pl.lit(None, pl.Float64), q_mean_kvar=pl.lit(None, pl.Float64))
+
+    gap = [None if 30 <= k < 66 else p for k, p in enumerate(load)]
+    earlier = pl.concat([day(n, load) for n in (7, 2, 1)])
+    beside = replace(Beside.nothing(), windows=earlier)
+    curve, _ = meter_curve(day(0, gap), versions, DAY, metering_settings, beside)
+    filled = curve.filter(pl.col("status") == "estimated")
+    assert set(filled["rule"]) == {"reference_days"}
+    assert curve["p_kw"].to_list() == load
