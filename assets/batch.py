@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 GATE_ROWS = 5_000_000
 RESTATED = (
     "daily_curve", "meter_daily", "daily_load", "load_indices", "voltage_daily", "voltage_weekly", "voltage_monthly",
-    "unbalance_daily", "power_factor_monthly", "load_control_daily", "kpi",
+    "unbalance_daily", "power_factor_monthly", "demand_monthly", "charges_monthly", "load_control_daily", "kpi",
 )  # fmt: skip
 """Tables whose values, once their time is over, are restated when they change."""
 

@@ -14,9 +14,11 @@ import polars as pl
 from assets import control
 from assets.alarms import alarm_handlings, meter_events, metering_faulted, observabilities, register_dailies
 from assets.batch import Batch, Outcome, Part, gated
+from assets.charges import Shown, bill_checks, charges, demands, seen_bills, seen_charges, seen_demand
 from assets.curves import (
     batch_windows,
     curves,
+    demands_of_days,
     loads,
     meter_curves,
     meter_dailies,
@@ -62,6 +64,8 @@ class Result:
     group: str
     deps: tuple[str, ...] = ()
     lake: tuple[str, ...] = ()
+    seen: Callable[[Batch, date], Shown] | None = None
+    """Metadata of the newest day: numbers that draw trends, markdown with a picture."""
 
 
 _COUNTED = (
@@ -71,15 +75,43 @@ _COUNTED = (
     Result("meter_curve", "meter_curve", meter_curves, "load", ("batch_windows",)),
     Result("meter_daily", "meter_daily", meter_dailies, "load", ("meter_curve",)),
     Result("daily_curve", "daily_curve", curves, "load", ("meter_curve", "customers")),
-    Result("daily_load", "daily_load", loads, "load", ("daily_curve", "batch_windows"), ("readings",)),
+    Result("demand_daily", "demand_daily", demands_of_days, "load", ("daily_curve", "meter_curve"), ("readings",)),
+    Result("daily_load", "daily_load", loads, "load", ("daily_curve", "demand_daily", "batch_windows")),
     Result("scope_curve", "scope_curve", group_curves, "load", ("daily_curve", "customers")),
     Result("load_indices", "load_indices", indices, "load", ("daily_curve", "daily_load", "scope_curve", "customers")),
-    Result("customer_lists", "customer_lists", lists, "registry", ("daily_load", "customers")),
+    Result("customer_lists", "customer_lists", lists, "customers", ("daily_load", "customers")),
     Result("voltage_daily", "voltage_daily", voltages, "supply", ("meters",), ("readings",)),
     Result("voltage_weekly", "voltage_weekly", weekly_voltages, "supply", ("voltage_daily",)),
     Result("voltage_monthly", "voltage_monthly", monthly_voltages, "supply", ("voltage_daily", "customers")),
     Result("unbalance_daily", "unbalance_daily", unbalances, "supply", ("meters",), ("readings",)),
     Result("power_factor_monthly", "power_factor_monthly", power_factors, "supply", ("meter_daily", "customers")),
+    Result(
+        "demand_monthly",
+        "demand_monthly",
+        demands,
+        "charges",
+        ("demand_daily", "power_factor_monthly", "customers"),
+        ("frozen_registers",),
+        seen_demand,
+    ),
+    Result(
+        "charges_monthly",
+        "charges_monthly",
+        charges,
+        "charges",
+        ("demand_monthly", "daily_load", "daily_curve", "power_factor_monthly", "customers"),
+        ("frozen_registers",),
+        seen_charges,
+    ),
+    Result(
+        "bill_check",
+        "bill_check",
+        bill_checks,
+        "charges",
+        ("charges_monthly", "meter_daily"),
+        ("service_events",),
+        seen_bills,
+    ),
     Result("violations", "violations", violations, "supply", (), ("violations", "feedback")),
     Result("storms", "storms", storms_of, "supply", ("violations", "customers")),
     Result("meter_events", "meter_events", meter_events, "supply", ("violations", "meters"), ("meter_events",)),
@@ -183,7 +215,7 @@ def _asset(
             outcome.stage.discard()
             raise dg.Failure(_refusal(outcome.verdict), allow_retries=False)
         outcome.stage.publish()
-        for day, metadata in _metadata(batch, table, wanted, outcome):
+        for day, metadata in _metadata(batch, result, table, wanted, outcome):
             context.add_asset_metadata(metadata, partition_key=day.isoformat())
         yield dg.MaterializeResult()
 
@@ -278,7 +310,7 @@ def _column_schema(table: Table) -> dg.TableSchema:
 
 
 def _metadata(
-    batch: Batch, table: Table, days: Sequence[date], outcome: Outcome
+    batch: Batch, result: Result, table: Table, days: Sequence[date], outcome: Outcome
 ) -> Iterator[tuple[date, dict[str, dg.MetadataValue | int]]]:
     for day in days:
         metadata: dict[str, dg.MetadataValue | int] = {"dagster/row_count": outcome.rows[day]}
@@ -286,7 +318,15 @@ def _metadata(
             curve = batch.marts.read(table, [day])
             metadata["curve"] = dg.MetadataValue.md(curve_picture(curve, batch.settings.timezone))
             metadata["preview"] = dg.MetadataValue.md(_markdown(curve.head(PREVIEW_ROWS)))
+        if result.seen is not None and day == days[-1]:
+            metadata |= {name: _shown(value) for name, value in result.seen(batch, day).items()}
         yield day, metadata
+
+
+def _shown(value: float | str) -> dg.MetadataValue:
+    if isinstance(value, str):
+        return dg.MetadataValue.md(value)
+    return dg.MetadataValue.int(value) if isinstance(value, int) else dg.MetadataValue.float(value)
 
 
 def _markdown(frame: pl.DataFrame) -> str:

@@ -16,7 +16,8 @@ from assets.readings import believed_answers, copies, lots, near_day, readings, 
 from assets.reconciliations import disputed
 from metering.calendar import day_bounds, local_date
 from metering.load.curve import daily_curve
-from metering.load.indices import CURVE, daily_load, slides
+from metering.load.demand import demand_daily, slides
+from metering.load.indices import CURVE, daily_load
 from metering.load.registers import chain_of
 from metering.load.windows import USED, windows
 from metering.readings.plausible import believed
@@ -24,6 +25,7 @@ from metering.readings.slots import WINDOW_US, answering, estimates, placed
 from metering.supply.power_factor import power_factor_monthly
 from metering.tables import TIMESTAMP
 from metering.tables.batch import BATCH_WINDOWS, METER_CURVE, REGISTER_ENDS
+from metering.tables.charges import DEMAND_DAILY
 from metering.tables.lake import CHAIN, REGISTERS
 from metering.tables.schema import no_rows
 from metering.tables.warehouse import METER_DAILY
@@ -202,17 +204,27 @@ def _adding_up(batch: Batch, rows: pl.DataFrame, days: Sequence[date]) -> pl.Dat
     return adding_up(rows, batch.registry.meter_versions, days, batch.settings)
 
 
-def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+def demands_of_days(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
     registry, settings = batch.registry, batch.settings
     for lot in lots(batch, days):
         rows = believed_answers(batch, lot, ("meter_id", "p_kw")) if slides(registry.meter_versions) else None
         for day in lot:
-            curve = batch.marts.read(batch.tables["daily_curve"], [day], CURVE)
-            of_day = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *SLOT))
+            curve = batch.marts.read(batch.tables["daily_curve"], [day], (*CURVE, "status"))
+            meters = batch.marts.read(METER_CURVE, [day], ("meter_id", "window_end", "p_kw", "status"))
             near = None if rows is None else near_day(rows, day, settings.timezone)
-            customers = registry.customers_on(day)
-            load = daily_load(curve, of_day, near, customers, registry.meter_versions, day, settings, batch.until)
-            yield Part(day_partition(day), load, day)
+            found = demand_daily(curve, meters, near, registry.meter_versions, day, settings, batch.until)
+            yield Part(day_partition(day), found, day)
+
+
+def loads(batch: Batch, days: Sequence[date]) -> Iterator[Part]:
+    registry, settings = batch.registry, batch.settings
+    for day in days:
+        curve = batch.marts.read(batch.tables["daily_curve"], [day], CURVE)
+        of_day = batch.marts.read(WINDOWS, [day], (*WINDOWS.key, *SLOT))
+        demand = batch.marts.read(DEMAND_DAILY, [day])
+        customers = registry.customers_on(day)
+        load = daily_load(curve, of_day, demand, customers, registry.meter_versions, day, settings, batch.until)
+        yield Part(day_partition(day), load, day)
 
 
 def power_factors(batch: Batch, days: Sequence[date]) -> Iterator[Part]:

@@ -17,7 +17,7 @@ from assets.catalogue import RESULTS
 from metering.kpi.catalogue import METER_DAYS, from_days, sources
 from metering.settings import Kpi
 from metering.tables import LAKE, TIMESTAMP, Column, Table, warehouse
-from metering.tables.records import FIGURES, KINDS, MONEY, NAMES, Field, RecordKind
+from metering.tables.records import FIGURES, KINDS, LINES, MONEY, NAMES, Field, RecordKind
 from metering.tables.views import View, views
 from orchestration.home.settings import Settings, explained_defaults, load_settings
 from orchestration.reference_rules import NOTE, grid, rules_page
@@ -264,7 +264,7 @@ def _shape(field: Field) -> str:
     shapes = {
         pl.String(): "string", pl.Float64(): "number", pl.Int32(): "integer", pl.Boolean(): "true, false",
         TIMESTAMP: "time", pl.Date(): "YYYY-MM-DD", NAMES: "strings", FIGURES: "number, or numbers by name",
-        MONEY: "decimal text",
+        MONEY: "decimal text", LINES: "objects",
     }  # fmt: skip
     return next(said for dtype, said in shapes.items() if dtype == field.column.dtype)
 

@@ -6,8 +6,9 @@ Here: building, publishing and querying the DuckDB file. Not here: how its rows 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -62,8 +63,20 @@ def build(
         return rows
 
 
-def query(home: Path, sql: str, timezone: str = "UTC") -> pl.DataFrame:
-    """The result of one SQL query on the published warehouse, read-only; times are shown in `timezone`.
+@dataclass(frozen=True)
+class Then:
+    """The warehouse at an earlier time: of each table SQL that says which rows there were, `frames` of those that were
+    otherwise, and the views of them.
+    """
+
+    rows: Mapping[str, str]
+    frames: Mapping[str, pl.DataFrame]
+    views: Sequence[View]
+
+
+def query(home: Path, sql: str, timezone: str = "UTC", then: Then | None = None) -> pl.DataFrame:
+    """The result of one SQL query on the published warehouse, read-only; times are shown in `timezone`. `then`: on it
+    as it was.
 
     Raises UserError when there is no warehouse yet, or the SQL is wrong or yields no table.
     """
@@ -71,7 +84,7 @@ def query(home: Path, sql: str, timezone: str = "UTC") -> pl.DataFrame:
     if not path.exists():
         raise UserError(f"no warehouse at {path} yet: run `kilowatch materialize --from DATE --to DATE` first")
     try:
-        with duckdb.connect(str(path), read_only=True, config=_config()) as connection:
+        with _opened(path, then) as connection:
             connection.execute("SET TimeZone = ?", [timezone])
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
@@ -80,6 +93,29 @@ def query(home: Path, sql: str, timezone: str = "UTC") -> pl.DataFrame:
         raise UserError(_one_line(error)) from error
     except (pl.exceptions.PolarsError, ValueError) as error:
         raise UserError(f"the result cannot be shown: {_one_line(error)}; CAST or rename that column") from error
+
+
+@contextmanager
+def _opened(path: Path, then: Then | None) -> Iterator[duckdb.DuckDBPyConnection]:
+    if then is None:
+        with duckdb.connect(str(path), read_only=True, config=_config()) as connection:
+            yield connection
+        return
+    with duckdb.connect(":memory:", config=_config()) as connection:
+        connection.execute(f"ATTACH {_text(str(path))} AS published (READ_ONLY)")
+        there = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+        for name, where in then.rows.items():
+            if name not in there:  # the warehouse is older than the table
+                continue
+            if name in then.frames:
+                connection.register(f"{name} then", then.frames[name].to_arrow())
+                connection.execute(f"CREATE VIEW {_name(name)} AS FROM {_name(f'{name} then')}")
+            else:
+                connection.execute(f"CREATE VIEW {_name(name)} AS FROM published.{_name(name)} WHERE {where}")
+        for view in then.views:
+            with suppress(duckdb.CatalogException):
+                _view(connection, view)
+        yield connection
 
 
 def _result(connection: duckdb.DuckDBPyConnection, sql: str) -> pl.DataFrame:
@@ -112,24 +148,32 @@ def _fill(
     with duckdb.connect(":memory:", config=config) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(f"ATTACH {_text(building)} AS built (STORAGE_VERSION '{STORAGE_VERSION}')")
-        rows = {name: _table(connection, table, marts.files(name)) for name, table in tables.items()}
         connection.execute("USE built")
+        connection.execute("BEGIN")  # a commit for each comment would cost more than the rows
+        for table in tables.values():
+            _create(connection, table)
         for view in views:
             _view(connection, view)
+        connection.execute("COMMIT")
+        rows = {name: _insert(connection, table, marts.files(name)) for name, table in tables.items()}
         connection.execute("USE memory")
         connection.execute("CHECKPOINT built")
         connection.execute("DETACH built")
     return rows
 
 
-def _table(connection: duckdb.DuckDBPyConnection, table: Table, files: list[Path]) -> int:
-    name = f"built.{_name(table.name)}"
+def _create(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    name = _name(table.name)
     connection.execute(f"CREATE TABLE {name} ({', '.join(_ddl(column) for column in table.columns)})")
     connection.execute(f"COMMENT ON TABLE {name} IS {_text(table.meaning)}")
     _comment(connection, name, table.columns)
-    if files:
-        connection.execute(f"INSERT INTO {name} {_select(connection, table, files)}")
-    counted = connection.execute(f"SELECT count(*) FROM {name}").fetchone()
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: Table, files: list[Path]) -> int:
+    if not files:
+        return 0
+    connection.execute(f"INSERT INTO {_name(table.name)} {_select(connection, table, files)}")
+    counted = connection.execute(f"SELECT count(*) FROM {_name(table.name)}").fetchone()
     return int(counted[0]) if counted else 0
 
 
@@ -147,7 +191,8 @@ def _comment(connection: duckdb.DuckDBPyConnection, name: str, columns: Iterable
 
 
 def _ddl(column: Column) -> str:
-    kind = _SQL_TYPES[column.dtype() if isinstance(column.dtype, type) else column.dtype]
+    dtype = column.dtype() if isinstance(column.dtype, type) else column.dtype
+    kind = f"DECIMAL({dtype.precision}, {dtype.scale})" if isinstance(dtype, pl.Decimal) else _SQL_TYPES[dtype]
     return f"{_name(column.name)} {kind}{'' if column.nullable else ' NOT NULL'}"
 
 

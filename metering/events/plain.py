@@ -246,7 +246,9 @@ class Pair:
             if started_us in after:
                 story, version = after[started_us]
                 if told is None or told.state == "withdrawn" or told.story[:5] != story[:5]:
-                    changes += self._emit(started_us, story, version, at_us)
+                    goes_on = story.ended_us is None  # then it is told as of now, not as of the late reading
+                    until_us = max([at_us, *self._times[-1:]]) if goes_on else at_us
+                    changes += self._emit(started_us, story, version, until_us)
                 else:  # the step alone, which nobody is told
                     told.story = story
             elif told is not None and told.state != "withdrawn":

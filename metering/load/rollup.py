@@ -10,9 +10,10 @@ from datetime import date
 
 import polars as pl
 
-from metering.load.indices import BLOCK, CURVE, curve_indices
+from metering.load.indices import CURVE, curve_indices
 from metering.registry.scopes import CUSTOMER, groups_of, scopes_of
 from metering.settings import LoadRateBands, MeteringSettings
+from metering.tables.charges import BLOCK
 from metering.tables.rollups import DAY, LOAD_BANDS, SCOPE_CURVE, load_indices_table
 from metering.tables.schema import finite
 
@@ -26,14 +27,16 @@ def scope_curves(curve: pl.DataFrame, customers: pl.DataFrame, day: date) -> pl.
     `curve`: DAILY_CURVE, other days are left out; `customers`: one row each. A value is the sum of those known, null
     where none is or where the sum is no finite number; a customer in no group (no feeder, say) counts for '*' alone.
     """
-    p, known = pl.col("p_kw"), [pl.col(value) for value in _VALUES]
-    sums = (
-        curve.filter(pl.col("date") == day)
-        .join(groups_of(customers), on="customer_no")
-        .group_by(*_BY, "point", "window_end")
-        .agg(*(pl.when(v.count() > 0).then(v.sum()) for v in known), p.count().cast(pl.Int32).alias("customers"))
-    )
-    return SCOPE_CURVE.conform(finite(sums), date=day).sort(SCOPE_CURVE.key)
+    values = [pl.when(value.count() > 0).then(value.sum()) for value in map(pl.col, _VALUES)]
+    known = pl.col("p_kw").count().cast(pl.Int32).alias("customers")
+    of_day = curve.filter(pl.col("date") == day)
+    by_kind = groups_of(customers).partition_by("scope_kind", as_dict=True)  # one join with all would be twice as dear
+    sums = [
+        of_day.join(members, on="customer_no").group_by(*_BY, "point", "window_end").agg(*values, known)
+        for members in by_kind.values()
+    ]
+    rows = pl.concat([SCOPE_CURVE.empty().drop("date"), *sums], how="diagonal_relaxed")
+    return SCOPE_CURVE.conform(finite(rows), date=day).sort(SCOPE_CURVE.key)
 
 
 def day_indices(

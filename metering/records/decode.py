@@ -22,11 +22,12 @@ from metering.readings.admission import as_told, instant, origin_of, rejects
 from metering.readings.decode import Lines, Messages
 from metering.readings.json_lines import Problem, is_number, is_text, json_object
 from metering.readings.payloads import JSON, NO_REJECTS, Decoded
-from metering.tables.records import EVERY, FIGURES, MONEY, NAMES, Field, RecordKind
+from metering.tables.records import EVERY, FIGURES, LINES, MONEY, NAMES, Field, RecordKind
 from metering.tables.schema import TIMESTAMP
 from metering.text import printable
 
 _DECIMAL = re.compile(r"[+-]?\d{1,14}(\.\d{1,4})?")
+_PRICE = re.compile(r"[+-]?\d{1,10}(\.\d{1,8})?")
 _MONTH = re.compile(r"\d{4}-\d{2}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -221,7 +222,7 @@ def _reader(field: Field) -> Callable[[str, Any], Any]:
         return _month if field.month else _date
     readers: dict[Any, Callable[[str, Any], Any]] = {
         pl.String: _text, pl.Float64: _number, pl.Int32: _integer, pl.Boolean: _flag, NAMES: _names,
-        FIGURES: _figures, MONEY: _money,
+        FIGURES: _figures, MONEY: _money, LINES: _bill_lines,
     }  # fmt: skip
     return readers[dtype]
 
@@ -288,6 +289,28 @@ def _money(name: str, value: Any) -> Any:
     if not _DECIMAL.fullmatch(value):
         raise _WrongError(f"{name} '{printable(value)}' is no decimal number of at most 4 decimals", "bad_value")
     return Decimal(value)
+
+
+def _bill_lines(name: str, value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(line, dict) for line in value):
+        raise _WrongError(f"{name} is not an array of objects")
+    return [_bill_line(f"{name}[{number}]", line) for number, line in enumerate(value)]
+
+
+def _bill_line(name: str, line: Mapping[str, Any]) -> dict[str, Any]:
+    for field in ("item", "amount"):
+        if line.get(field) is None:
+            raise _WrongError(f"{name} has no {field}", "missing_field")
+    price = line.get("price")
+    if price is not None and not (isinstance(price, str) and _PRICE.fullmatch(price)):
+        raise _WrongError(f"{name}.price is no decimal number of at most 8 decimals in a string", "bad_value")
+    quantity = line.get("quantity")
+    return {
+        "item": _text(f"{name}.item", line["item"]),
+        "quantity": None if quantity is None else _money(f"{name}.quantity", quantity),
+        "price": None if price is None else Decimal(price),
+        "amount": _money(f"{name}.amount", line["amount"]),
+    }
 
 
 def _names(name: str, value: Any) -> list[str]:

@@ -62,6 +62,7 @@ METER_VERSIONS = pl.Schema(
         "suspended_kva": pl.Float64(),
         "pt_ratio": pl.Float64(),
         "sampling": pl.String(),
+        "source_no": pl.Int32(),
     }
 )
 

@@ -16,6 +16,7 @@ from metering.registry.cells import Check, refuse, typed
 from metering.registry.meter_versions import DAY_S, METER_VERSIONS, meter_versions, validity
 from metering.settings import MeteringSettings
 from metering.settings.kpis import GROUPS
+from metering.tables.charges import BASES
 from metering.tables.warehouse import CUSTOMERS, METERS, METERS_IN_FILE
 from metering.text import filled
 
@@ -111,6 +112,11 @@ def _customer_checks(settings: MeteringSettings) -> list[Check]:
             "suspended_kva",
             suspended > pl.col("contract_capacity_kva"),
             filled("{} is more than the contract capacity, {}", suspended, pl.col("contract_capacity_kva")),
+        ),
+        Check(
+            "basic_charge",
+            (pl.col("basic_charge") == BASES[1]) & pl.col("contract_demand_kw").is_null(),
+            pl.lit(f"{BASES[1]} needs a contract_demand_kw"),
         ),
         Check("pf_standard", ~standard.is_in(PF_STANDARDS), filled("{} is not 0.90, 0.85 or 0.80", standard)),
         Check(

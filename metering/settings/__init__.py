@@ -6,8 +6,11 @@ Here: only their shape, one module a subject. The figures themselves, with the c
 day in question is in force.
 """
 
+from metering.settings.charges import BasicCharge as BasicCharge
 from metering.settings.charges import PowerFactorAdjustment as PowerFactorAdjustment
 from metering.settings.charges import PowerFactorStep as PowerFactorStep
+from metering.settings.charges import Price as Price
+from metering.settings.charges import Settlement as Settlement
 from metering.settings.charges import Tariff as Tariff
 from metering.settings.charges import TariffHours as TariffHours
 from metering.settings.charges import periods_of as periods_of

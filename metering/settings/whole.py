@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
-from metering.settings.charges import PowerFactorAdjustment, Tariff, periods_of
+from metering.settings.charges import BasicCharge, PowerFactorAdjustment, Price, Settlement, Tariff, periods_of
 from metering.settings.control import ControlSettings
 from metering.settings.forecast import ForecastSettings
 from metering.settings.kpis import Kpi
@@ -39,6 +39,9 @@ class MeteringSettings:
     voltage_quality: tuple[VoltageQuality, ...]
     power_factor: tuple[PowerFactorAdjustment, ...]
     tariffs: tuple[Tariff, ...]
+    prices: tuple[Price, ...] = ()
+    basic_charge: tuple[BasicCharge, ...] = ()
+    settlement: tuple[Settlement, ...] = ()
     holidays: Mapping[date, str]
     workdays: Mapping[date, str]
     kpi: dict[str, Kpi]

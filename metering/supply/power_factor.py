@@ -13,8 +13,8 @@ import polars as pl
 
 from metering.calendar import month_of
 from metering.settings import MeteringSettings, PowerFactorAdjustment, in_force
+from metering.tables.charges import POWER_FACTOR_MONTHLY
 from metering.tables.schema import finite
-from metering.tables.warehouse import POWER_FACTOR_MONTHLY
 
 
 def power_factor(p: pl.Expr, q: pl.Expr) -> pl.Expr:
@@ -95,12 +95,15 @@ def energies(days: pl.DataFrame, by: str = "customer_no") -> pl.DataFrame:
     return finite(sums)
 
 
-def reactive_kvarh() -> pl.Expr:
+def reactive_kvarh(reactive: str = "absolute") -> pl.Expr:
     """Q [kvarh] = |import| + |export| of the columns import_kvarh, export_kvarh: leading is penalised as lagging is.
 
-    Where only one of them is metered it counts alone; null where neither is.
+    `reactive` = "net": |import - export|. Where only one of them is metered it counts alone; null where neither is.
     """
     imported, exported = pl.col("import_kvarh").abs(), pl.col("export_kvarh").abs()
+    if reactive == "net":
+        net = (imported.fill_null(0) - exported.fill_null(0)).abs()
+        return pl.when(imported.is_not_null() | exported.is_not_null()).then(net)
     return pl.when(imported.is_not_null() | exported.is_not_null()).then(pl.sum_horizontal(imported, exported))
 
 
@@ -114,13 +117,18 @@ def power_factor_monthly(
     """POWER_FACTOR_MONTHLY of the local month that the date `month` lies in, for customers with energy in it.
 
     `days`: METER_DAILY; days of other months are left out. PF = P / sqrt(P^2 + Q^2), rounded half up to 2 decimals,
-    with P what is drawn from the grid and Q of `reactive_kvarh`. A running month goes on as its days so far.
+    with P what is drawn from the grid (or that less what is fed into it) and Q of `reactive_kvarh`, as the settings in
+    force have both. A running month goes on as its days so far.
     """
     first = month.replace(day=1)
     adjustment = in_force(settings.power_factor, first)
     theirs = days.filter(month_of(pl.col("date")) == first)
     hours = theirs.group_by("customer_no").agg((pl.col("date").n_unique() * 24.0).alias("hours"))
-    pf, standard = power_factor(pl.col("active_kwh"), reactive_kvarh()), pl.col("pf_standard")
+    q, standard = reactive_kvarh(adjustment.reactive), pl.col("pf_standard")
+    p = pl.col("active_kwh")
+    if adjustment.active == "net":
+        p = (p - pl.col("fed_kwh").fill_null(0)).clip(lower_bound=0)
+    pf = power_factor(p, q)
     rows = (
         energies(theirs)
         .join(hours, on="customer_no")
@@ -128,9 +136,7 @@ def power_factor_monthly(
         .with_columns(
             half_up(pf, 2).alias("power_factor"),
             half_up(pf, 2).alias("projected_power_factor"),
-            kvar_needed(pl.col("active_kwh"), reactive_kvarh(), standard, pl.col("hours"))
-            .round(3)
-            .alias("kvar_needed"),
+            kvar_needed(p, q, standard, pl.col("hours")).round(3).alias("kvar_needed"),
         )
         .with_columns(adjustment_pct(pl.col("power_factor"), standard, adjustment).alias("adjustment_pct"))
     )

@@ -253,7 +253,13 @@ VIOLATIONS = Table(
         Column("message_zh", pl.String, "What happened, in Chinese", nullable=False),
         Column("message_en", pl.String, "What happened, in English", nullable=False),
         Column("ruleset", pl.String, "The version of the rule that judged it", nullable=False),
-        Column("at", TIMESTAMP, "Event time of the reading that caused this change", "UTC", nullable=False),
+        Column(
+            "at",
+            TIMESTAMP,
+            "Event time of the reading that caused this change; of the newest one, where a late one did while it goes on",
+            "UTC",
+            nullable=False,
+        ),
         Column(
             "occurrences",
             pl.Int32,

@@ -16,7 +16,7 @@ import polars as pl
 from metering.tables.control import ALARM_RULES, LOAD_CONTROL
 from metering.tables.lake import COMPLIANCE, MEASURED, READINGS, REJECTS, VIOLATIONS, WINDOWS
 from metering.tables.notices import NOTICES
-from metering.tables.records import FIGURES, KINDS, MONEY, NAMES, Field, RecordKind
+from metering.tables.records import FIGURES, KINDS, LINES, MONEY, NAMES, Field, RecordKind
 from metering.tables.schema import TIMESTAMP, Column, Table
 
 RFC3339_UTC = "%Y-%m-%dT%H:%M:%S%.fZ"  # a fraction only where there is one
@@ -248,6 +248,9 @@ def _record_schema(kind: RecordKind) -> dict[str, Any]:
     return {**said, "allOf": conditions} if conditions else said
 
 
+_MONEY = r"^[+-]?\d{1,14}(\.\d{1,4})?$"
+
+
 def _record_property(field: Field) -> dict[str, Any]:
     column, number = field.column, {"type": "number"}
     optional = [] if field.required else [{"type": "null"}]
@@ -260,7 +263,22 @@ def _record_property(field: Field) -> dict[str, Any]:
         TIMESTAMP: [{"type": "string", "pattern": _WITH_OFFSET}, {"type": "integer"}],
         NAMES: [names],
         FIGURES: [number, figures],
-        MONEY: [{"type": "string", "pattern": r"^[+-]?\d{1,14}(\.\d{1,4})?$"}],
+        MONEY: [{"type": "string", "pattern": _MONEY}],
+        LINES: [
+            {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "item": {"type": "string"},
+                        "quantity": {"type": ["string", "null"], "pattern": _MONEY},
+                        "price": {"type": ["string", "null"], "pattern": r"^[+-]?\d{1,10}(\.\d{1,8})?$"},
+                        "amount": {"type": "string", "pattern": _MONEY},
+                    },
+                    "required": ["item", "amount"],
+                },
+            }
+        ],
     }
     if field.month:
         shapes[pl.Date()] = [{"type": "string", "pattern": r"^\d{4}-\d{2}$"}]

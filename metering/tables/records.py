@@ -24,6 +24,8 @@ EVERY = "*"
 NAMES = pl.List(pl.String())
 MONEY = pl.Decimal(18, 4)
 """Decimal text in JSON: a binary number would not say what was meant."""
+LINES = pl.List(pl.Struct({"item": pl.String(), "quantity": MONEY, "price": pl.Decimal(18, 8), "amount": MONEY}))
+"""A JSON array of objects, the lines of a bill: `item`, and as decimal text `quantity`, `price`, `amount`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +300,7 @@ _VISIT = {"subject": False, "findings": False}
 _DUTY = {"valid_to": False, "document": False, "findings": False}
 _ADVICE = {"advice_id": True}
 _ANSWER = {"plan_id": True}
+_BILL = {"month": False, "amount": True, "due_on": False, "balance": False, "lines": False}
 _ACCOUNT = {"month": False, "amount": True, "due_on": False, "balance": False}
 PLAN_ANSWERS = ("plan.accepted", "plan.declined", "plan.opted_out")
 SERVICE_TYPES: dict[str, dict[str, bool]] = {
@@ -308,7 +311,7 @@ SERVICE_TYPES: dict[str, dict[str, bool]] = {
     **dict.fromkeys(("drill", "emergency_plan", "usage_plan", "equipment_diagnosis", "guidance", "inspection"), _DUTY),
     "outage_advice": {"outage_id": True, "accepted": False},
     "supply_check": {"sources_ok": False, "interlock_ok": False, "agreement_valid_to": False},
-    "bill": _ACCOUNT,
+    "bill": _BILL,
     "payment": _ACCOUNT,
     "prepaid": {**_ACCOUNT, "amount": False, "balance": True},
     **dict.fromkeys(("advice.sent", "advice.accepted", "advice.declined", "advice.done"), _ADVICE),
@@ -351,6 +354,7 @@ SERVICE = _kind(
         _flag("interlock_ok", "The interlock against back-feeding is in order"),
         _date("agreement_valid_to", "Last day of the agreement on dual or own supply"),
         _date("month", "First day of the month that a bill is for", month=True),
+        Field(Column("lines", LINES, "Lines of a bill: item, and as decimal text quantity, price, amount (yuan)")),
         _money("amount", "Amount"),
         _date("due_on", "Day that a bill is due on"),
         _money("balance", "Balance after it"),

@@ -10,8 +10,9 @@ from datetime import datetime
 
 import polars as pl
 
+from metering.tables.charges import LINE_STATES
 from metering.tables.evidence import RESTATEMENTS
-from metering.tables.schema import Table
+from metering.tables.schema import Column, Table
 
 _TOLERANCE = 1e-9
 _WORDS = ("status",)
@@ -22,7 +23,7 @@ def restated(table: Table, before: pl.DataFrame, after: pl.DataFrame, at: dateti
 
     A row that is on one side only differs from nulls. `at` is the data time of the change.
     """
-    compared = [c.name for c in table.columns if c.name not in table.key and (c.dtype != pl.String or c.name in _WORDS)]
+    compared = [c.name for c in table.columns if c.name not in table.key and (c.dtype != pl.String or _is_status(c))]
     both = before.join(after, on=list(table.key), how="full", coalesce=True, suffix="_after")
     key = pl.concat_str([pl.concat_str(pl.lit(f"{k}="), pl.col(k).cast(pl.String)) for k in table.key], separator=", ")
     frames = [
@@ -36,6 +37,11 @@ def restated(table: Table, before: pl.DataFrame, after: pl.DataFrame, at: dateti
     ]
     rows = pl.concat([RESTATEMENTS.empty().select("key", "column", "before", "after"), *frames])
     return RESTATEMENTS.conform(rows, table_name=table.name, restated_at=at, cause=cause)
+
+
+def _is_status(column: Column) -> bool:
+    """A word that says what a value is. How far a line of a bill is settled changes with time alone."""
+    return column.name in _WORDS and column.allowed != LINE_STATES
 
 
 def together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:

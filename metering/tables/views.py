@@ -71,25 +71,6 @@ _VIEWS = (
         ),
     ),
     View(
-        "below_power_factor_standard",
-        "Customers under their power-factor standard, month by month, with the surcharge it costs, worst first.",
-        f"""
-        SELECT p.month, p.customer_no, c.name, c.manager, p.power_factor, p.pf_standard,
-               round(p.pf_standard - p.power_factor, 2) AS short_by, p.adjustment_pct, p.kvar_needed, p.active_kwh,
-               p.projected_power_factor
-        FROM power_factor_monthly p LEFT JOIN {_NEWEST_OF} c USING (customer_no)
-        WHERE p.power_factor < p.pf_standard
-        ORDER BY p.month DESC, p.adjustment_pct DESC, p.customer_no""",
-        (
-            _MONTH, _CUSTOMER, _NAME, _MANAGER, _number("power_factor", "Power factor of the month"),
-            _number("pf_standard", "The customer's standard"), _number("short_by", "Standard less power factor"),
-            _number("adjustment_pct", "Surcharge on basic and energy charge, without government funds", "%"),
-            _number("kvar_needed", "Capacitors that lift it to the standard", "kvar"),
-            _number("active_kwh", "Energy that the surcharge is on, by its energy charge", "kWh"),
-            _number("projected_power_factor", "At the month's end if it goes on as so far"),
-        ),
-    ),
-    View(
         "demand_top20",
         "The 20 customers of the largest demand in each month.",
         f"""
@@ -255,8 +236,41 @@ _VIEWS = (
 
 def views(tables: Iterable[Table], periods: Sequence[str]) -> dict[str, View]:
     """All views by name, over the warehouse's `tables`; `periods` are the time-of-use periods of the settings."""
-    every = (*_VIEWS, _peak_valley(periods), _freshness(tables))
+    known = tuple(tables)
+    charged = any(table.name == "charges_monthly" for table in known)
+    every = (*_VIEWS, _below_standard(charged), _peak_valley(periods), _freshness(known))
     return {view.name: view for view in sorted(every, key=lambda view: view.name)}
+
+
+def _below_standard(charged: bool) -> View:
+    """What it costs is in percent, and in yuan where charges are computed."""
+    cost = """ LEFT JOIN (
+            SELECT customer_no, month, CAST(sum(amount) AS DECIMAL(18, 2)) AS surcharge_yuan FROM charges_monthly
+            WHERE component = 'power_factor_adjustment' GROUP BY customer_no, month
+        ) s USING (customer_no, month)"""
+    yuan = Column(
+        "surcharge_yuan", pl.Decimal(18, 2), "What that is, deltas included; of a running month so far", "yuan"
+    )
+    return View(
+        "below_power_factor_standard",
+        "Customers under their power-factor standard, month by month, with the surcharge it costs, worst first.",
+        f"""
+        SELECT p.month, p.customer_no, c.name, c.manager, p.power_factor, p.pf_standard,
+               round(p.pf_standard - p.power_factor, 2) AS short_by, p.adjustment_pct, {"surcharge_yuan," if charged else ""}
+               p.kvar_needed, p.active_kwh, p.projected_power_factor
+        FROM power_factor_monthly p LEFT JOIN {_NEWEST_OF} c USING (customer_no){cost if charged else ""}
+        WHERE p.power_factor < p.pf_standard
+        ORDER BY p.month DESC, p.adjustment_pct DESC, p.customer_no""",
+        (
+            _MONTH, _CUSTOMER, _NAME, _MANAGER, _number("power_factor", "Power factor of the month"),
+            _number("pf_standard", "The customer's standard"), _number("short_by", "Standard less power factor"),
+            _number("adjustment_pct", "Surcharge on basic and energy charge, without government funds", "%"),
+            *((yuan,) if charged else ()),
+            _number("kvar_needed", "Capacitors that lift it to the standard", "kvar"),
+            _number("active_kwh", "Energy that the surcharge is on, by its energy charge", "kWh"),
+            _number("projected_power_factor", "At the month's end if it goes on as so far"),
+        ),
+    )  # fmt: skip
 
 
 def _peak_valley(periods: Sequence[str]) -> View:

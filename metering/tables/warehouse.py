@@ -19,6 +19,8 @@ from metering.tables.alarms import (
     REGISTER_DAILY,
     RULE_OBSERVABILITY,
 )
+from metering.tables.charges import BASES, CHARGES, PF_MEASURES, SUPPLY_MODES
+from metering.tables.charges import POWER_FACTOR_MONTHLY as POWER_FACTOR_MONTHLY
 from metering.tables.control import CONTROL
 from metering.tables.evidence import QUALITY_RESULTS, RECONCILIATION, RESTATEMENTS
 from metering.tables.kpi import KPI
@@ -41,8 +43,6 @@ STATUS_MEANING = (
     "names; estimated: wholly or partly filled or spread, or told as an estimate by its reading; edited: by a correction; "
     "missing: nothing is known"
 )
-
-_PF = "Measures for power-factor tariff adjustment, 1983"
 
 
 def _customer(scope: bool = False) -> Column:
@@ -69,7 +69,7 @@ CUSTOMERS = Table(
             pl.Float64,
             "Power-factor standard: 0.90, 0.85 or 0.80",
             "",
-            _PF,
+            PF_MEASURES,
             nullable=False,
             minimum=0.8,
             maximum=0.9,
@@ -89,6 +89,22 @@ CUSTOMERS = Table(
         ),
         Column(
             "protected_kw", pl.Float64, "Load never cut by load control; null: none", "kW", optional=True, minimum=0
+        ),
+        Column(
+            "supply_mode",
+            pl.String,
+            "How energy is bought: by the utility as proxy, from a retailer, wholesale",
+            nullable=False,
+            allowed=SUPPLY_MODES,
+            optional=True,
+            default="proxy",
+        ),
+        Column(
+            "basic_charge",
+            pl.String,
+            "What the basic charge goes by; null: the contract demand where there is one, else capacity",
+            allowed=BASES,
+            optional=True,
         ),
         Column("valid_from", pl.Date, "First local date of the row's period; null: from ever", optional=True),
         Column("valid_to", pl.Date, "Last local date of the row's period; null: still valid", optional=True),
@@ -256,55 +272,6 @@ def _daily_load(periods: Sequence[str]) -> Table:
     )
 
 
-POWER_FACTOR_MONTHLY = Table(
-    "power_factor_monthly",
-    "Power factor of one customer's local month and the tariff adjustment that follows from it.",
-    ("customer_no", "month"),
-    (
-        _customer(),
-        Column("month", pl.Date, "First day of the local month", nullable=False),
-        Column("active_kwh", pl.Float64, "Active energy drawn from the grid", "kWh", _PF),
-        Column("import_kvarh", pl.Float64, "Reactive import (lagging) energy", "kvarh", minimum=0),
-        Column("export_kvarh", pl.Float64, "Reactive export (leading) energy", "kvarh", minimum=0),
-        Column(
-            "power_factor",
-            pl.Float64,
-            "P / sqrt(P^2 + Q^2), Q = |import| + |export|, 2 decimals; null at P = Q = 0",
-            "",
-            _PF,
-            minimum=0,
-            maximum=1,
-        ),
-        Column("pf_standard", pl.Float64, "The customer's standard", "", _PF, nullable=False),
-        Column(
-            "adjustment_pct",
-            pl.Float64,
-            "Surcharge (+) or discount (-) on the adjustment base",
-            "%",
-            _PF,
-            minimum=-1.3,
-            maximum=150,
-        ),
-        Column(
-            "kvar_needed",
-            pl.Float64,
-            "Capacitors that lift the month's power factor to the standard, over the days it has so far; 0: it is met",
-            "kvar",
-            "P (tan phi1 - tan phi2)",
-            minimum=0,
-        ),
-        Column(
-            "projected_power_factor",
-            pl.Float64,
-            "Power factor at the month's end if it goes on as so far, 2 decimals",
-            "",
-            _PF,
-            minimum=0,
-            maximum=1,
-        ),
-    ),
-)
-
 FORECAST = Table(
     "forecast",
     "Day-ahead load forecast, one row for each quarter-hour; customer_no * is the whole scope.",
@@ -347,8 +314,8 @@ def warehouse(periods: Sequence[str]) -> dict[str, Table]:
     """All tables of the warehouse; `periods` are the time-of-use periods that the settings name."""
     tables = (
         CUSTOMERS, METERS, CUSTOMER_LISTS, DAILY_CURVE, METER_DAILY, _daily_load(periods), SCOPE_CURVE,
-        load_indices_table(periods), *SUPPLY, POWER_FACTOR_MONTHLY, ALARMS, STORMS, ALARM_HANDLING, METER_EVENTS_JOINED,
-        METERING_FAULTS, REGISTER_DAILY, RULE_OBSERVABILITY, NOTICES, *CONTROL, FORECAST, FORECAST_ACCURACY,
-        KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
+        load_indices_table(periods), *SUPPLY, POWER_FACTOR_MONTHLY, *CHARGES, ALARMS, STORMS, ALARM_HANDLING,
+        METER_EVENTS_JOINED, METERING_FAULTS, REGISTER_DAILY, RULE_OBSERVABILITY, NOTICES, *CONTROL, FORECAST,
+        FORECAST_ACCURACY, KPI, RECONCILIATION, QUALITY_RESULTS, RESTATEMENTS,
     )  # fmt: skip
     return {t.name: t for t in tables}

@@ -30,6 +30,7 @@ COMMANDS = {
     "compact": ("compact", "Merge the lake's small parts, and take out days past keeping"),
     "ui": ("ui", "Open the Dagster UI with its daemon, on loopback"),
     "query": ("query", "Read the warehouse with SQL"),
+    "explain": ("explain", "Say why a figure is what it is, back to its readings"),
     "reference": ("reference", "Write the reference of a home: tables, rules, KPIs, JSON Schemas"),
     "rejects": ("rejects", "List rejected readings, and replay them after a fix"),
     "broker": ("broker", "Run a local Apache Kafka"),

@@ -228,6 +228,7 @@ def _tell_where_next(home: Path, seconds: float) -> None:
     click.secho(f"Done in {seconds:.0f} s. Where to look next:", bold=True)
     for hint, call in (
         ("ask the warehouse", f'kilowatch query{home_arg} "SELECT * FROM daily_load ORDER BY p_max_kw DESC LIMIT 5"'),
+        ("views of first answers", f"kilowatch query{home_arg} --list"),
         (
             "limit violations",
             f'kilowatch query{home_arg} "SELECT rule, phase, state, message_zh FROM violations LIMIT 9"',

@@ -12,6 +12,7 @@ import click
 from metering.errors import UserError
 from orchestration.cli import home_option
 from orchestration.cli.materialize import DAY
+from orchestration.cli.query import show as show_rows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,8 +35,6 @@ def command() -> None:
 def show(home: Path, name: str | None) -> None:
     """Show every list's members and proposed changes; with LIST its rows."""
     import polars as pl
-    from rich.console import Console
-    from rich.table import Table
 
     rows = _published(home, name)
     if name is None:
@@ -45,11 +44,7 @@ def show(home: Path, name: str | None) -> None:
             (pl.col("change") == "remove").sum().alias("to be removed"),
             pl.col("as_of").first(),
         )
-    shown = [column for column in rows.columns if column != "list" or name is None]
-    table = Table(*shown)
-    for row in rows.select(shown).iter_rows():
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console().print(table)
+    show_rows(rows if name is None else rows.drop("list"))
 
 
 @command.command("approve")

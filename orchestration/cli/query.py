@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import polars as pl
     from rich.table import Column, Table
 
+    from orchestration.home.settings import Settings
+    from sinks.warehouse import Then
+
 SHOWN_ROWS = 200
 FORMATS = ("table", "csv", "json", "markdown", "parquet")
 _BY_SUFFIX = {".csv": "csv", ".json": "json", ".md": "markdown", ".parquet": "parquet"}
@@ -42,12 +45,18 @@ UNION ALL SELECT view_name, 'view', NULL, comment FROM duckdb_views() WHERE NOT 
     help="Write to a file, whose name (.csv, .json, .md, .parquet) tells the format where --format does not.",
 )
 @click.option("--list", "contents", is_flag=True, help="List the tables, and the views that answer first questions.")
+@click.option("--as-of", "as_of", help="As it was known at this data time, such as 2026-03-03T08:00.")
 @click.argument("sql", required=False)
-def command(home: Path, style: str | None, out: Path | None, contents: bool, sql: str | None) -> None:
+def command(
+    home: Path, style: str | None, out: Path | None, contents: bool, as_of: str | None, sql: str | None
+) -> None:
     """Read the warehouse with SQL (DuckDB's dialect), read-only. Times are shown in the home's time zone.
 
     For example: kilowatch query "SELECT * FROM kpi WHERE scope = '*'", or a view: kilowatch query "FROM voltage_worst".
     Rows that are wider than the terminal are shown one below the other, a line for each column.
+
+    With --as-of it answers by what was known then: restatements since are taken back, and days, months and
+    quarter-hours that were not over are left out.
     """
     from orchestration.home.settings import load_settings
     from sinks.warehouse import query
@@ -57,15 +66,35 @@ def command(home: Path, style: str | None, out: Path | None, contents: bool, sql
     style = style or _BY_SUFFIX.get(out.suffix.lower() if out else "", "table")
     if out is not None and style == "table":
         raise UserError(f"{out}: a file takes --format csv, json, markdown or parquet")
-    frame = query(home, sql or _CONTENTS, load_settings(home).timezone)
+    settings = load_settings(home)
+    then = _then(home, settings, as_of) if as_of else None
+    frame = query(home, sql or _CONTENTS, settings.timezone, then)
     try:
         if style == "table":
-            _show_contents(frame) if contents else _show(frame)
+            _show_contents(frame) if contents else show(frame)
         else:
             _write(_encoded(frame, style), style, out)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _then(home: Path, settings: Settings, as_of: str) -> Then:
+    from metering.explain.reach import over_sql
+    from metering.tables import warehouse
+    from metering.tables.views import views
+    from orchestration.explain import instant_of, known_tables
+    from sinks.warehouse import Then
+
+    try:
+        at = instant_of(as_of, settings.timezone)
+    except ValueError as error:
+        raise UserError(f"--as-of '{as_of}' is no time such as 2026-03-03T08:00") from error
+    tables = warehouse(settings.metering.periods)
+    rows = {name: over_sql(table, settings.timezone, at) for name, table in tables.items()}
+    return Then(
+        rows, known_tables(home, settings, at), list(views(tables.values(), settings.metering.periods).values())
+    )
 
 
 def _encoded(frame: pl.DataFrame, style: str) -> bytes:
@@ -111,8 +140,8 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\r", "").replace("\n", "<br>")
 
 
-def _show(frame: pl.DataFrame) -> None:
-    """As a table where it fits, else a block for each row."""
+def show(frame: pl.DataFrame) -> None:
+    """Print rows as a table where it fits the terminal, else a block for each."""
     from rich.console import Console
 
     console = Console()

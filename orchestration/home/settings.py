@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 import metering.events
 import metering.kpi
+from metering.charges.checks import charge_problems
 from metering.control.alarms import PLACEHOLDERS
 from metering.errors import SettingsError
 from metering.events.catalogue import rulebook
@@ -34,6 +35,7 @@ from metering.kpi.catalogue import problems
 from metering.registry import lists as customer_lists
 from metering.settings import (
     AlarmSettings,
+    BasicCharge,
     ControlSettings,
     ForecastSettings,
     ListSettings,
@@ -44,7 +46,9 @@ from metering.settings import (
     NoticeSettings,
     PlausibilitySettings,
     PowerFactorAdjustment,
+    Price,
     Rulebook,
+    Settlement,
     SlotSettings,
     Tariff,
     VeeSettings,
@@ -60,7 +64,6 @@ from metering.vee.validation import CHECKS, READING_CHECKS
 from orchestration.home.settings_parts import Calendar, LakePart, Retention, Topics
 from pipelines.flow.settings import StreamOptions
 
-_CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]|24:00")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _SECTION = re.compile(r"\[+([a-z_.]+)\]+")
 _BOUNDS = (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"))
@@ -104,6 +107,9 @@ class Settings(BaseSettings):
     power_factor: tuple[PowerFactorAdjustment, ...]
     calendar: Calendar
     tariffs: tuple[Tariff, ...]
+    prices: tuple[Price, ...]
+    basic_charge: tuple[BasicCharge, ...]
+    settlement: tuple[Settlement, ...]
     kpi: dict[str, Kpi]
 
     @field_validator("kpi", mode="before")
@@ -134,16 +140,13 @@ class Settings(BaseSettings):
             raise ValueError(problem)
         return value
 
-    @field_validator("tariffs")
+    @field_validator("tariffs", "prices", "basic_charge", "settlement")
     @classmethod
-    def _usable_hours(cls, value: tuple[Tariff, ...]) -> tuple[Tariff, ...]:
-        for tariff in value:
-            for hours in tariff.hours:
-                if not (_CLOCK.fullmatch(hours.start) and _CLOCK.fullmatch(hours.end)):
-                    raise ValueError(f"{tariff.name}: '{hours.start}' to '{hours.end}' is no span from 00:00 to 24:00")
-            for period in (*(hours.period for hours in tariff.hours), tariff.default_period):
-                if not _NAME.fullmatch(period):
-                    raise ValueError(f"{tariff.name}: period '{period}' must be a name such as deep_valley")
+    def _usable_charges(cls, value: Any, info: ValidationInfo) -> Any:
+        for problem in charge_problems(value, info.data.get("tariffs", ())):
+            raise ValueError(problem)
+        if not value and info.field_name in ("basic_charge", "settlement"):
+            raise ValueError("there must be at least one row")
         return value
 
     @field_validator("forecast")

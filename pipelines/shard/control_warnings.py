@@ -108,7 +108,8 @@ def step(
         if key[0] == WARNING and (over := _over(alarm, turn, force)) is not None:
             told.append(ended(alarm, max(alarm.at, over)))
             del alarms[key]
-    return state.having({WARNINGS: _kept(alarms, watched, force, context)}), told
+    kept = _kept(alarms, watched, force, context)
+    return state if kept.equals(state.frame(WARNINGS)) else state.having({WARNINGS: kept}), told
 
 
 def _put(alarms: dict[_Key, Alarm], key: _Key, alarm: Alarm | None, told: list[Alarm], tell: bool) -> None:

@@ -34,7 +34,7 @@ reads, seen, wrong = 0, set(), []
 last = 0
 while not stop.exists() or not reads:
     try:
-        with duckdb.connect(path, read_only=True) as connection:
+        with duckdb.connect(path, read_only=True, config={"threads": 1}) as connection:
             found = [connection.execute(
                 "SELECT min(v), max(v), count(*) FROM (SELECT energy_kwh AS v FROM daily_load "
                 "UNION ALL SELECT active_kwh FROM power_factor_monthly)").fetchone() for _ in range(2)]
@@ -48,7 +48,7 @@ while not stop.exists() or not reads:
     last = low
     seen.add(low)
     reads += 1
-    time.sleep(0.01)
+    time.sleep(0.05)
 print(json.dumps({"reads": reads, "versions": len(seen), "wrong": wrong[:3]}))
 """
 

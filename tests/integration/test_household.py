@@ -74,6 +74,63 @@ def test_voltage_qualification_equals_sql_from_the_file(home: Any, shared_data: 
     assert sum(day[2] + day[3] for day in found) > 0
 
 
+SQL = f"""
+    WITH rows AS (
+        SELECT strptime("Date" || ' ' || "Time", '%d/%m/%Y %H:%M:%S') AS ended,
+               TRY_CAST("Global_active_power" AS DOUBLE) AS kw, TRY_CAST("Sub_metering_3" AS DOUBLE) AS whole
+        FROM read_csv('{{shared}}/{FILE}', delim = ';', all_varchar = true, null_padding = true)
+    ), known AS (
+        SELECT *, date_trunc('month', ended - INTERVAL 1 MICROSECOND)::DATE AS month FROM rows WHERE whole IS NOT NULL
+    )
+"""
+
+
+def test_demand_slides_over_a_month_and_equals_sql_from_the_file(home: Any, shared_data: Path) -> None:
+    expected = duckdb.execute(f"""{SQL.format(shared=shared_data)}, means AS (
+            SELECT month, ended, avg(kw) OVER w AS mean, count(*) OVER w AS n FROM known
+            WINDOW w AS (PARTITION BY month ORDER BY ended RANGE BETWEEN INTERVAL 14 MINUTES PRECEDING AND CURRENT ROW)
+        ) SELECT month, max(mean), min(ended) FILTER (mean > 0.999999999 * top) FROM
+        (SELECT *, max(mean) OVER (PARTITION BY month) AS top FROM means WHERE n = 15) GROUP BY 1 ORDER BY 1
+    """).fetchall()
+    with duckdb.connect(str(home.path / "warehouse.duckdb"), read_only=True) as warehouse:
+        warehouse.execute("SET TimeZone = 'Europe/Paris'")
+        found = warehouse.execute(
+            "SELECT month, demand_kw, demand_at::TIMESTAMP, basis FROM demand_monthly ORDER BY month"
+        ).fetchall()
+    assert len(found) == len(expected) == 2
+    for wanted, got in zip(expected, found, strict=True):
+        assert (got[0], got[2:]) == (wanted[0], (wanted[2], "sliding"))
+        assert got[1] == pytest.approx(wanted[1], rel=1e-9)
+
+
+def test_charges_equal_sql_from_the_file(home: Any) -> None:
+    """By the energy of the curve, whose gaps are estimated: what the tariff makes of it is the oracle's own."""
+    with duckdb.connect(str(home.path / "warehouse.duckdb"), read_only=True) as warehouse:
+        warehouse.execute("SET TimeZone = 'Europe/Paris'")
+        differing = warehouse.execute("""
+            WITH used AS (
+                SELECT date_trunc('month', date)::DATE AS month, energy_kwh AS kwh,
+                       hour(window_end - INTERVAL 15 MINUTE) AS h FROM daily_curve
+            ), lines AS (
+                SELECT month, 'purchase_' || CASE WHEN h IN (8, 9, 10) OR h BETWEEN 18 AND 22 THEN 'peak'
+                       WHEN h < 7 OR h = 23 THEN 'valley' ELSE 'flat' END AS item, sum(kwh) AS kwh
+                FROM used GROUP BY ALL
+                UNION ALL SELECT month, unnest(['line_loss', 'system_operation', 'transmission', 'funds']), sum(kwh)
+                FROM used GROUP BY month
+            ), price(item, yuan) AS (VALUES ('purchase_peak', 0.62295), ('purchase_flat', 0.4153),
+                ('purchase_valley', 0.20765), ('line_loss', 0.0168), ('system_operation', 0.0342),
+                ('transmission', 0.1895), ('funds', 0.0291))
+            SELECT month, item, quantity, kwh, amount, kwh * yuan FROM charges_monthly
+            FULL JOIN (lines JOIN price USING (item)) USING (month, item)
+            WHERE NOT coalesce(abs(quantity - kwh) <= 0.021 AND abs(amount - kwh * yuan) <= 0.021, false)
+        """).fetchall()
+        count = warehouse.execute(
+            "SELECT count(*), any_value(status) FROM charges_monthly WHERE month = '2006-12-01'"
+        ).fetchone()
+    assert differing == []  # a home of 8 kVA has no adjustment, and no basic charge
+    assert count == (7, "closed")
+
+
 def test_en50160_weeks_equal_sql_from_the_file(home: Any, shared_data: Path) -> None:
     """10-min means of at least five readings; a week passes with 756 of them."""
     expected = duckdb.execute(f"""

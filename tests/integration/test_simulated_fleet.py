@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,13 @@ from typing import Any
 import duckdb
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
+from metering.errors import UserError
+from metering.tables import warehouse as tables
+from orchestration.cli import cli
+from orchestration.explain import Walk
+from orchestration.home.settings import load_settings
 from sinks.lake.reader import LakeReader
 
 START = "2026-03-02"
@@ -215,3 +221,64 @@ def test_the_same_log_cut_into_files_gives_the_same(home: Path, make_home: Calla
         but = "WHERE kpi_id NOT LIKE 'alarm%'" if table == "kpi" else ""
         sql = f"SELECT * FROM {table} {but} ORDER BY ALL"
         assert rows(tmp_path, sql) == rows(home, sql), table
+
+
+def test_every_column_of_every_table_is_explained_down_to_its_readings(home: Path) -> None:
+    settings = load_settings(home)
+    walk = Walk(home, settings, None)
+    down = set()
+    with duckdb.connect(home / "warehouse.duckdb", read_only=True) as warehouse:
+        for name, table in tables(settings.metering.periods).items():
+            named = ", ".join(f'"{part}"' for part in table.key)
+            found = warehouse.execute(f"SELECT {named} FROM {name} LIMIT 1").fetchone()
+            if found is None:
+                continue
+            key = [
+                f"{part}={_written(value)}" for part, value in zip(table.key, found, strict=True) if value is not None
+            ]
+            for column in table.names:
+                told = walk.explained(name, key, column)
+                assert (told["value"] is None) == (_value(warehouse, name, column, table.key, found) is None)
+                assert told["meaning"]
+            if any(step["table"] == "lake readings" and step["rows"] for step in told["inputs"]):
+                down.add(name)
+    assert down >= {"daily_curve", "daily_load", "meter_daily", "voltage_daily", "power_factor_monthly", "violations"}
+    assert down >= {"demand_monthly", "charges_monthly", "load_indices", "forecast", "reconciliation"}
+
+
+def _written(value: Any) -> str:
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _value(warehouse: duckdb.DuckDBPyConnection, name: str, column: str, key: Sequence[str], of: Sequence[Any]) -> Any:
+    where = " AND ".join(f'"{part}" IS NOT DISTINCT FROM ?' for part in key)
+    found = warehouse.execute(f'SELECT "{column}" FROM {name} WHERE {where}', list(of)).fetchone()
+    return found and found[0]
+
+
+def test_a_total_is_explained_by_what_adds_up_to_it(home: Path) -> None:
+    told = Walk(home, load_settings(home), None).explained("daily_load", ["*", DAYS[1]], "energy_kwh")
+    points = next(step for step in told["inputs"] if step["table"] == "daily_curve")
+    assert points["figures"]["energy_kwh"]["sum"] == pytest.approx(told["value"], rel=1e-9)
+    assert sum(status["rows"] for status in points["statuses"]) == points["rows"] == 12 * 96
+    first = next(step for step in told["inputs"] if step["table"] == "lake readings")["places"][0]
+    assert first["source"].endswith(".ndjson")
+    assert first["last_offset"] > first["first_offset"]
+
+
+def test_what_was_known_then_has_the_days_that_were_over(home: Path) -> None:
+    then = kilowatch(home, "query", "--as-of", "2026-03-04", "--format", "csv", "SELECT DISTINCT date FROM daily_load")
+    assert sorted(then.split()[1:]) == list(DAYS[:2])
+    assert "daily_load has no row * 2026-03-04 as of" in kilowatch(
+        home, "explain", "daily_load", "*", DAYS[2], "energy_kwh", "--as-of", "2026-03-04T12:00", code=2
+    )
+    shown = kilowatch(home, "explain", "daily_load", "*", DAYS[0], "energy_kwh", "--as-of", "2026-03-04T12:00")
+    assert "From lake readings" in shown
+    assert "daily_load.energy_kwh = " in shown
+
+
+def kilowatch(home: Path, name: str, *arguments: str, code: int = 0) -> str:
+    found = CliRunner().invoke(cli, [name, "--home", str(home), *arguments])
+    said = found.output + (str(found.exception) if isinstance(found.exception, UserError) else "")
+    assert bool(found.exit_code) == bool(code), said
+    return said

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import date
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,101 @@ def test_monthly_power_factor_equals_sql_from_the_csv(from_file: Path, oracle: d
         found = warehouse.execute("SELECT month, power_factor FROM power_factor_monthly ORDER BY month").fetchall()
     assert found == expected
     assert len(found) == 4
+
+
+CHARGES = """
+    WITH timed AS (
+        SELECT date_trunc('month', day)::DATE AS month, kwh, day, hour(ended - INTERVAL 1 MICROSECOND) AS h,
+               day BETWEEN DATE '2018-02-15' AND DATE '2018-02-21' AS spring_festival FROM csv
+    ), priced AS (
+        SELECT month, kwh, CASE
+            WHEN spring_festival AND h IN (12, 13) THEN 'deep_valley'
+            WHEN month(month) = 1 AND h IN (19, 20) THEN 'sharp'
+            WHEN h IN (8, 9, 10) OR h BETWEEN 18 AND 22 THEN 'peak'
+            WHEN h = 23 OR h < 7 THEN 'valley' ELSE 'flat' END AS p
+        FROM timed
+    ), price(p, yuan) AS (VALUES
+        ('deep_valley', 0.08306), ('sharp', 0.74754), ('peak', 0.66448), ('flat', 0.4153), ('valley', 0.16612)
+    )
+    SELECT month, 'purchase_' || p, round(sum(kwh), 2)::DECIMAL(18, 2) AS kwh, yuan::DECIMAL(18, 8) AS yuan
+    FROM priced JOIN price USING (p) GROUP BY ALL
+    UNION ALL SELECT month, item, round(sum(kwh), 2)::DECIMAL(18, 2), yuan::DECIMAL(18, 8)
+    FROM timed CROSS JOIN (VALUES ('line_loss', 0.0168), ('system_operation', 0.0342), ('transmission', 0.1435),
+        ('funds', 0.0291)) AS o(item, yuan) GROUP BY ALL
+"""
+
+
+def test_charges_equal_sql_from_the_csv(from_file: Path, oracle: duckdb.DuckDBPyConnection) -> None:
+    lines = oracle.execute(f"SELECT *, round(kwh * yuan, 2)::DECIMAL(18, 2) FROM ({CHARGES}) ORDER BY ALL").fetchall()
+    factors = oracle.execute("""
+        SELECT date_trunc('month', day)::DATE AS month,
+               round(100 * sum(kwh) / sqrt(sum(kwh) ** 2 + sum(lag + lead_) ** 2)) FROM csv GROUP BY 1
+    """).fetchall()
+    with duckdb.connect(_warehouse(from_file), read_only=True) as warehouse:
+        found = warehouse.execute("SELECT month, item, quantity, price, amount, status FROM charges_monthly").fetchall()
+    ours = {(month, item): figures for month, item, *figures in found}
+    assert {status for *_, status in ours.values()} == {"closed"}
+    due = dict.fromkeys((month for month, _ in factors), Decimal("21900.00"))
+    for month, item, kwh, yuan, amount in lines:
+        quantity, price, charged, _ = ours.pop((month, item))
+        assert abs(quantity - kwh) <= Decimal("0.02"), (month, item)  # the largest bears what rounding leaves over
+        assert price == yuan
+        assert abs(charged - amount) <= Decimal("0.02"), (month, item)
+        due[month] += charged if item != "funds" else 0
+    for month, points in factors:
+        assert ours.pop((month, "basic_capacity"))[2] == Decimal("21900.00")
+        short = max(0, 90 - int(points))
+        pct = (
+            Decimal(min(short, 20)) / 2
+            + max(0, short - 20)
+            - min(Decimal("0.75"), max(0, int(points) - 90) * Decimal("0.15"))
+        )
+        base, rate, charged, _ = ours.pop((month, "power_factor_adjustment"))
+        assert (base, rate) == (due[month], pct / 100)
+        assert charged == (base * rate).quantize(Decimal("0.01"), ROUND_HALF_UP)
+    assert not ours
+
+
+def test_demand_equals_sql_from_the_csv(from_file: Path, oracle: duckdb.DuckDBPyConnection) -> None:
+    expected = oracle.execute("""
+        SELECT date_trunc('month', day)::DATE, 4 * max(kwh), arg_max(ended, (kwh, -i)), sum(kwh) / (4 * max(kwh)),
+               max(4 * sqrt(kwh ** 2 + (lag - lead_) ** 2)) / 1000 FROM csv GROUP BY 1 ORDER BY 1
+    """).fetchall()
+    with duckdb.connect(_warehouse(from_file), read_only=True) as warehouse:
+        warehouse.execute("SET TimeZone = 'Asia/Seoul'")
+        found = warehouse.execute("""
+            SELECT month, demand_kw, demand_at::TIMESTAMP, utilisation_hours, max_load_rate, basis, overrun_kw
+            FROM demand_monthly WHERE days > 20 ORDER BY month
+        """).fetchall()
+    assert len(expected) == len(found) == 4
+    for wanted, got in zip(expected, found, strict=True):
+        assert (got[0], got[2], got[5:]) == (wanted[0], wanted[2], ("block", None))
+        assert (got[1], got[3], got[4]) == pytest.approx((wanted[1], *wanted[3:]), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["month", "year"])
+def test_load_indices_equal_sql_from_the_csv(from_file: Path, oracle: duckdb.DuckDBPyConnection, kind: str) -> None:
+    expected = oracle.execute(f"""
+        WITH points AS (
+            SELECT date_trunc('{kind}', day)::DATE AS period, ended, day, 4 * kwh AS p,
+                   4 * sqrt(kwh * kwh + (lag - lead_) * (lag - lead_)) AS s FROM csv
+        ), days AS (
+            SELECT period, day, avg(p) / max(p) AS factor, max(p) - min(p) AS valley FROM points GROUP BY period, day
+        )
+        SELECT period, sum(p) / 4, max(p), avg(p) / max(p), sum(p) / 4 / max(p), max(p) - min(p), max(s) / 1000,
+               (SELECT avg(factor) FROM days d WHERE d.period = points.period),
+               (SELECT max(valley) FROM days d WHERE d.period = points.period)
+        FROM points GROUP BY period ORDER BY period
+    """).fetchall()
+    with duckdb.connect(_warehouse(from_file), read_only=True) as warehouse:
+        found = warehouse.execute(
+            "SELECT period, energy_kwh, p_max_kw, load_factor, utilisation_hours, peak_valley_kw, max_load_rate, "
+            "daily_load_factor_mean, daily_peak_valley_max_kw FROM load_indices "
+            "WHERE period_kind = ? AND scope = 'industry:steel' ORDER BY period",
+            [kind],
+        ).fetchall()
+    assert [row[0] for row in found] == [row[0] for row in expected]
+    assert [row[1:] for row in found] == [pytest.approx(row[1:], rel=1e-6) for row in expected]
 
 
 def test_stream_and_batch_agree_every_day(from_file: Path) -> None:

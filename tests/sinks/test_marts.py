@@ -9,10 +9,27 @@ import polars as pl
 import pytest
 
 from metering.tables.warehouse import METER_DAILY
-from sinks.marts import CURRENT, Marts, day_partition, month_partition, period_end, table_partition
+from sinks.marts import (
+    CURRENT,
+    Marts,
+    day_partition,
+    month_partition,
+    period_end,
+    table_partition,
+    week_partition,
+    year_partition,
+)
 
 DAY = date(2026, 3, 2)
 AT = datetime(2026, 3, 2, 16, tzinfo=UTC)
+
+
+def test_weeks_begin_on_monday_and_years_in_january() -> None:
+    assert week_partition(date(2026, 1, 1)) == week_partition(date(2026, 1, 4)) == "week=2025-12-29"
+    assert year_partition(date(2028, 2, 29)) == "year=2028-01-01"
+    assert period_end("week=2025-12-29", "Asia/Shanghai") == datetime(2026, 1, 4, 16, tzinfo=UTC)
+    for year in range(2023, 2030):
+        assert period_end(f"year={year}-01-01", "UTC") == datetime(year + 1, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
 import polars as pl
 import pytest
 
-from metering.tables import warehouse
+from metering.tables import Column, Table, warehouse
 from metering.tables.views import views
 from sinks.warehouse import build, query, warehouse_path
 
@@ -50,3 +52,29 @@ def test_views_and_their_columns_are_commented_under_any_name_of_the_file(home: 
         assert connection.execute("SELECT count(*) FROM voltage_worst").fetchone() == (0,)
     assert said == {view.name: view.meaning for view in VIEWS.values()}
     assert bare == []
+
+
+def test_what_a_low_power_factor_costs_is_told_where_there_are_charges() -> None:
+    charges = Table("charges_monthly", "", (), (Column("customer_no", pl.String, ""),))
+    told = views([*TABLES.values(), charges], PERIODS)["below_power_factor_standard"]
+    with duckdb.connect() as connection:
+        for name in ("customers", "power_factor_monthly"):
+            rows = {
+                "customer_no": ["A", "B"],
+                "month": date(2026, 3, 1),
+                "name": ["x", "y"],
+                "power_factor": [0.89, 0.9],
+            }
+            frame = TABLES[name].conform(pl.DataFrame(rows), pf_standard=0.9)
+            connection.register(name, frame.to_arrow())
+        connection.execute("""
+            CREATE TABLE charges_monthly AS SELECT * FROM (VALUES
+                ('A', DATE '2026-03-01', 'power_factor_adjustment', 120.50::DECIMAL(18, 2)),
+                ('A', DATE '2026-03-01', 'power_factor_adjustment', -20.00::DECIMAL(18, 2)),
+                ('A', DATE '2026-03-01', 'energy', 9999.00::DECIMAL(18, 2))
+            ) AS c (customer_no, month, component, amount)
+        """)
+        found = connection.sql(told.sql)
+        assert found.columns == [column.name for column in told.columns]
+        place = found.columns.index("surcharge_yuan")
+        assert [(row[1], row[place]) for row in found.fetchall()] == [("A", Decimal("100.50"))]

@@ -34,7 +34,7 @@ def test_the_same_reading_once_more_emits_nothing() -> None:
 
 def test_a_late_reading_may_raise() -> None:
     pair, changes = _after(_up(1, 3), *_up(2))
-    assert changes == [("raised", 0, 0, None, 270.0, 2)]
+    assert changes == [("raised", 0, 0, None, 270.0, 3)], "told as of the newest reading: it has lasted 3 minutes"
     assert pair.now is not None
     assert pair.now.active
 
@@ -78,7 +78,7 @@ def test_one_that_comes_back_may_have_ended_meanwhile() -> None:
 
 def test_a_late_extreme_updates() -> None:
     pair, changes = _after([*_up(1, 2), *_up(4)], *_up(3, value=300.0))
-    assert changes == [("updated", 1, 0, None, 300.0, 3)]
+    assert changes == [("updated", 1, 0, None, 300.0, 4)]
     assert pair.now is not None
     assert pair.now.extreme == 300.0
 
@@ -90,14 +90,14 @@ def test_a_late_extreme_of_one_that_is_over_is_another_end_of_it() -> None:
 
 def test_an_extreme_that_is_taken_back_updates_too() -> None:
     _, changes = _after([*_up(1, 2), *_up(3, value=300.0), *_up(4)], *_up(3))
-    assert changes == [("updated", 2, 0, None, 270.0, 3)]
+    assert changes == [("updated", 2, 0, None, 270.0, 4)]
 
 
 def test_the_extreme_of_a_lower_limit_is_the_lowest() -> None:
     pair = _pair(BELOW)
     first = _fed(pair, [_said(1, START, 150.0), _said(2, START, 160.0), _said(4, START, 155.0)])
     assert _rows(first) == [("raised", 0, 0, None, -150.0, 2)]
-    assert _rows(_fed(pair, [_said(3, START, 140.0)])) == [("updated", 1, 0, None, -140.0, 3)]
+    assert _rows(_fed(pair, [_said(3, START, 140.0)])) == [("updated", 1, 0, None, -140.0, 4)]
 
 
 def test_a_late_reading_may_clear_and_move_the_end() -> None:
@@ -110,19 +110,19 @@ def test_a_late_reading_may_clear_and_move_the_end() -> None:
 
 def test_one_that_is_over_may_turn_out_to_go_on() -> None:
     _, changes = _after([*_up(1, 2), *_down(3, 4), *_up(5)], *_up(4))
-    assert changes == [("updated", 2, 0, None, 270.0, 4)]
+    assert changes == [("updated", 2, 0, None, 270.0, 5)]
 
 
 def test_two_violations_may_turn_out_to_be_one() -> None:
     """What comes later is withdrawn: the first never ended."""
     _, changes = _after([*_up(1, 2), *_down(3, 4), *_up(5, 6)], *_up(4))
-    assert changes == [("updated", 2, 0, None, 270.0, 4), ("withdrawn", 1, 4, None, 270.0, 4)]
+    assert changes == [("updated", 2, 0, None, 270.0, 6), ("withdrawn", 1, 4, None, 270.0, 4)]
 
 
 def test_a_late_reading_may_move_the_start() -> None:
     """The start names a violation: a new start is a new one, and the old one never was."""
     _, changes = _after(_up(2, 3), *_up(1, value=280.0))
-    assert changes == [("raised", 0, 0, None, 280.0, 1), ("withdrawn", 1, 1, None, 270.0, 1)]
+    assert changes == [("raised", 0, 0, None, 280.0, 3), ("withdrawn", 1, 1, None, 270.0, 1)]
 
 
 def test_what_was_open_at_the_base_keeps_its_name_and_count() -> None:
@@ -130,8 +130,8 @@ def test_what_was_open_at_the_base_keeps_its_name_and_count() -> None:
     _fed(before, _up(1, 2, 3, value=280.0))
     after = replace(_pair(base=before.now), emitted=before.emitted)
     assert _fed(after, _up(4, 6)) == []
-    assert _rows(_fed(after, _up(5, value=290.0))) == [("updated", 1, 0, None, 290.0, 5)]
-    assert _rows(_fed(after, _down(5, 6))) == [("updated", 2, 0, None, 280.0, 5), ("cleared", 3, 0, 4, 280.0, 6)]
+    assert _rows(_fed(after, _up(5, value=290.0))) == [("updated", 1, 0, None, 290.0, 6)]
+    assert _rows(_fed(after, _down(5, 6))) == [("updated", 2, 0, None, 280.0, 6), ("cleared", 3, 0, 4, 280.0, 6)]
 
 
 def test_what_began_before_it_can_be_judged_is_let_be() -> None:
@@ -193,8 +193,8 @@ def test_a_late_reading_may_show_that_one_came_back_soon() -> None:
     pair, late = _pair(), _flickers(_up(7))
     _fed(pair, _flickers(first))
     joined = _fed(pair, late)
-    assert _rows(joined) == [("updated", 2, 0, None, 270.0, 7), ("withdrawn", 1, 7, None, 270.0, 7)]
+    assert _rows(joined) == [("updated", 2, 0, None, 270.0, 9), ("withdrawn", 1, 7, None, 270.0, 7)]
     assert joined[0].story.occurrences == 2
     apart = _fed(pair, _flickers(_down(7)))
-    assert _rows(apart) == [("cleared", 3, 0, 2, 270.0, 7), ("raised", 2, 7, None, 270.0, 7)]
+    assert _rows(apart) == [("cleared", 3, 0, 2, 270.0, 7), ("raised", 2, 7, None, 270.0, 9)]
     assert apart[0].story.occurrences == 1

@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.calendar import quarter_hours
-from metering.load.indices import daily_load, sliding_demand
+from metering.load.demand import demand_daily, sliding_demand
+from metering.load.indices import daily_load
 from metering.settings import MeteringSettings
+from metering.tables.batch import METER_CURVE
+from metering.tables.charges import DEMAND_DAILY
 from metering.tables.lake import READINGS, WINDOWS
 from metering.tables.warehouse import DAILY_CURVE, warehouse
 
@@ -50,7 +53,8 @@ def loads(
     readings: pl.DataFrame | None = None,
 ) -> dict[str, dict[str, Any]]:
     given = WINDOWS.empty() if windows is None else windows
-    table = daily_load(curve, given, readings, customers, meter_versions, DAY, settings)
+    demand = demand_daily(curve, METER_CURVE.empty(), readings, meter_versions, DAY, settings)
+    table = daily_load(curve, given, demand, customers, meter_versions, DAY, settings)
     assert table.schema == warehouse(settings.periods)["daily_load"].schema
     return {row["customer_no"]: row for row in table.to_dicts()}
 
@@ -155,7 +159,7 @@ def test_indices_of_absurd_curves_are_finite_or_null(
 ) -> None:
     extremes = [1.7e308, -1.7e308] * 48
     curve = pl.concat([make_curve("A", DAY, extremes), make_curve("B", DAY, [90.0] * 96)])
-    table = daily_load(curve, WINDOWS.empty(), None, customers, meter_versions, DAY, metering_settings)
+    table = daily_load(curve, WINDOWS.empty(), DEMAND_DAILY.empty(), customers, meter_versions, DAY, metering_settings)
     floats = table.select(pl.col(pl.Float64))
     assert floats.select(pl.all().is_finite().all()).row(0) == (True,) * floats.width
     rows = {row["customer_no"]: row for row in table.to_dicts()}
@@ -188,8 +192,11 @@ def test_a_mean_reaches_back_over_midnight_but_ends_on_the_day(
 ) -> None:
     before = START - timedelta(minutes=15)
     readings = pl.concat([minutes("a1", [300.0] * 15 + [0.0] * 30, before), minutes("a2", [0.0] * 45, before)])
-    found = sliding_demand(readings, fine_meter_versions, DAY, metering_settings)
+    mid_month = replace(metering_settings, settlement=(replace(metering_settings.settlement[0], reset_day=15),))
+    found = sliding_demand(readings, fine_meter_versions, DAY, mid_month)
     assert found.rows() == [("A", pytest.approx(300.0 * 14 / 15))]  # the full 15 min ended the day before
+    # demand is reset as the month begins: a mean of it has 15 minutes of it
+    assert sliding_demand(readings, fine_meter_versions, DAY, metering_settings).rows() == [("A", 0.0)]
 
 
 def test_finer_readings_make_up_their_minutes(
@@ -225,7 +232,7 @@ def test_days_with_23_and_25_hours(
     meter_versions = make_meter_versions(customers, {"a1": {"customer_no": "A"}}, settings)
     p_kw = [4.0] * points
     curve, windows = make_curve("A", day, p_kw, "Europe/Berlin"), make_windows("a1", "A", day, p_kw, "Europe/Berlin")
-    row = daily_load(curve, windows, None, customers, meter_versions, day, settings).filter(
+    row = daily_load(curve, windows, DEMAND_DAILY.empty(), customers, meter_versions, day, settings).filter(
         pl.col("customer_no") == "A"
     )
     assert row["energy_kwh"].item() == points
@@ -314,7 +321,9 @@ def test_a_running_day_is_as_complete_as_what_is_due_of_it(
 
     def completeness(minutes: int) -> dict[str, float | None]:
         until = START + timedelta(minutes=minutes)
-        table = daily_load(curve, windows, None, customers, meter_versions, DAY, metering_settings, until)
+        table = daily_load(
+            curve, windows, DEMAND_DAILY.empty(), customers, meter_versions, DAY, metering_settings, until
+        )
         return dict(table.select("customer_no", "completeness").iter_rows())
 
     assert completeness(127) == {"A": 1.0, "*": 14 / 16}

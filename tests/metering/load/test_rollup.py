@@ -167,3 +167,11 @@ def test_a_day_of_23_hours_has_92_points(customers: pl.DataFrame, metering_setti
     assert set(table["points"]) == {92}
     assert table.schema == load_indices_table(metering_settings.periods).schema
     assert scope_curves(points, customers, day).schema == SCOPE_CURVE.schema
+
+
+def test_nobody_has_no_rows(customers: pl.DataFrame, metering_settings: MeteringSettings) -> None:
+    nothing = curve(FIRST, {})
+    assert of_day(FIRST, nothing, customers, metering_settings).is_empty()
+    assert of_day(FIRST, nothing, customers.clear(), metering_settings).is_empty()
+    empty = of_day(FIRST, nothing, customers.clear(), metering_settings)
+    assert period_indices(empty, customers.clear(), "month", FIRST.replace(day=1), metering_settings).is_empty()

@@ -16,6 +16,7 @@ from metering.load.indices import daily_load
 from metering.settings import MeteringSettings
 from metering.supply.power_factor import power_factor_monthly
 from metering.tables.batch import BATCH_WINDOWS
+from metering.tables.charges import DEMAND_DAILY
 
 Builder = Callable[..., pl.DataFrame]
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -74,7 +75,9 @@ def test_a_day(
     curve = daily_curve(make_meter_curve(windows, meter_versions, day), customers, day)
     assert curve.height == 96
     assert curve["status"].unique().to_list() == ["validated"]
-    load = daily_load(curve, windows, None, customers, meter_versions, day, metering_settings).filter(customer_no="S")
+    load = daily_load(curve, windows, DEMAND_DAILY.empty(), customers, meter_versions, day, metering_settings).filter(
+        customer_no="S"
+    )
     query = f"""{NUMBERED}
         select sum(Usage_kWh), max(Usage_kWh) * 4, min(Usage_kWh) * 4, avg(Usage_kWh) * 4,
                arg_max(i % 96 + 1, (Usage_kWh, -i)), arg_min(i % 96 + 1, (Usage_kWh, i))

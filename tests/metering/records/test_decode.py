@@ -155,11 +155,37 @@ def test_fields_of_other_types_are_unknown_fields() -> None:
     assert (accepted[0]["score"], accepted[0]["sources_ok"]) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("funds 0.31", "wrong_type"),
+        ([1], "wrong_type"),
+        ([{"item": "funds"}], "missing_field"),
+        ([{"amount": "0.31"}], "missing_field"),
+        ([{"item": "funds", "amount": 0.31}], "wrong_type"),
+        ([{"item": "funds", "amount": "0.31", "price": "0.000000001"}], "bad_value"),
+        ([{"item": "funds", "amount": "0.31", "quantity": "many"}], "bad_value"),
+    ],
+)
+def test_a_bill_whose_lines_cannot_be_read_is_a_reject(lines: object, reason: str) -> None:
+    kind, bill = KINDS["service_events"], WHOLE["service_events"]
+    accepted, rejects = _decoded(kind, {**bill, "lines": lines}, {**bill, "lines": None}, {**bill, "lines": []})
+    assert (len(accepted), [said for said, _ in rejects]) == (2, [reason])
+
+
+def test_the_lines_of_a_bill_are_exact() -> None:
+    line = {"item": "力调电费", "quantity": "134235.54", "price": "-0.0045", "amount": "-604.06"}
+    (row,), _ = _decoded(KINDS["service_events"], {**WHOLE["service_events"], "lines": [line, {**line, "price": None}]})
+    figures = {"item": "力调电费", "quantity": Decimal("134235.54"), "amount": Decimal("-604.06")}
+    assert row["lines"] == [{**figures, "price": Decimal("-0.0045")}, {**figures, "price": None}]
+
+
 def test_every_type_of_service_event_is_taken() -> None:
     values: dict[str, Any] = {
         "subject": "handling", "score": 5, "month": "2026-06", "amount": "1.00", "balance": "19.99", "kind": "repair",
         "method": "asked", "valid_to": "2026-12-31", "due_on": "2026-07-20", "agreement_valid_to": "2027-01-01",
         "queue_s": 12.5, "import_kwh": 8.0, "due_at": AT, "answered_at": AT, "meter_id": "M1",
+            "lines": [{"item": "funds", "quantity": "10.5", "price": "0.0291", "amount": "0.31"}],
     }  # fmt: skip
     flags = ("connected", "lost", "accepted", "sources_ok", "interlock_ok")
     common = {"event_id": "e", "at": AT, "customer_no": "C1", "channel": "95598", "by": "95598 座席"}

@@ -17,7 +17,9 @@ from metering.settings import MeteringSettings
 from tests.metering.registry.test_parse import CUSTOMER, METER, csv
 
 CASES = Path(__file__).parents[4] / "shared" / "cases"
-FULL_CUSTOMER = {**CUSTOMER, "suspended_kva": "", "valid_from": "", "valid_to": ""}
+FULL_CUSTOMER = {
+    **CUSTOMER, "suspended_kva": "", "valid_from": "", "valid_to": "", "supply_mode": "", "basic_charge": "",
+}  # fmt: skip
 FULL_METER = {**METER, "role": "", "sampling": ""}
 
 
@@ -45,6 +47,17 @@ def test_optional_columns_may_be_absent_empty_or_given(metering_settings: Meteri
     ]
 
 
+def test_supply_mode_and_basis_of_a_customer(metering_settings: MeteringSettings) -> None:
+    plain = parse_registry(csv(CUSTOMER), csv(METER), metering_settings).customers
+    assert plain.select("supply_mode", "basic_charge").rows() == [("proxy", None)]
+    told = {**FULL_CUSTOMER, "supply_mode": "retail", "basic_charge": "actual_demand"}
+    given_ones = parse_registry(csv(told), csv(METER), metering_settings).customers
+    assert given_ones.select("supply_mode", "basic_charge").rows() == [("retail", "actual_demand")]
+    bare = csv({**FULL_CUSTOMER, "basic_charge": "contract_demand", "contract_demand_kw": ""})
+    error = refused(bare, csv(METER), metering_settings)
+    assert "contract_demand needs a contract_demand_kw" in str(error)
+
+
 @pytest.mark.parametrize(
     ("column", "value", "problem"),
     [
@@ -53,6 +66,8 @@ def test_optional_columns_may_be_absent_empty_or_given(metering_settings: Meteri
         ("suspended_kva", "1601", "more than the contract capacity, 1600"),
         ("valid_from", "2026-13-01", "not a date"),
         ("valid_to", "1999-01-01", "before valid_from"),
+        ("supply_mode", "barter", "proxy, retail, wholesale"),
+        ("basic_charge", "by_eye", "capacity, contract_demand, actual_demand"),
         ("customer_no", "8.0E+05", "as spreadsheets shorten it"),
     ],
 )

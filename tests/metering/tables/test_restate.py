@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 
 import polars as pl
 
+from metering.tables.charges import CHARGES_MONTHLY, YUAN
 from metering.tables.evidence import RESTATEMENTS
 from metering.tables.restate import restated, together
 from metering.tables.warehouse import DAILY_CURVE
@@ -61,3 +62,20 @@ def test_what_changes_twice_at_one_data_time_is_told_twice_and_back_again_too() 
     ]
     assert rows.select(RESTATEMENTS.key).is_unique().all()
     assert together([]).is_empty()
+
+
+def test_that_a_month_was_closed_is_no_restatement() -> None:
+    line = pl.DataFrame({"item": ["funds"], "amount": ["5.00"]}).with_columns(pl.col("amount").cast(YUAN))
+    fixed = {
+        "customer_no": "A",
+        "month": date(2026, 3, 1),
+        "name_zh": "基金",
+        "component": "funds",
+        "unit": "kWh",
+        "rule": "r",
+    }
+    final, closed = (CHARGES_MONTHLY.conform(line, status=status, **fixed) for status in ("final", "closed"))
+    assert restated(CHARGES_MONTHLY, final, closed, AT, "closed").is_empty()
+    other = final.with_columns(pl.lit("5.01").cast(YUAN).alias("amount"))
+    told = restated(CHARGES_MONTHLY, final, other, AT, "later readings").select("column", "before", "after").rows()
+    assert told == [("amount", "5.00", "5.01")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import fields
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,12 @@ def test_every_setting_of_the_stream_is_explained_with_its_bounds() -> None:
         ),
         ("[[tariffs]]\nname = 'x'\neffective_from = 2020-01-01\ndefault_period = 'Flat X'", "Flat X"),
         (
+            "[[prices]]\ncomponent = 'x'\nname_zh = '附加'\neffective_from = 2020-01-01\nper = 'kWh'\nclause = ''",
+            "x: give one of price, by_period, by_month, by_hour, by_quarter_hour; there are none",
+        ),
+        ("[[settlement]]\neffective_from = 2020-01-01\nclause = ''\nreset_day = 31", "reset_day must be from 1 to 28"),
+        ("basic_charge = []", "basic_charge: Value error, there must be at least one row"),
+        (
             "[[rules]]\nid = 'over_voltage'\nstart = '1.2'",
             "kilowatch.toml or KILOWATCH_* settings: rules 1 (over_voltage)",
         ),
@@ -136,3 +143,28 @@ def test_rules_of_a_home_are_rows_or_rule_sets_of_old(tmp_path: Path) -> None:
         "important", date(2026, 6, 1), {"start": 1.05}
     )  # fmt: skip
     assert rules.by_id["low_power_factor"].version == "default-2020"
+
+
+def test_a_tariff_is_added_by_rows_alone(tmp_path: Path) -> None:
+    """A tariff with prices of its own, exact as they are written: a notice is text, not code."""
+    text = """
+[[tariffs]]
+name = "charging_station"
+effective_from = 2026-01-01
+default_period = "flat"
+factors = { flat = "1.05" }
+[[prices]]
+component = "purchase"
+name_zh = "充电站购电"
+effective_from = 2026-01-01
+per = "kWh"
+price = 0.1
+floats = true
+tariffs = ["charging_station"]
+clause = "notice 2026-08"
+"""
+    (tmp_path / "kilowatch.toml").write_text(text, "utf-8")
+    settings = load_settings(tmp_path).metering
+    (price,) = settings.prices
+    assert (price.price, settings.tariffs[0].factors) == (Decimal("0.1"), {"flat": Decimal("1.05")})
+    assert settings.settlement[0].close_day == load_settings(tmp_path / "other").metering.settlement[0].close_day
