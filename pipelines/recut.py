@@ -5,7 +5,7 @@ that put right what the stream's lake says: higher revisions of keys that differ
 them (`orchestration.stream.recut`), which days are to be materialised again.
 
 Results depend on the readings alone, not on the order in which they came, but for what was told when it was looked at:
-`reading_missing`, and warnings of load control. Those stay as they are.
+`reading_missing`, `clock_drift`, and warnings of load control. Those stay as they are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datetime import date, datetime
 import polars as pl
 
 from metering.calendar import day_bounds
-from metering.events.silence import RULE as SILENT
+from metering.events.catalogue import told_apart
 from metering.events.texts import tell
 from metering.load.windows import latest, withdrawn
 from metering.tables import LAKE
@@ -141,7 +141,7 @@ class Recut:
 
     def violations(self) -> pl.DataFrame:
         """Rows for the lake that put violations right, of all days that it holds whole."""
-        rules = set(self.context.naming.checks["rule"]) - {SILENT}
+        rules = set(self.context.naming.checks["rule"]) - {*told_apart(self.context.settings.rules)}
         days = self.days()
         if not days:
             return _VIOLATIONS.empty()
