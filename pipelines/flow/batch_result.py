@@ -14,6 +14,7 @@ from itertools import accumulate
 import polars as pl
 
 from metering.calendar import local_date
+from metering.control.alarms import CAPACITY, DEMAND, WARNING
 from metering.events.clock import RULE as DRIFT
 from metering.events.silence import RULE as SILENCE
 from metering.readings.decode import Refused
@@ -52,9 +53,9 @@ LIVE = "load_control_live"
 """Rows of `load_control` of running windows: they go to the topic, not to the lake."""
 
 
-FROM_LOOKING = (SILENCE, DRIFT)
-"""Rules whose violations depend on when it was looked at (of drifting clocks: when a file was read), and not on the log
-alone.
+FROM_LOOKING = (SILENCE, DRIFT, WARNING, DEMAND, CAPACITY)
+"""Rules whose violations depend on when it was looked at (of drifting clocks: when a file was read; of what a customer is
+heading for: how far each of the partitions was read that its meters are in), and not on the log alone.
 """
 
 
