@@ -54,8 +54,8 @@ LIVE = "load_control_live"
 
 
 FROM_LOOKING = (SILENCE, DRIFT, WARNING, DEMAND, CAPACITY)
-"""Rules whose violations depend on when it was looked at (of drifting clocks: when a file was read; of what a customer is
-heading for: how far each of the partitions was read that its meters are in), and not on the log alone.
+"""Rules whose violations depend on when it was looked at (of drifting clocks: when a file was read; of what a customer
+is heading for: how far each of the partitions was read that its meters are in), and not on the log alone.
 """
 
 

@@ -247,7 +247,7 @@ def test_a_corrected_file_restates_what_was_published(make_home: Callable[..., A
         "SELECT table_name, before::double, after::double, cause FROM restatements "
         "WHERE \"column\" IN ('active_kwh', 'energy_kwh') AND table_name <> 'daily_curve' ORDER BY 1",
     )
-    assert {row[0] for row in told} == {"daily_load", "meter_daily", "power_factor_monthly"}
+    assert {row[0] for row in told} == {"daily_load", "load_indices", "meter_daily", "power_factor_monthly"}
     assert {row[1:3] for row in told} == {(9600.0, 10_080.0)}
     assert {row[3] for row in told} == {"later readings: 96 revisions of windows"}
     assert sql(home, "SELECT DISTINCT restated_at::varchar FROM restatements") == [("2026-03-02 00:00:00+08",)]
