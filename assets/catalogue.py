@@ -6,7 +6,9 @@ Here: the list, and the one op body that all tables share (compute, gate, publis
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import polars as pl
@@ -40,6 +42,8 @@ from metering.tables import Table
 from metering.tables.batch import BATCH
 from quality import Verdict
 from sinks.lake.calendar import check_timezone
+from sinks.lake.reader import LakeReader
+from sinks.marts import Marts
 from sinks.warehouse import build
 
 CHECK, ROWS_CHECK = "suite", "rows"
@@ -47,6 +51,9 @@ _ROWS_PROMISE = (
     "Every row is as declared, and no validation failed; those that are not are kept out or marked, and named."
 )
 FIRST_DAY = "2000-01-01"
+"""No day before this one can be materialised."""
+RECENT_DAYS = 7
+"""Data that ended longer ago than this is a closed record: days after it are not missing."""
 PICTURES = 31
 PREVIEW_ROWS = 8
 SHOWN = 50
@@ -157,22 +164,34 @@ RESULTS = (
 )
 
 
-def partitions(timezone: str) -> dg.DailyPartitionsDefinition:
-    """Local days, the current one included."""
-    return dg.DailyPartitionsDefinition(FIRST_DAY, timezone=timezone, end_offset=1)
+def partitions(timezone: str, span: tuple[date, date] | None = None) -> dg.DailyPartitionsDefinition:
+    """Local days of a `span` of data, and those up to today unless it ended long ago; without data today alone."""
+    today = datetime.now(ZoneInfo(timezone)).date()
+    first, last = span or (today, today)
+    if first <= last < today - timedelta(days=RECENT_DAYS):
+        end = (last + timedelta(days=1)).isoformat()
+        return dg.DailyPartitionsDefinition(first.isoformat(), end_date=end, timezone=timezone)
+    return dg.DailyPartitionsDefinition(min(first, today).isoformat(), timezone=timezone, end_offset=1)
+
+
+def span_of(home: Path) -> tuple[date, date] | None:
+    """The first and last local days with readings in the lake or results in the marts; None for a home without data."""
+    lake, first = LakeReader(home), date.fromisoformat(FIRST_DAY)
+    found = [*lake.dates("readings"), *lake.dates("windows"), *Marts(home).days("daily_curve")]
+    days = [day for day in found if day >= first]
+    return (min(days), max(days)) if days else None
 
 
 def batch_assets(
-    timezone: str,
+    days: dg.PartitionsDefinition,
     tables: Mapping[str, Table],
     condition: dg.AutomationCondition[dg.AssetKey],
     first: dg.AutomationCondition[dg.AssetKey],
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """The lake's external assets, one asset for each result, and the warehouse; `condition` automates them.
 
-    `first` is for those that depend on nothing. They need a resource `batch`, a Batch.
+    `days`: see `partitions`. `first` is for those that depend on nothing. They need a resource `batch`, a Batch.
     """
-    days = partitions(timezone)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # the policy of a range in one run
         results = [_asset(r, _table(r, tables), days, condition if r.deps or r.lake else first) for r in RESULTS]

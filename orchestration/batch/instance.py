@@ -10,6 +10,14 @@ from metering.errors import OperationError
 
 CONFIG = "dagster.yaml"
 EVENTS_AT_ONCE = "500"
+WORKSPACE = "workspace.yaml"
+LOCATION = "Kilowatch"
+
+_WORKSPACE = f"""load_from:
+  - python_module:
+      module_name: orchestration.definitions
+      location_name: {LOCATION}
+"""
 
 _STORAGE = """
 # Added by Kilowatch: see orchestration/batch/event_log.py.
@@ -28,6 +36,7 @@ def prepare_instance(home: Path) -> Path:
     config = folder / f"{CONFIG}.part"
     config.write_text(_config().read_text("utf-8") + _STORAGE.format(folder=folder), "utf-8")
     config.replace(folder / CONFIG)
+    (folder / WORKSPACE).write_text(_WORKSPACE, "utf-8")
     os.environ |= {
         "DAGSTER_HOME": str(folder),
         "KILOWATCH_HOME": str(home.resolve()),

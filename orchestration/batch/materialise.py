@@ -12,6 +12,7 @@ import dagster as dg
 
 from metering.errors import KilowatchError, OperationError
 from orchestration.batch.instance import prepare_instance
+from orchestration.batch.sensors import notice, remember
 from orchestration.definitions import JOB, build_definitions
 
 # Tags that Dagster's own UI puts on a run over a range of partitions; it has no public names for them.
@@ -35,9 +36,11 @@ def materialise(
     """
     prepare_instance(home)
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
-    definitions = build_definitions(home, progress)
+    definitions = build_definitions(home, progress, (first, last))
     tags = {RANGE_START: first.isoformat(), RANGE_END: last.isoformat()}
     with dg.DagsterInstance.get() as instance:
+        # what is not the whole graph leaves the rest of it to automation
+        noticed = notice(instance, home, first, last) if assets is None else {}
         result = definitions.resolve_job_def(JOB).execute_in_process(
             instance=instance,
             tags=tags,
@@ -45,6 +48,8 @@ def materialise(
             run_config=QUIET,
             asset_selection=[dg.AssetKey(name) for name in assets] if assets is not None else None,
         )
+        if result.success:
+            remember(instance, noticed)
     if not result.success:
         raise _failure(result)
     written = result.asset_materializations_for_node("warehouse")[-1].metadata

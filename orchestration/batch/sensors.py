@@ -32,6 +32,7 @@ class Seen:
 EndedGaps = Callable[[date], Mapping[date, Sequence[str]]]
 """Given a day with new readings, the days before it that these change, and the meters whose gap has ended."""
 _GAPS = "ended gaps"
+_MATERIALISED = "kilowatch lake parts materialised"
 
 
 def lake_sensor(home: Path, days: dg.PartitionsDefinition, ended_gaps: EndedGaps) -> dg.SensorDefinition:
@@ -50,7 +51,7 @@ def lake_sensor(home: Path, days: dg.PartitionsDefinition, ended_gaps: EndedGaps
     def lake_parts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         known = json.loads(context.cursor or "{}")
         gaps: dict[str, list[str]] = known.pop(_GAPS, {})
-        cursor = {key: Seen(*seen) for key, seen in known.items()}
+        cursor = _newer({key: Seen(*seen) for key, seen in known.items()}, _remembered(context.instance))
         events: list[dg.AssetMaterialization] = []
         lake = LakeReader(home)
         for key, table, day, seen in changes(lake, cursor):
@@ -68,6 +69,39 @@ def lake_sensor(home: Path, days: dg.PartitionsDefinition, ended_gaps: EndedGaps
         return dg.SensorResult(asset_events=events, cursor=written)
 
     return lake_parts
+
+
+def notice(instance: dg.DagsterInstance, home: Path, first: date, last: date) -> dict[str, Seen]:
+    """Report what the lake holds of days that are about to be materialised; gives it, for `remember`."""
+    known, lake = _remembered(instance), LakeReader(home)
+    found = {}
+    for key, table, day, seen in changes(lake, known):
+        if first <= day <= last:
+            instance.report_runless_asset_event(_event(table, day, seen, known.get(key, Seen())))
+            found[key] = seen
+    return found
+
+
+def remember(instance: dg.DagsterInstance, noticed: Mapping[str, Seen]) -> None:
+    """What the sensor need not report, as it has been materialised."""
+    if noticed and (storage := instance.daemon_cursor_storage):
+        known = _newer(_remembered(instance), noticed)
+        storage.set_cursor_values({_MATERIALISED: json.dumps({key: astuple(seen) for key, seen in known.items()})})
+
+
+def _remembered(instance: dg.DagsterInstance) -> dict[str, Seen]:
+    storage = instance.daemon_cursor_storage
+    kept = storage.get_cursor_values({_MATERIALISED}) if storage else {}
+    return {key: Seen(*seen) for key, seen in json.loads(kept.get(_MATERIALISED, "{}")).items()}
+
+
+def _newer(one: Mapping[str, Seen], other: Mapping[str, Seen]) -> dict[str, Seen]:
+    """Of each day of a table what was seen last."""
+    found = dict(one)
+    for key, seen in other.items():
+        if seen.revealed_ns > found.get(key, Seen()).revealed_ns:
+            found[key] = seen
+    return found
 
 
 def changes(lake: LakeReader, cursor: dict[str, Seen]) -> Iterator[tuple[str, str, date, Seen]]:

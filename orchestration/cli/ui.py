@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
+from urllib.request import Request, urlopen
 
 import click
 
@@ -16,6 +18,10 @@ from orchestration.cli import home_option
 
 HOST = "127.0.0.1"
 PATIENCE_S = 20
+START_S = 120
+WAIT_S = 5
+LOOK_S = 30
+_RELOAD = "mutation($name: String!) { reloadRepositoryLocation(repositoryLocationName: $name) { __typename } }"
 
 
 @click.command("ui")
@@ -26,22 +32,26 @@ def command(home: Path, port: int) -> None:
 
     The daemon notices new parts in the lake and runs the assets for the days that they are of.
     """
-    from orchestration.batch.instance import prepare_instance
+    from orchestration.batch.instance import WORKSPACE, prepare_instance
     from orchestration.home.settings import load_settings
 
     load_settings(home)
     _check_free(port)
-    prepare_instance(home)
-    command_line = [sys.executable, "-m", "dagster", "dev", "-m", "orchestration.definitions", "-h", HOST]
+    folder = prepare_instance(home)
+    command_line = [sys.executable, "-m", "dagster", "dev", "-w", str(folder / WORKSPACE), "-h", HOST]
     dagster = subprocess.Popen(
         [*command_line, "-p", str(port), "--log-level", "warning"],
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        cwd=folder,  # where no other dagster.yaml is warned of
         start_new_session=True,
     )
     stopping = [signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)]
-    click.echo(f"Dagster UI for {home}: http://{HOST}:{port}  (Ctrl-C stops it)")
+    address = f"http://{HOST}:{port}"
+    click.echo(f"Starting the Dagster UI for {home}; its address follows when it answers")
     try:
-        code = dagster.wait()
+        if _answers(dagster, address):
+            click.echo(f"Dagster UI for {home}: {address}  (Ctrl-C stops it)")
+        code = _watch(dagster, home, address)
     except KeyboardInterrupt:
         code = 0
     finally:
@@ -50,6 +60,48 @@ def command(home: Path, port: int) -> None:
             signal.signal(number, handler)
     if code:
         raise OperationError(f"the Dagster UI stopped by itself with exit code {code}; its last lines say why")
+
+
+def _answers(dagster: subprocess.Popen[bytes], address: str) -> bool:
+    """Wait until the web server answers; false if it ends, or takes too long to be waited for."""
+    for _ in range(START_S):
+        try:
+            with urlopen(f"{address}/server_info", timeout=WAIT_S):
+                return True
+        except OSError:
+            try:
+                dagster.wait(1)
+            except subprocess.TimeoutExpired:
+                continue
+            return False
+    return False
+
+
+def _watch(dagster: subprocess.Popen[bytes], home: Path, address: str) -> int:
+    """Wait for the end of Dagster; have it load the definitions anew when there is data of other days."""
+    from assets.catalogue import span_of
+
+    known = span_of(home)
+    while True:
+        try:
+            return dagster.wait(LOOK_S)
+        except subprocess.TimeoutExpired:
+            found = span_of(home)
+            if found != known and _reload(address):
+                known = found
+
+
+def _reload(address: str) -> bool:
+    """Whether Dagster could be asked to load the definitions anew."""
+    from orchestration.batch.instance import LOCATION
+
+    body = json.dumps({"query": _RELOAD, "variables": {"name": LOCATION}}).encode()
+    request = Request(f"{address}/graphql", body, {"Content-Type": "application/json"})
+    try:
+        with urlopen(request, timeout=START_S) as answer:
+            return "errors" not in json.load(answer)
+    except OSError:
+        return False
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -16,9 +16,11 @@ import polars as pl
 import pytest
 
 from assets.catalogue import RESULTS
+from assets.lake import lake_key
 from metering.errors import SettingsError
 from metering.tables import LAKE, warehouse
 from metering.tables.batch import METER_CURVE
+from orchestration.batch.sensors import notice, remember
 from orchestration.definitions import build_definitions
 from sinks.marts import Marts, day_partition
 
@@ -141,6 +143,29 @@ def test_a_gap_that_has_ended_asks_for_the_day_that_it_reached_out_of_once(watch
         told = reported.pop(("lake/readings", "2026-03-02"), None)
         assert set(reported) == {("lake/readings", "2026-03-03")}
         assert told == ({"gap_ended_on": "2026-03-03", "meters": "M1"} if name == "7.parquet" else None)
+
+
+def test_what_was_materialised_outside_the_daemon_is_neither_reported_nor_run_again(
+    watch: Watch, tmp_path: Path
+) -> None:
+    home, second = tmp_path / "home", date(2026, 3, 3)
+    noticed = notice(watch.instance, home, DAY, DAY)
+    assert set(noticed) == {"readings/2026-03-02"}
+    assert watch.instance.get_materialized_partitions(lake_key("readings")) == {"2026-03-02"}
+    for result in RESULTS:
+        watch.instance.report_runless_asset_event(dg.AssetMaterialization(result.asset, partition="2026-03-02"))
+    watch.instance.report_runless_asset_event(dg.AssetMaterialization("warehouse", partition="2026-03-02"))
+    remember(watch.instance, noticed)
+    assert {day for _, day in watch.notice()} == {"2026-03-03"}
+    assert set(watch.requested().values()) == {1}
+    assert watch.requested() == watch.requested() == {}
+
+    remember(watch.instance, notice(watch.instance, home, second, second))
+    folder = home / "lake" / "readings"
+    for day in ("2026-03-02", "2026-03-03"):  # what comes after it is news
+        shutil.copy(folder / f"date={day}" / "0.parquet", folder / f"date={day}" / "7.parquet")
+    assert {day for _, day in watch.notice()} == {"2026-03-02", "2026-03-03"}
+    assert watch.requested()["daily_load"] == 2
 
 
 def test_new_parts_lead_to_the_whole_graph_for_their_days_and_no_others(watch: Watch, tmp_path: Path) -> None:

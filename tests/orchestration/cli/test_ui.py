@@ -34,6 +34,13 @@ def _answers(port: int, process: subprocess.Popen[bytes], patience_s: float) -> 
     return False
 
 
+def _said(log: Path, text: str, patience_s: float) -> bool:
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until and text not in log.read_text():
+        time.sleep(0.2)
+    return text in log.read_text()
+
+
 def _lives(process: psutil.Process) -> bool:
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
@@ -49,12 +56,15 @@ def test_it_serves_until_told_to_stop_and_then_nothing_is_left(tmp_path: Path) -
             assert _answers(port, process, 120), (tmp_path / "ui.log").read_text()
             children = psutil.Process(process.pid).children(recursive=True)
             assert children
+            assert _said(tmp_path / "ui.log", f"http://127.0.0.1:{port}", 20)
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0
             assert [child for child in children if _lives(child)] == []
         finally:
             process.kill()
-    assert f"http://127.0.0.1:{port}" in (tmp_path / "ui.log").read_text()
+    said = (tmp_path / "ui.log").read_text().splitlines()
+    assert f"http://127.0.0.1:{port}" in said[-1], said
+    assert "WARNING" not in "".join(said)
     assert (tmp_path / "dagster" / "dagster.yaml").exists()
 
 
