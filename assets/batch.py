@@ -212,7 +212,7 @@ def gated(batch: Batch, table: Table, days: Sequence[date], parts: Iterable[Part
         stage.discard()
         raise
     failures: tuple[Failure, ...] = tuple(f for v in verdicts for f in v.failures)
-    verdict = Verdict(table.name, sum(v.rows for v in verdicts), verdicts[0].expectations, failures)
+    verdict = Verdict(table.name, sum(v.rows for v in verdicts), verdicts[0].expectations, failures, verdicts[0].names)
     return Outcome(verdict, gate.rows, stage, quality)
 
 

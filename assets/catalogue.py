@@ -16,7 +16,7 @@ import polars as pl
 from assets import control
 from assets.alarms import alarm_handlings, meter_events, metering_faulted, observabilities, register_dailies
 from assets.batch import Batch, Outcome, Part, gated
-from assets.charges import Shown, bill_checks, charges, demands, seen_bills, seen_charges, seen_demand
+from assets.charges import bill_checks, charges, demands, seen_bills, seen_charges, seen_demand
 from assets.curves import (
     batch_windows,
     curves,
@@ -32,9 +32,10 @@ from assets.forecasts import accuracies, forecasts
 from assets.kpis import kpis
 from assets.lake import lake_key, lake_specs
 from assets.lists import lists
-from assets.picture import curve_picture
+from assets.quality_report import report_path, write_reports
 from assets.reconciliations import reconciliations
 from assets.rollups import group_curves, indices
+from assets.seen import FIGURES, Shown, seen_curve, seen_forecast
 from assets.supply import monthly_voltages, unbalances, voltages, weekly_voltages
 from assets.violations import notices_of, storms_of, violations
 from metering.errors import UserError
@@ -58,6 +59,20 @@ PICTURES = 31
 PREVIEW_ROWS = 8
 SHOWN = 50
 
+MANY_TABLES = 8
+OWNERS = {
+    "registry": "metering",
+    "load": "load-management",
+    "customers": "key-accounts",
+    "supply": "supply-quality",
+    "charges": "billing",
+    "control": "load-control",
+    "forecast": "load-management",
+    "kpi": "operations",
+    "quality": "data-platform",
+}
+"""Who answers for a group's tables: a role, never a person."""
+
 Compute = Callable[[Batch, Sequence[date]], Iterator[Part]]
 
 
@@ -72,7 +87,8 @@ class Result:
     deps: tuple[str, ...] = ()
     lake: tuple[str, ...] = ()
     seen: Callable[[Batch, date], Shown] | None = None
-    """Metadata of the newest day: numbers that draw trends, markdown with a picture."""
+    """Metadata of the newest days: numbers that draw trends, markdown with a picture."""
+    seen_days: int = 1
 
 
 _COUNTED = (
@@ -81,7 +97,7 @@ _COUNTED = (
     Result("batch_windows", "windows", batch_windows, "load", ("meters",), ("readings",)),
     Result("meter_curve", "meter_curve", meter_curves, "load", ("batch_windows",)),
     Result("meter_daily", "meter_daily", meter_dailies, "load", ("meter_curve",)),
-    Result("daily_curve", "daily_curve", curves, "load", ("meter_curve", "customers")),
+    Result("daily_curve", "daily_curve", curves, "load", ("meter_curve", "customers"), (), seen_curve, PICTURES),
     Result("demand_daily", "demand_daily", demands_of_days, "load", ("daily_curve", "meter_curve"), ("readings",)),
     Result("daily_load", "daily_load", loads, "load", ("daily_curve", "demand_daily", "batch_windows")),
     Result("scope_curve", "scope_curve", group_curves, "load", ("daily_curve", "customers")),
@@ -147,7 +163,15 @@ _COUNTED = (
     ),
     Result("controllable_load", "controllable_load", control.coverages, "control", ("daily_curve", "customers")),
     Result("forecast", "forecast", forecasts, "forecast", ("daily_curve",)),
-    Result("forecast_accuracy", "forecast_accuracy", accuracies, "forecast", ("forecast", "daily_curve")),
+    Result(
+        "forecast_accuracy",
+        "forecast_accuracy",
+        accuracies,
+        "forecast",
+        ("forecast", "daily_curve"),
+        seen=seen_forecast,
+        seen_days=PICTURES,
+    ),
 )
 RESULTS = (
     *_COUNTED,
@@ -194,7 +218,17 @@ def batch_assets(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # the policy of a range in one run
-        results = [_asset(r, _table(r, tables), days, condition if r.deps or r.lake else first) for r in RESULTS]
+        made = {r.asset: _table(r, tables) for r in RESULTS}
+        results = [
+            _asset(
+                r,
+                made[r.asset],
+                {name: made[name] for name in r.deps},
+                days,
+                condition if r.deps or r.lake else first,
+            )
+            for r in RESULTS
+        ]
         return [*lake_specs(days), *results, _warehouse(days, condition)]
 
 
@@ -203,7 +237,11 @@ def _table(result: Result, tables: Mapping[str, Table]) -> Table:
 
 
 def _asset(
-    result: Result, table: Table, days: dg.PartitionsDefinition, condition: dg.AutomationCondition[dg.AssetKey]
+    result: Result,
+    table: Table,
+    made_from: Mapping[str, Table],
+    days: dg.PartitionsDefinition,
+    condition: dg.AutomationCondition[dg.AssetKey],
 ) -> dg.AssetsDefinition:
     @dg.asset(
         name=result.asset,
@@ -213,8 +251,10 @@ def _asset(
         automation_condition=condition,
         group_name=result.group,
         description=table.meaning,
-        metadata={"dagster/column_schema": _column_schema(table)},
+        metadata={"dagster/column_schema": _column_schema(table), "dagster/column_lineage": _lineage(table, made_from)},
         kinds={"polars", "parquet"},
+        owners=[f"team:{OWNERS[result.group]}"],
+        tags={"group": result.group, "grain": _grain(table)},
         check_specs=[
             dg.AssetCheckSpec(CHECK, asset=result.asset, blocking=True, description=_promise(table)),
             dg.AssetCheckSpec(ROWS_CHECK, asset=result.asset, description=_ROWS_PROMISE),
@@ -228,8 +268,8 @@ def _asset(
         if result.lake:
             _require_whole(batch, wanted)
         outcome = gated(batch, table, wanted, result.compute(batch, wanted))
-        yield _check(outcome.verdict)
-        yield _rows_check(outcome)
+        yield _check(outcome.verdict, wanted)
+        yield _rows_check(batch.home, outcome, wanted)
         if not outcome.verdict.success:
             outcome.stage.discard()
             raise dg.Failure(_refusal(outcome.verdict), allow_retries=False)
@@ -264,6 +304,7 @@ def _warehouse(days: dg.PartitionsDefinition, condition: dg.AutomationCondition[
         backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=condition,
         group_name="warehouse",
+        owners=[f"team:{OWNERS['quality']}"],
         description="warehouse.duckdb, rebuilt from everything published and swapped in whole.",
         kinds={"duckdb"},
         required_resource_keys={"batch"},
@@ -273,36 +314,75 @@ def _warehouse(days: dg.PartitionsDefinition, condition: dg.AutomationCondition[
         for day, reason in batch.marts.refused().items():
             raise dg.Failure(f"warehouse: {day} was refused: {reason}", allow_retries=False)
         rows = build(batch.home, batch.tables, batch.views.values())
+        reports = write_reports(batch, [date.fromisoformat(key) for key in context.partition_keys])
         batch.told("warehouse", len(context.partition_keys), len(context.partition_keys))
-        return dg.MaterializeResult(metadata={"dagster/row_count": sum(rows.values()), **rows})
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": sum(rows.values()),
+                "quality report": dg.MetadataValue.path(str(reports)),
+                **rows,
+            }
+        )
 
     return warehouse
 
 
-def _check(verdict: Verdict) -> dg.AssetCheckResult:
-    failures = {f"{'+'.join(f.columns)} {f.expectation}".strip(): str(f) for f in verdict.failures}
+def _check(verdict: Verdict, days: Sequence[date]) -> dg.AssetCheckResult:
+    failures = {f"{'+'.join(f.columns)} {f.expectation}".strip(): f for f in verdict.failures}
+    told = [
+        {
+            "expectation": name,
+            "failing_rows": failures[name].count if name in failures else 0,
+            "such as": ", ".join(failures[name].examples) if name in failures else "",
+        }
+        for name in dict.fromkeys((*failures, *verdict.names))
+    ]
     return dg.AssetCheckResult(
         check_name=CHECK,
         passed=verdict.success,
         description=None if verdict.success else _refusal(verdict),
-        metadata={"rows": verdict.rows, "expectations": verdict.expectations, **failures},
+        metadata={
+            "rows": verdict.rows,
+            "expectations": verdict.expectations,
+            "days": _days(days),
+            "expected": dg.MetadataValue.md(_lines(told)),
+            **{name: str(failure) for name, failure in failures.items()},
+        },
     )
 
 
-def _rows_check(outcome: Outcome) -> dg.AssetCheckResult:
+def _rows_check(home: Path, outcome: Outcome, days: Sequence[date]) -> dg.AssetCheckResult:
     """What was found in single rows; it holds nothing back."""
     found = outcome.quality.filter(pl.col("severity") != "info")
-    said = {
-        f"{row['date']} {row['rule']}": f"{row['failing_rows']}: {row['sample']}"
-        for row in found.head(SHOWN).to_dicts()
+    metadata: dict[str, dg.MetadataValue | int | str] = {
+        "failing_rows": int(found["failing_rows"].sum()),
+        "days": _days(days),
+        "report": dg.MetadataValue.path(str(report_path(home, days[-1]))),
     }
+    for row in found.head(SHOWN).to_dicts():
+        metadata[f"{row['date']} {row['rule']} ({row['severity']})"] = f"{row['failing_rows']} rows: {row['sample']}"
     return dg.AssetCheckResult(
         check_name=ROWS_CHECK,
         passed=found.is_empty(),
         severity=dg.AssetCheckSeverity.WARN,
-        description=None if found.is_empty() else f"{found['failing_rows'].sum()} rows; see quality_results",
-        metadata={"failing_rows": int(found["failing_rows"].sum()), **said},
+        description=None if found.is_empty() else _found(found),
+        metadata=metadata,
     )
+
+
+def _found(found: pl.DataFrame) -> str:
+    """Such as "18 rows: missing 18 (2026-03-02 to 2026-03-05)"."""
+    rules = found.group_by("rule").agg(pl.col("failing_rows").sum()).sort("failing_rows", "rule", descending=True)
+    counts = ", ".join(f"{rule} {count}" for rule, count in rules.iter_rows())
+    return f"{found['failing_rows'].sum()} rows: {counts} ({_days(found['date'].unique().sort().to_list())})"
+
+
+def _days(days: Sequence[date]) -> str:
+    return str(days[0]) if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
+def _lines(records: Sequence[Mapping[str, object]]) -> str:
+    return _markdown(pl.DataFrame(records, infer_schema_length=None)) if records else ""
 
 
 def _refusal(verdict: Verdict) -> str:
@@ -312,6 +392,26 @@ def _refusal(verdict: Verdict) -> str:
 
 def _promise(table: Table) -> str:
     return f"The columns are as declared, and the key ({', '.join(table.key)}) is unique."
+
+
+def _grain(table: Table) -> str:
+    """How much of time a row is of, as far as the key tells."""
+    return next((name for name in ("point", "date", "week", "month", "period") if name in table.key), "row")
+
+
+def _lineage(table: Table, made_from: Mapping[str, Table]) -> dg.TableColumnLineage:
+    """Columns that go through by name, type and unit; of what counts rows of all tables, none."""
+    if len(made_from) > MANY_TABLES:
+        return dg.TableColumnLineage({})
+    found = {
+        column.name: [
+            dg.TableColumnDep(dg.AssetKey(asset), column.name)
+            for asset, other in made_from.items()
+            if any((c.name, c.dtype, c.unit) == (column.name, column.dtype, column.unit) for c in other.columns)
+        ]
+        for column in table.columns
+    }
+    return dg.TableColumnLineage({name: deps for name, deps in found.items() if deps})
 
 
 def _column_schema(table: Table) -> dg.TableSchema:
@@ -333,11 +433,11 @@ def _metadata(
 ) -> Iterator[tuple[date, dict[str, dg.MetadataValue | int]]]:
     for day in days:
         metadata: dict[str, dg.MetadataValue | int] = {"dagster/row_count": outcome.rows[day]}
-        if table.name == "daily_curve" and day in days[-PICTURES:] and outcome.rows[day]:
-            curve = batch.marts.read(table, [day])
-            metadata["curve"] = dg.MetadataValue.md(curve_picture(curve, batch.settings.timezone))
-            metadata["preview"] = dg.MetadataValue.md(_markdown(curve.head(PREVIEW_ROWS)))
-        if result.seen is not None and day == days[-1]:
+        rows = batch.marts.read(table, [day]) if table.name in FIGURES and outcome.rows[day] else table.empty()
+        if rows.height:
+            metadata |= {name: _shown(value) for name, value in FIGURES[table.name](rows).items()}
+            metadata["preview"] = dg.MetadataValue.md(_markdown(rows.head(PREVIEW_ROWS)))
+        if result.seen is not None and day in days[-result.seen_days :]:
             metadata |= {name: _shown(value) for name, value in result.seen(batch, day).items()}
         yield day, metadata
 
@@ -350,4 +450,6 @@ def _shown(value: float | str) -> dg.MetadataValue:
 
 def _markdown(frame: pl.DataFrame) -> str:
     lines = [frame.columns, ["---"] * frame.width, *frame.rows()]
-    return "\n".join(f"| {' | '.join('' if cell is None else str(cell) for cell in line)} |" for line in lines)
+    return "\n".join(
+        f"| {' | '.join('' if cell is None else str(cell).replace('|', '/') for cell in line)} |" for line in lines
+    )

@@ -14,6 +14,7 @@ import polars as pl
 from assets.batch import Batch, Part
 from assets.curves import days_of_month
 from assets.picture import charges_picture, demand_picture
+from assets.seen import Shown
 from metering.calendar import day_bounds
 from metering.charges.bills import BILL, TOTAL, bill_check
 from metering.charges.closing import with_deltas
@@ -257,10 +258,6 @@ def _notes(batch: Batch, month: date) -> dict[str, str]:
         if words:
             notes[row["customer_no"]] = f"of {row['points']} quarter-hours {words}"
     return notes
-
-
-Shown = dict[str, int | float | str]
-"""Metadata of a materialisation: numbers that draw trends, and markdown."""
 
 
 def seen_demand(batch: Batch, day: date) -> Shown:

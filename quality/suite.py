@@ -53,6 +53,8 @@ class Verdict:
     rows: int
     expectations: int
     failures: tuple[Failure, ...] = field(default=())
+    names: tuple[str, ...] = ()
+    """Of the expectations: of which columns, and what."""
 
     @property
     def success(self) -> bool:
@@ -80,7 +82,8 @@ def validate(table: Table, frame: pl.DataFrame) -> Verdict:
         warnings.simplefilter("ignore")  # Great Expectations on its own use of pandas
         outcome = batch.validate(suite(table), result_format="COMPLETE")
     failures = tuple(_failure(result) for result in outcome.results if not result.success)
-    return Verdict(table.name, frame.height, len(outcome.results), failures)
+    names = tuple(_named(result.expectation_config) for result in outcome.results)
+    return Verdict(table.name, frame.height, len(outcome.results), failures, names)
 
 
 def _of_table(table: Table) -> list[Expectation]:
@@ -133,6 +136,13 @@ def _no_progress_bars() -> Any:
 def _pandas(frame: pl.DataFrame) -> Any:
     # pandas takes NaN for null; infinity is what the bounds catch
     return frame.with_columns(pl.col(pl.Float64).fill_nan(float("inf"))).to_pandas()
+
+
+def _named(config: Any) -> str:
+    """Such as "p_kw expect_column_values_to_be_between min_value 0"."""
+    kwargs = config.kwargs
+    columns = kwargs.get("column_list") or ([kwargs["column"]] if "column" in kwargs else ["columns"])
+    return f"{'+'.join(columns)} {config.type}"
 
 
 def _failure(result: Any) -> Failure:

@@ -53,7 +53,11 @@ def materialise(
     if not result.success:
         raise _failure(result)
     written = result.asset_materializations_for_node("warehouse")[-1].metadata
-    return {name: int(str(value.value)) for name, value in written.items() if not name.startswith("dagster/")}
+    return {
+        name: value.value
+        for name, value in written.items()
+        if isinstance(value.value, int) and not name.startswith("dagster/")
+    }
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> KilowatchError:

@@ -33,6 +33,7 @@ OWN = (
     "feedback",
     "lists",
     "registry",
+    "reports",
     "dagster",
     "labels.parquet",
     "warehouse.duckdb",

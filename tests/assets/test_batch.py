@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +13,6 @@ import pytest
 
 import assets.batch
 from assets.batch import Batch, Part, gated
-from assets.picture import curve_picture
 from assets.violations import notices_of, storms_of, violations
 from metering.tables import LAKE
 from metering.tables.alarms import ALARMS
@@ -208,15 +206,6 @@ def test_violations_that_retention_took_out_of_the_lake_stay_as_they_were_publis
     told(D2, "goes on", 1)
     (empty.home / "lake" / "violations" / f"date={D2}" / "new.parquet").unlink()  # not by retention: the lake is right
     assert published() == [("goes on", 1), ("over", 0)]
-
-
-def test_the_picture_is_a_png_also_with_missing_points(batch: Batch, days: list[date]) -> None:
-    curve = batch.marts.read(batch.tables["daily_curve"], days[:1])
-    holes = curve.with_columns(p_kw=pl.when(pl.col("point") > 50).then("p_kw"))
-    for frame in (curve, holes, curve.with_columns(p_kw=pl.lit(None, pl.Float64))):
-        text = curve_picture(frame, "Asia/Shanghai")
-        assert text.startswith(f"![daily curve of C1 on {days[0]}](data:image/png;base64,")
-        assert base64.b64decode(text.partition("base64,")[2][:-1]).startswith(b"\x89PNG")
 
 
 def test_kpis_are_there_for_days_and_months_and_every_scope(batch: Batch, days: list[date]) -> None:

@@ -54,7 +54,9 @@ def test_it_was_one_run_with_its_counts_and_a_picture(home: tuple[Path, str]) ->
     assert event.asset_materialization is not None
     metadata = event.asset_materialization.metadata
     assert metadata["dagster/row_count"].value == 192
-    assert "data:image/png;base64," in str(metadata["curve"].value)
+    assert str(metadata["curve"].value).count("data:image/svg+xml;base64,") == 2
+    assert metadata["completeness"].value == 1.0
+    assert metadata["missing_points"].value == 0
     assert str(metadata["preview"].value).startswith("| customer_no | date | point |")
 
 
