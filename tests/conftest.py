@@ -42,6 +42,19 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("kilowatch")
 
 
+_SHARED_HOMES = ("assets", "integration", "orchestration/batch", "sinks/test_views.py")
+"""Modules whose tests share a home that takes long to fill."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One test process fills a home and runs all tests of it, instead of each filling, or waiting for, its own."""
+    for item in items:
+        module = item.path.relative_to(ROOT / "tests").as_posix()
+        if item.get_closest_marker("xdist_group") is None and module.startswith(_SHARED_HOMES):
+            group = "assets" if module.startswith("assets") else module
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True)
 def _logs_as_they_were() -> Iterator[None]:
     """A command that a test runs in this process sets up logging; the next test finds it as it was."""
