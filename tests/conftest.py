@@ -46,6 +46,7 @@ _SHARED_HOMES = ("assets", "integration", "orchestration/batch", "sinks/test_vie
 """Modules whose tests share a home that takes long to fill."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One test process fills a home and runs all tests of it, instead of each filling, or waiting for, its own."""
     for item in items:
