@@ -7,12 +7,14 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import polars as pl
 import pytest
 import structlog
 from hypothesis import HealthCheck
+from xdist.scheduler import LoadScopeScheduling
 
 from assets.batch import Batch
 from assets.readings import readings
@@ -42,18 +44,22 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("kilowatch")
 
 
-_SHARED_HOMES = ("assets", "integration", "orchestration/batch", "sinks/test_views.py")
-"""Modules whose tests share a home that takes long to fill."""
+_SHARED_HOMES = ("tests/assets", "tests/integration", "tests/orchestration/batch", "tests/sinks/test_views.py")
+"""Where tests share a home that takes long to fill."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class _ByHome(LoadScopeScheduling):
     """One test process fills a home and runs all tests of it, instead of each filling, or waiting for, its own."""
-    for item in items:
-        module = item.path.relative_to(ROOT / "tests").as_posix()
-        if item.get_closest_marker("xdist_group") is None and module.startswith(_SHARED_HOMES):
-            group = "assets" if module.startswith("assets") else module
-            item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        if not module.startswith(_SHARED_HOMES):
+            return nodeid
+        return _SHARED_HOMES[0] if module.startswith(_SHARED_HOMES[0]) else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    return _ByHome(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(autouse=True)
