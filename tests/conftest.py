@@ -7,12 +7,14 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import polars as pl
 import pytest
 import structlog
 from hypothesis import HealthCheck
+from xdist.scheduler import LoadScopeScheduling
 
 from assets.batch import Batch
 from assets.readings import readings
@@ -40,6 +42,24 @@ hypothesis.settings.register_profile(
     derandomize=not os.environ.pop("KILOWATCH_EXPLORE", None),  # it is no setting
 )
 hypothesis.settings.load_profile("kilowatch")
+
+
+_SHARED_HOMES = ("tests/assets", "tests/integration", "tests/orchestration/batch", "tests/sinks/test_views.py")
+"""Where tests share a home that takes long to fill."""
+
+
+class _ByHome(LoadScopeScheduling):
+    """One test process fills a home and runs all tests of it, instead of each filling, or waiting for, its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        if not module.startswith(_SHARED_HOMES):
+            return nodeid
+        return _SHARED_HOMES[0] if module.startswith(_SHARED_HOMES[0]) else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    return _ByHome(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(autouse=True)

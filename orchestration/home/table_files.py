@@ -25,6 +25,7 @@ from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 from metering.errors import MappingError, UserError
 from metering.tabular.convert import Replayed, replay
 from metering.tabular.delimited import RECORDS
+from metering.tabular.encodings import encoding_of
 from metering.tabular.formats import READERS, recognised, unreadable
 from metering.tabular.layout import Cells, from_frame, from_records, from_text, has_columns
 from metering.tabular.shape import Mapping
@@ -40,13 +41,23 @@ _BOMS = (
 )
 _LIKELY = ("utf-8-sig", "utf-16-le", "utf-16-be", "gb18030", "cp1252", "big5", "shift_jis", "euc-kr", "cp1251")
 """Encodings that exports come in, the strict ones first."""
-_PACKED = {
+_NO_TABLE = {
     b"\x28\xb5\x2f\xfd": "a zstd archive",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"Rar!": "a rar archive",
     b"%PDF": "a PDF document",
     b"SQLite format 3": "an SQLite database",
+    b"MZ\x90\x00": "a program for Windows",
+    b"\x7fELF": "a program",
+    b"\x89PNG": "a picture (PNG)",
+    b"\xff\xd8\xff": "a picture (JPEG)",
+    b"GIF8": "a picture (GIF)",
+    b"{\\rtf": "a text of a word processor (RTF)",
 }
+_MARKS = tuple(mark for mark, _ in _BOMS)
+_CONTROL = [bytes([code]) for code in range(32) if code not in b"\t\n\r\f\x1a\x1b"]
+_LOOKED_AT, _MOST_ODD = 4096, 0.02
+"""So much of a text's beginning, and at most such a share of control characters in it."""
 _LEVELS = 4
 """How deep archives may lie in archives."""
 
@@ -60,6 +71,7 @@ def read_readings(path: Path, mapping: Mapping) -> Replayed:
         raise UserError(f"{path} is not a file")
     content = _unpacked(path.read_bytes(), mapping, str(path))
     if mapping.format in READERS:
+        _refuse_no_table(content, str(path))
         return READERS[mapping.format](content, mapping)
     return replay(_cells(content, mapping, str(path)), mapping)
 
@@ -80,9 +92,7 @@ def looked_into(path: Path, mapping: Mapping) -> bytes | pl.DataFrame | tuple[pl
         return _parquet(content, str(path))
     if _is_workbook(content):
         return (_sheet(content, mapping, str(path)),)
-    for mark, kind in _PACKED.items():
-        if content.startswith(mark):
-            raise UserError(f"{path} is {kind}, which is not read: unpack it, or save it as CSV")
+    _refuse_no_table(content, str(path))
     return content
 
 
@@ -93,14 +103,26 @@ def decoded(content: bytes, encoding: str) -> str:
     return content.decode(told, errors="replace")
 
 
+def _refuse_no_table(content: bytes, name: str) -> None:
+    """Raises UserError for what is no text for all to see."""
+    if not content.strip(b" \t\r\n\xef\xbb\xbf\xff\xfe\x00"):
+        raise UserError(f"{name} is empty: export it again")
+    for mark, kind in _NO_TABLE.items():
+        if content.startswith(mark):
+            raise UserError(f"{name} is {kind}, which is not read: unpack it, or export its values as CSV")
+    head = content[:_LOOKED_AT]
+    if not head.startswith(_MARKS) and not encoding_of(head).startswith("utf-16"):
+        odd = sum(head.count(byte) for byte in _CONTROL)
+        if odd > _MOST_ODD * len(head):
+            raise UserError(f"{name} is binary data, and of no kind that is read: export its values as CSV")
+
+
 def _cells(content: bytes, mapping: Mapping, name: str) -> Cells:
     if content.startswith(b"PAR1") or mapping.format == "parquet":
         return from_frame(_parquet(content, name), mapping)
     if _is_workbook(content):
         return from_records(_sheet(content, mapping, name), mapping, workbook=True)
-    for mark, kind in _PACKED.items():
-        if content.startswith(mark):
-            raise UserError(f"{name} is {kind}, which is not read: unpack it, or save it as CSV")
+    _refuse_no_table(content, name)
     if content[257:262] == b"ustar":
         raise UserError(f"{name} is a tar archive: unpack it, and replay its files one by one")
     seen = recognised(content)
@@ -198,6 +220,8 @@ def _is_workbook(content: bytes) -> bool:
 
 def _sheet(content: bytes, mapping: Mapping, name: str) -> pl.DataFrame:
     """A sheet's rows as records: numbers as the mapping writes them, times by ISO 8601. Raises UserError."""
+    if kind := _of_office(content):
+        raise UserError(f"{name} is {kind}, which is not read: export its values as CSV or as a workbook")
     try:
         book = CalamineWorkbook.from_filelike(io.BytesIO(content))
         names = book.sheet_names
@@ -214,6 +238,18 @@ def _sheet(content: bytes, mapping: Mapping, name: str) -> pl.DataFrame:
         why = printable(str(error).splitlines()[0] if str(error) else "")
         raise UserError(f"{name} is a workbook that cannot be read ({why}): save it as CSV") from error
     return pl.DataFrame(list(_records(rows, mapping)), schema=RECORDS, orient="row")
+
+
+def _of_office(content: bytes) -> str | None:
+    """What an office's document is that is no workbook."""
+    if content.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = archive.namelist()
+        if any(name.startswith("word/") for name in names):
+            return "a Word document"
+        if any(name.startswith("ppt/") for name in names):
+            return "a presentation"
+    return "an old Word document" if "WordDocument".encode("utf-16-le") in content else None
 
 
 _Cell = int | float | str | bool | time | date | datetime | timedelta

@@ -71,7 +71,7 @@ def step(
         return state, []
     told: list[Alarm] = []
     settings = context.settings.control.alarms
-    limits = {rule: _limits(rule, looks, force) for rule in LIMITS if rule in settings}
+    limits = {rule: _limits(rule, looks, force) for rule in LIMITS if rule in settings and settings[rule].start > 0}
     of_look: dict[int, list[dict[str, object]]] = {}
     for row in live.iter_rows(named=True):
         of_look.setdefault(row["look"], []).append(row)

@@ -137,6 +137,14 @@ def test_of_an_archive_of_several_files_one_is_named(tmp_path: Path) -> None:
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"x" * 100, "workbook that cannot be read"),
         (b"PAR1junk", "not a Parquet file that can be read"),
         (b"PK\x03\x04junk", "damaged or cut off"),
+        (b"", "is empty"),
+        (b"\xef\xbb\xbf\r\n \r\n", "is empty"),
+        (b"MZ\x90\x00\x03\x00\x00\x00", "a program for Windows"),
+        (b"\x7fELF\x02\x01", "a program"),
+        (b"\x89PNG\r\n\x1a\n", r"a picture \(PNG\)"),
+        (bytes(range(1, 256)) * 9, "binary data"),
+        (zipped({"[Content_Types].xml": b"<x/>", "word/document.xml": b"<w/>"}), "a Word document"),
+        (b"\xd0\xcf\x11\xe0" + b"x" * 600 + "WordDocument".encode("utf-16-le"), "an old Word document"),
     ],
 )
 def test_what_is_not_read_is_told_as_what_it_is(tmp_path: Path, head: bytes, said: str) -> None:

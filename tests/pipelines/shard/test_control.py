@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -270,7 +271,11 @@ def test_several_workers_speak_once_for_a_customer(make_turns: Callable[[], Turn
 def test_projected_apparent_power_above_the_capacity_in_use_is_told(
     metering_settings: MeteringSettings, tmp_path: Path
 ) -> None:
-    """1,000 kVA of contract, 400 of them suspended; the power factor makes the difference."""
+    """1,000 kVA of contract, 400 of them suspended; the power factor makes the difference. The rule is switched on."""
+    alarms = dict(metering_settings.control.alarms)
+    assert alarms["capacity_warning"].start == 0
+    alarms["capacity_warning"] = replace(alarms["capacity_warning"], start=1.0)
+    metering_settings = replace(metering_settings, control=replace(metering_settings.control, alarms=alarms))
     registry = _index({"contract_capacity_kva": 1000.0, "suspended_kva": 400.0}, metering_settings)
     turns = Turns(registry, metering_settings, tmp_path)
     told = []

@@ -175,4 +175,7 @@ def test_a_position_without_the_topics_id_gets_it_at_once(
     [part] = polled(reading(topic, {f"{topic}-0": {"offset": 30}}.get))
     assert (part.content.values, part.segment.gap, part.segment.after["offset"]) == ([], None, 30)
     kept = reading(topic, {f"{topic}-0": part.segment.after}.get)
+    [told] = kept.poll()  # that it has been read to its end, for what is looked at there
+    assert (told.content.values, told.segments[0].items, told.segments[0].newest_offset) == ([], 0, 29)
+    assert told.segments[0].after.get("offset", 30) == 30
     assert kept.poll() == []
