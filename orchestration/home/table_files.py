@@ -56,8 +56,8 @@ _NO_TABLE = {
 }
 _MARKS = tuple(mark for mark, _ in _BOMS)
 _CONTROL = [bytes([code]) for code in range(32) if code not in b"\t\n\r\f\x1a\x1b"]
-_LOOKED_AT, _MOST_ODD = 4096, 0.02
-"""So much of a text's beginning, and at most such a share of control characters in it."""
+_LOOKED_AT, _MOST_ODD, _FEW_ODD = 4096, 0.02, 8
+"""So much of a text's beginning, and at most such a share of control characters in it; but for a few."""
 _LEVELS = 4
 """How deep archives may lie in archives."""
 
@@ -113,7 +113,7 @@ def _refuse_no_table(content: bytes, name: str) -> None:
     head = content[:_LOOKED_AT]
     if not head.startswith(_MARKS) and not encoding_of(head).startswith("utf-16"):
         odd = sum(head.count(byte) for byte in _CONTROL)
-        if odd > _MOST_ODD * len(head):
+        if odd > max(_FEW_ODD, _MOST_ODD * len(head)):
             raise UserError(f"{name} is binary data, and of no kind that is read: export its values as CSV")
 
 
