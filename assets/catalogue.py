@@ -11,7 +11,6 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import dagster as dg
-import polars as pl
 
 from assets import control
 from assets.alarms import alarm_handlings, meter_events, metering_faulted, observabilities, register_dailies
@@ -32,22 +31,33 @@ from assets.forecasts import accuracies, forecasts
 from assets.kpis import kpis
 from assets.lake import lake_key, lake_specs
 from assets.lists import lists
-from assets.quality_report import report_path, write_reports
+from assets.quality_report import write_reports
 from assets.reconciliations import reconciliations
 from assets.rollups import group_curves, indices
 from assets.seen import FIGURES, Shown, seen_curve, seen_forecast
+from assets.shown import (
+    CHECK,
+    ROWS_CHECK,
+    check_of,
+    column_schema,
+    grain_of,
+    lineage_of,
+    markdown,
+    promise_of,
+    refusal,
+    rows_check_of,
+    shown,
+)
 from assets.supply import monthly_voltages, unbalances, voltages, weekly_voltages
 from assets.violations import notices_of, storms_of, violations
 from metering.errors import UserError
 from metering.tables import Table
 from metering.tables.batch import BATCH
-from quality import Verdict
 from sinks.lake.calendar import check_timezone
 from sinks.lake.reader import LakeReader
 from sinks.marts import Marts
 from sinks.warehouse import build
 
-CHECK, ROWS_CHECK = "suite", "rows"
 _ROWS_PROMISE = (
     "Every row is as declared, and no validation failed; those that are not are kept out or marked, and named."
 )
@@ -57,9 +67,6 @@ RECENT_DAYS = 7
 """Data that ended longer ago than this is a closed record: days after it are not missing."""
 PICTURES = 31
 PREVIEW_ROWS = 8
-SHOWN = 50
-
-MANY_TABLES = 8
 OWNERS = {
     "registry": "metering",
     "load": "load-management",
@@ -251,12 +258,15 @@ def _asset(
         automation_condition=condition,
         group_name=result.group,
         description=table.meaning,
-        metadata={"dagster/column_schema": _column_schema(table), "dagster/column_lineage": _lineage(table, made_from)},
+        metadata={
+            "dagster/column_schema": column_schema(table),
+            "dagster/column_lineage": lineage_of(table, made_from),
+        },
         kinds={"polars", "parquet"},
         owners=[f"team:{OWNERS[result.group]}"],
-        tags={"group": result.group, "grain": _grain(table)},
+        tags={"group": result.group, "grain": grain_of(table)},
         check_specs=[
-            dg.AssetCheckSpec(CHECK, asset=result.asset, blocking=True, description=_promise(table)),
+            dg.AssetCheckSpec(CHECK, asset=result.asset, blocking=True, description=promise_of(table)),
             dg.AssetCheckSpec(ROWS_CHECK, asset=result.asset, description=_ROWS_PROMISE),
         ],
         required_resource_keys={"batch"},
@@ -268,11 +278,11 @@ def _asset(
         if result.lake:
             _require_whole(batch, wanted)
         outcome = gated(batch, table, wanted, result.compute(batch, wanted))
-        yield _check(outcome.verdict, wanted)
-        yield _rows_check(batch.home, outcome, wanted)
+        yield check_of(outcome.verdict, wanted)
+        yield rows_check_of(batch.home, outcome, wanted)
         if not outcome.verdict.success:
             outcome.stage.discard()
-            raise dg.Failure(_refusal(outcome.verdict), allow_retries=False)
+            raise dg.Failure(refusal(outcome.verdict), allow_retries=False)
         outcome.stage.publish()
         for day, metadata in _metadata(batch, result, table, wanted, outcome):
             context.add_asset_metadata(metadata, partition_key=day.isoformat())
@@ -327,107 +337,6 @@ def _warehouse(days: dg.PartitionsDefinition, condition: dg.AutomationCondition[
     return warehouse
 
 
-def _check(verdict: Verdict, days: Sequence[date]) -> dg.AssetCheckResult:
-    failures = {f"{'+'.join(f.columns)} {f.expectation}".strip(): f for f in verdict.failures}
-    told = [
-        {
-            "expectation": name,
-            "failing_rows": failures[name].count if name in failures else 0,
-            "such as": ", ".join(failures[name].examples) if name in failures else "",
-        }
-        for name in dict.fromkeys((*failures, *verdict.names))
-    ]
-    return dg.AssetCheckResult(
-        check_name=CHECK,
-        passed=verdict.success,
-        description=None if verdict.success else _refusal(verdict),
-        metadata={
-            "rows": verdict.rows,
-            "expectations": verdict.expectations,
-            "days": _days(days),
-            "expected": dg.MetadataValue.md(_lines(told)),
-            **{name: str(failure) for name, failure in failures.items()},
-        },
-    )
-
-
-def _rows_check(home: Path, outcome: Outcome, days: Sequence[date]) -> dg.AssetCheckResult:
-    """What was found in single rows; it holds nothing back."""
-    found = outcome.quality.filter(pl.col("severity") != "info")
-    metadata: dict[str, dg.MetadataValue | int | str] = {
-        "failing_rows": int(found["failing_rows"].sum()),
-        "days": _days(days),
-        "report": dg.MetadataValue.path(str(report_path(home, days[-1]))),
-    }
-    for row in found.head(SHOWN).to_dicts():
-        metadata[f"{row['date']} {row['rule']} ({row['severity']})"] = f"{row['failing_rows']} rows: {row['sample']}"
-    return dg.AssetCheckResult(
-        check_name=ROWS_CHECK,
-        passed=found.is_empty(),
-        severity=dg.AssetCheckSeverity.WARN,
-        description=None if found.is_empty() else _found(found),
-        metadata=metadata,
-    )
-
-
-def _found(found: pl.DataFrame) -> str:
-    """Such as "18 rows: missing 18 (2026-03-02 to 2026-03-05)"."""
-    rules = found.group_by("rule").agg(pl.col("failing_rows").sum()).sort("failing_rows", "rule", descending=True)
-    counts = ", ".join(f"{rule} {count}" for rule, count in rules.iter_rows())
-    return f"{found['failing_rows'].sum()} rows: {counts} ({_days(found['date'].unique().sort().to_list())})"
-
-
-def _days(days: Sequence[date]) -> str:
-    return str(days[0]) if len(days) == 1 else f"{days[0]} to {days[-1]}"
-
-
-def _lines(records: Sequence[Mapping[str, object]]) -> str:
-    return _markdown(pl.DataFrame(records, infer_schema_length=None)) if records else ""
-
-
-def _refusal(verdict: Verdict) -> str:
-    more = f" (and {len(verdict.failures) - 1} more)" if len(verdict.failures) > 1 else ""
-    return f"{verdict.table}: {verdict.failures[0]}{more}"
-
-
-def _promise(table: Table) -> str:
-    return f"The columns are as declared, and the key ({', '.join(table.key)}) is unique."
-
-
-def _grain(table: Table) -> str:
-    """How much of time a row is of, as far as the key tells."""
-    return next((name for name in ("point", "date", "week", "month", "period") if name in table.key), "row")
-
-
-def _lineage(table: Table, made_from: Mapping[str, Table]) -> dg.TableColumnLineage:
-    """Columns that go through by name, type and unit; of what counts rows of all tables, none."""
-    if len(made_from) > MANY_TABLES:
-        return dg.TableColumnLineage({})
-    found = {
-        column.name: [
-            dg.TableColumnDep(dg.AssetKey(asset), column.name)
-            for asset, other in made_from.items()
-            if any((c.name, c.dtype, c.unit) == (column.name, column.dtype, column.unit) for c in other.columns)
-        ]
-        for column in table.columns
-    }
-    return dg.TableColumnLineage({name: deps for name, deps in found.items() if deps})
-
-
-def _column_schema(table: Table) -> dg.TableSchema:
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                column.name,
-                type=str(column.dtype),
-                description=column.comment,
-                constraints=dg.TableColumnConstraints(nullable=column.nullable),
-            )
-            for column in table.columns
-        ]
-    )
-
-
 def _metadata(
     batch: Batch, result: Result, table: Table, days: Sequence[date], outcome: Outcome
 ) -> Iterator[tuple[date, dict[str, dg.MetadataValue | int]]]:
@@ -435,21 +344,8 @@ def _metadata(
         metadata: dict[str, dg.MetadataValue | int] = {"dagster/row_count": outcome.rows[day]}
         rows = batch.marts.read(table, [day]) if table.name in FIGURES and outcome.rows[day] else table.empty()
         if rows.height:
-            metadata |= {name: _shown(value) for name, value in FIGURES[table.name](rows).items()}
-            metadata["preview"] = dg.MetadataValue.md(_markdown(rows.head(PREVIEW_ROWS)))
+            metadata |= {name: shown(value) for name, value in FIGURES[table.name](rows).items()}
+            metadata["preview"] = dg.MetadataValue.md(markdown(rows.head(PREVIEW_ROWS)))
         if result.seen is not None and day in days[-result.seen_days :]:
-            metadata |= {name: _shown(value) for name, value in result.seen(batch, day).items()}
+            metadata |= {name: shown(value) for name, value in result.seen(batch, day).items()}
         yield day, metadata
-
-
-def _shown(value: float | str) -> dg.MetadataValue:
-    if isinstance(value, str):
-        return dg.MetadataValue.md(value)
-    return dg.MetadataValue.int(value) if isinstance(value, int) else dg.MetadataValue.float(value)
-
-
-def _markdown(frame: pl.DataFrame) -> str:
-    lines = [frame.columns, ["---"] * frame.width, *frame.rows()]
-    return "\n".join(
-        f"| {' | '.join('' if cell is None else str(cell).replace('|', '/') for cell in line)} |" for line in lines
-    )
