@@ -13,7 +13,7 @@ import polars as pl
 
 from metering.errors import MappingError
 from metering.tabular.guess_draft import Draft, Question, Table, listed, listed_toml, number_text, quoted
-from metering.tabular.guess_quantities import ChannelGuess, Quantity, channels_of, merged, quantity_of
+from metering.tabular.guess_quantities import ChannelGuess, Quantity, channels_of, may_be_register, merged, quantity_of
 from metering.tabular.guess_stamps import StampGuess
 from metering.text import printable
 
@@ -23,6 +23,7 @@ _GENERIC = re.compile(r"(?i)val(ue|eur|or)?s?|wert|reading|messwert|quantity|men
 _UNKNOWN = Quantity("active", energy=False, factor=None)
 
 
+_ANSWERS = {"register": True, "interval": False}
 _AGAIN = 0.2
 """Share of rows that repeat another's time, from which on they are of another kind."""
 
@@ -43,24 +44,42 @@ def say_channels(
         values = {_VALUE: flat if flat is not None else pl.Series(_VALUE, [], pl.Float64)}
     channels: list[ChannelGuess] = []
     unknown: list[tuple[str, Quantity, pl.Series]] = []
+    rising: list[tuple[str, Quantity, pl.Series]] = []
     for column, series in values.items():
         quantity = quantity_of(column, draft.answers.get(f"unit:{column}", ""))
         generic = bool(span) or len(values) == 1 or _GENERIC.fullmatch(column) is not None
         if naming and generic and (quantity is None or quantity.factor is None):
             channels += _named_by_cells(table.sample, naming, column, series, draft)
         elif quantity is not None and quantity.factor is not None:
-            channels += channels_of(column, quantity, series)
+            register = _ANSWERS.get(draft.answers.get(f"kind:{column}", ""))
+            if quantity.energy and not span and register is None and may_be_register(column, series):
+                rising.append((column, quantity, series))
+            else:
+                channels += channels_of(column, quantity, series, register=register)
         elif quantity is not None or generic:
             unknown.append((column, quantity or _UNKNOWN, series))
-    if not channels and not unknown:
+    if not channels and not unknown and not rising:
         unknown = [(column, _UNKNOWN, series) for column, series in values.items()][:1]
-    if not channels and not unknown:
+    if not channels and not unknown and not rising:
         raise MappingError(f"no column holds numbers; the columns are {listed(table.header)}")
     kept, over = merged(channels)
     for channel in kept:
         draft.tables += ["", *_channel_lines(channel)]
     fields = {channel.field for channel in kept}
+    for column, quantity, series in rising:
+        fields |= {channel.field for channel in _say_rising(column, quantity, series, draft)}
     left = [column for channel in over for column, _ in channel.columns]
+    left += _say_unknown(unknown, fields, not kept, draft)
+    if left:
+        draft.tables += ["", f"# left out, for a field has one channel: {listed(list(dict.fromkeys(left)))}"]
+    _say_quality(table.sample, worded, naming, draft)
+
+
+def _say_unknown(
+    unknown: Sequence[tuple[str, Quantity, pl.Series]], fields: set[str], needed: bool, draft: Draft
+) -> list[str]:
+    """Columns whose unit nothing tells; returns those that are left out, for their `fields` have a channel."""
+    left: list[str] = []
     for column, quantity, series in unknown:
         guessed = channels_of(column, quantity, series)
         if fields & {channel.field for channel in guessed}:
@@ -75,12 +94,20 @@ def say_channels(
             else "kvar"
         )
         reason = f"nothing says the unit of {printable(column)}: W, kW, MW, Wh, kWh, kvar, kvarh?"
-        question = Question(f"unit:{column}", reason, unit, needed=not kept)
+        question = Question(f"unit:{column}", reason, unit, needed=needed)
         draft.tables.append("")
         draft.asked(draft.tables, question, *(line for channel in guessed for line in _channel_lines(channel)))
-    if left:
-        draft.tables += ["", f"# left out, for a field has one channel: {listed(list(dict.fromkeys(left)))}"]
-    _say_quality(table.sample, worded, naming, draft)
+    return left
+
+
+def _say_rising(column: str, quantity: Quantity, series: pl.Series, draft: Draft) -> list[ChannelGuess]:
+    """Of few rows that rise nobody can tell a register from energies of intervals."""
+    assumed = channels_of(column, quantity, series, register=True)
+    reason = f"{printable(column)} rises over its few rows: is it a register, or the energy of each interval?"
+    question = Question(f"kind:{column}", reason, "register", tuple(_ANSWERS), needed=True)
+    draft.tables += ["", '# an energy of each interval has kind = "interval_energy"']
+    draft.asked(draft.tables, question, *(line for channel in assumed for line in _channel_lines(channel)))
+    return assumed
 
 
 def say_rows(table: Table, stamp: StampGuess, meter: str | None, columns: Sequence[str], draft: Draft) -> None:

@@ -29,6 +29,7 @@ _PHASE = re.compile(r"(?<![a-z])(?:l|phase|ph|u|i|v)?[ _.]?([abc]|[123])(?![a-z0
 _REGISTER = re.compile(r"register|stand\b|cumul|index|total|odometer|示数|表码|累计", re.I)
 _REGISTER_STEPS = 8
 _REGISTER_LEAST = 200
+_REGISTER_HINT = 25
 """A register that its name does not give away stands at no less than so many of its usual steps."""
 
 
@@ -92,6 +93,17 @@ def is_register(name: str, values: pl.Series) -> bool:
     return high and len(steps) >= _REGISTER_STEPS
 
 
+def may_be_register(name: str, values: pl.Series) -> bool:
+    """Whether so few values that rise, from well above 0, could be those of a register as well as of intervals."""
+    known = values.drop_nulls()
+    steps = known.diff().drop_nulls()
+    if _REGISTER.search(name) or not 0 < len(steps) < _REGISTER_STEPS:
+        return False
+    usual = steps.filter(steps > 0).median()
+    rises = bool((steps >= 0).all()) and bool((known >= 0).all())
+    return rises and isinstance(usual, float) and bool(known[0] >= _REGISTER_HINT * usual)
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelGuess:
     """One [[channel]] of a mapping. `why` is said beside it; `sure` false: only its unit is a question."""
@@ -106,9 +118,14 @@ class ChannelGuess:
 
 
 def channels_of(
-    column: str, quantity: Quantity, values: pl.Series, when: tuple[tuple[str, str], ...] = ()
+    column: str,
+    quantity: Quantity,
+    values: pl.Series,
+    when: tuple[tuple[str, str], ...] = (),
+    register: bool | None = None,
 ) -> list[ChannelGuess]:
-    """The channels that a column of `values` becomes."""
+    """The channels that a column of `values` becomes. `register`: whether it is one; None: by its looks."""
+    rising = is_register(column, values) if register is None else register
     factor = 1.0 if quantity.factor is None else quantity.factor
     sure = quantity.factor is not None
     one = ((column, factor),)
@@ -120,7 +137,7 @@ def channels_of(
     if not quantity.energy:
         sign = -1.0 if quantity.direction == "export" and not negative else 1.0
         return [ChannelGuess(power, ((column, sign * factor),), when=when, sure=sure)]
-    if is_register(column, values) and not negative:
+    if rising and not negative:
         way = "export" if quantity.direction == "export" else "import"
         return [ChannelGuess(f"{way}_{unit}", one, when=when, sure=sure, why="it only rises: a register")]
     mean = "mean_power"

@@ -313,3 +313,18 @@ CELL = st.one_of(
 @given(rows=st.lists(st.lists(CELL, min_size=1, max_size=30), max_size=8), mark=st.sampled_from(";,\t|"))
 def test_any_table_is_a_guess_or_a_sentence(rows: list[list[str]], mark: str) -> None:
     _never_fails(lambda: guess_of("\n".join(mark.join(row) for row in rows)))
+
+
+def test_few_rows_that_rise_from_high_up_are_asked_about() -> None:
+    def file_of(first: int, step: int) -> bytes:
+        rows = "".join(f"2026-03-02 0{hour}:00,{first + step * hour}\n" for hour in range(4))
+        return f"time,kWh\n{rows}".encode()
+
+    content = file_of(48_113_250, 75)
+    asked = {question.key: question for question in guess_text(content, "few.csv", ZONE, {}).questions}
+    assert asked["kind:kWh"].options == ("register", "interval")
+    assert asked["kind:kWh"].needed
+    texts = {a: guess_text(content, "few.csv", ZONE, {"kind:kWh": a}).text for a in ("register", "interval")}
+    assert "interval_energy" not in texts["register"]
+    assert 'kind = "interval_energy"' in texts["interval"]
+    assert "kind:kWh" not in keys(guess_of(file_of(20, 1)))
