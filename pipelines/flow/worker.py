@@ -120,8 +120,10 @@ class Worker:
                 continue
             lake = self._sinks.lake
             with lake.held():
-                told = lake.scan("violations", days).filter(from_looking()).select("violation_id", "meter_id").unique()
-                every = lake.scan("violations").filter(from_looking()).join(told, on="violation_id", how="semi")
+                told = lake.scan("violations", days).filter(from_looking()).select("violation_id").collect()
+                if told.is_empty():
+                    continue
+                every = lake.scan("violations").filter(pl.col("violation_id").is_in(told.to_series().implode()))
                 rows = current(every, LAKE["violations"].key).collect()
             if own != record.positions.keys():  # the others are another worker's
                 theirs = self._naming.index.code(rows["meter_id"])

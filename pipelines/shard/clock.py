@@ -99,10 +99,11 @@ def remade(state: State, told: pl.DataFrame, context: Context) -> pl.DataFrame:
     flicker = timedelta(seconds=rule.flicker_s)
     active = pl.col("state").is_in(["raised", "updated"])
     newest = told.sort("at").unique(("meter", "code"), keep="last", maintain_order=True)
+    newest = newest.filter(pl.col("state") != "withdrawn")
     side = pl.lit(float(rule.sign))
     step_now = step_of(pl.col("value") * side, pl.col("limit_value") * side, context.settings.alarms.update_step)
     ended = pl.when(~active)
-    rows = newest.filter(pl.col("state") != "withdrawn").with_columns(
+    rows = newest.with_columns(
         active=active,
         step=step_now,
         ended_at=ended.then("ended_at"),
@@ -113,6 +114,6 @@ def remade(state: State, told: pl.DataFrame, context: Context) -> pl.DataFrame:
         run_value="value",
         last_ts=pl.when(active).then("at").otherwise("ended_at"),
         log_us=pl.col("at").to_physical(),
-        shard=state.meters(context.index)["shard"][newest.filter(pl.col("state") != "withdrawn")["meter"]],
+        shard=state.meters(context.index)["shard"][newest["meter"]],
     )
     return rows.select(DRIFTS.schema.names()).cast(DRIFTS.schema).sort("meter")
