@@ -250,6 +250,8 @@ def _asset(
     days: dg.PartitionsDefinition,
     condition: dg.AutomationCondition[dg.AssetKey],
 ) -> dg.AssetsDefinition:
+    lineage = lineage_of(table, made_from)
+
     @dg.asset(
         name=result.asset,
         deps=[*(dg.AssetKey(name) for name in result.deps), *(lake_key(name) for name in result.lake)],
@@ -258,10 +260,7 @@ def _asset(
         automation_condition=condition,
         group_name=result.group,
         description=table.meaning,
-        metadata={
-            "dagster/column_schema": column_schema(table),
-            "dagster/column_lineage": lineage_of(table, made_from),
-        },
+        metadata={"dagster/column_schema": column_schema(table)},
         kinds={"polars", "parquet"},
         owners=[f"team:{OWNERS[result.group]}"],
         tags={"group": result.group, "grain": grain_of(table)},
@@ -286,6 +285,8 @@ def _asset(
         outcome.stage.publish()
         for day, metadata in _metadata(batch, result, table, wanted, outcome):
             context.add_asset_metadata(metadata, partition_key=day.isoformat())
+        # where columns come from is shown from the newest materialisation, not from the definition
+        context.add_asset_metadata({"dagster/column_lineage": lineage}, partition_key=wanted[-1].isoformat())
         yield dg.MaterializeResult()
 
     return materialise

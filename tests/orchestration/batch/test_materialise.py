@@ -58,6 +58,8 @@ def test_it_was_one_run_with_its_counts_and_a_picture(home: tuple[Path, str]) ->
     assert metadata["completeness"].value == 1.0
     assert metadata["missing_points"].value == 0
     assert str(metadata["preview"].value).startswith("| customer_no | date | point |")
+    made_from = metadata["dagster/column_lineage"].value.deps_by_column["energy_kwh"]
+    assert [(dep.asset_key.to_user_string(), dep.column_name) for dep in made_from] == [("meter_curve", "energy_kwh")]
 
 
 def test_a_stream_that_says_other_than_its_readings_keeps_the_old_warehouse(
