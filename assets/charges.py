@@ -267,7 +267,7 @@ def seen_demand(batch: Batch, day: date) -> Shown:
         return {}
     over = rows.filter(pl.col("overrun_kw") > 0)
     return {
-        "largest_demand_kw": float(known["demand_kw"].max()),  # type: ignore[arg-type]
+        "largest_demand_kw": known.select(pl.max("demand_kw")).item(),
         "customers_above_contract": over.height,
         "customers_without_demand": rows.height - known.height,
         "picture": demand_picture(known),

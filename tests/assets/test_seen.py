@@ -13,7 +13,7 @@ from assets.picture import curve_picture, day_pictures
 from assets.seen import FIGURES
 from metering.calendar import day_bounds
 from metering.settings import MeteringSettings
-from metering.tables import warehouse
+from metering.tables import Table, warehouse
 
 ZONE = "Asia/Shanghai"
 DAY = date(2026, 3, 2)
@@ -130,6 +130,5 @@ def test_every_table_with_figures_has_the_columns_that_they_are_of(metering_sett
         assert all(isinstance(value, int | float) for value in figures(_one_row(tables[name])).values())
 
 
-def _one_row(table: object) -> pl.DataFrame:
-    schema = table.schema  # type: ignore[attr-defined]
-    return pl.DataFrame({n: [None if t != pl.String else "*"] for n, t in schema.items()}, schema=schema)
+def _one_row(table: Table) -> pl.DataFrame:
+    return pl.DataFrame({n: [None if t != pl.String else "*"] for n, t in table.schema.items()}, schema=table.schema)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any
 
 import polars as pl
 from hypothesis import given, settings
@@ -19,9 +20,9 @@ DAY = date(2026, 3, 4)
 CAUSE = "later readings"
 
 
-def month(settings: MeteringSettings, kwh: float, *, no: str = A, closed: bool = True, **given: object) -> pl.DataFrame:
+def month(settings: MeteringSettings, kwh: float, *, no: str = A, closed: bool = True, **given: Any) -> pl.DataFrame:
     energy = {no: {DAY: {"peak": kwh, "flat": 50.0}}}
-    return charged(settings, customers({"customer_no": no}), energy, pf={no: 0.8}, closed=closed, **given)  # type: ignore[arg-type]
+    return charged(settings, customers({"customer_no": no}), energy, pf={no: 0.8}, closed=closed, **given)
 
 
 def sums(rows: pl.DataFrame) -> dict[str, tuple[Decimal, Decimal]]:

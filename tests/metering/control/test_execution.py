@@ -267,7 +267,7 @@ def test_what_overlapping_plans_ask_for_is_settled_once(
     mine = days.filter(pl.col("customer_no") == "C1")
     found = dict(mine.select("plan_id", pl.col("settled_kwh") * 4).iter_rows())
     assert found == settled
-    own = {plan: None if asked is None else min(asked, got) * 0.25 for plan, asked, got in plans}  # type: ignore[type-var]
+    own = {plan: None if asked is None or got is None else min(asked, got) * 0.25 for plan, asked, got in plans}
     assert dict(mine.select("plan_id", "counted_kwh").iter_rows()) == own, "execution is each plan's own"
     assert days.filter(pl.col("customer_no") == "C2")["settled_kwh"].to_list() == [37.5]
 

@@ -103,7 +103,7 @@ def test_profiles_name_what_was_met(make_customers: Builder, lists: ListSettings
 
 def test_the_twenty_largest(make_customers: Builder, lists: ListSettings) -> None:
     numbers = [f"{100001 + n}" for n in range(30)]
-    use = energy({no: (lambda _, n=n: float(n)) for n, no in enumerate(numbers)}, days=3)  # type: ignore[misc]
+    use = energy({no: lambda _, no=no: float(no) - 100_000.0 for no in numbers}, days=3)
     known = candidates(use, make_customers({no: {} for no in numbers}), AS_OF, lists)
     top = proposed(known, replace(lists, in_force=("top20",)))
     assert top["customer_no"].to_list() == numbers[10:]
